@@ -1,0 +1,232 @@
+"""One typed stream of what happens, from which metrics, logs and the audit trail are made.
+
+No event holds a key, a message or any other text of the caller: only names, numbers and a key's fingerprint.
+Building an event costs something, so senders ask `stream.active` first: with no listener nothing is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ai_client.request import Importance, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEvent:
+    """Of one request. `at` is wall-clock time in seconds since the epoch."""
+
+    at: float
+    request_id: str
+    tenant: str
+    model: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted(RequestEvent):
+    """An attempt got its permit after `waited_s` in the queue."""
+
+    priority: int
+    waited_s: float
+    reserved_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent(RequestEvent):
+    """An attempt (the first is 1) is written to a connection."""
+
+    attempt: int
+    key_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstByte(RequestEvent):
+    """The first chunk of a streamed answer came, `after_s` from when the attempt was sent."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(RequestEvent):
+    """Attempt `attempt` failed with `error` (a class name) and goes again after `wait_s`."""
+
+    attempt: int
+    wait_s: float
+    error: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FellBack(RequestEvent):
+    """`model` could not answer; `to_model` is asked instead."""
+
+    to_model: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit(RequestEvent):
+    """Answered without an upstream call of its own: from the cache, or `shared` with one in flight."""
+
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheMissed(RequestEvent):
+    """The cache was asked and had nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(RequestEvent):
+    """The request ended with an answer. The last event of a request is this one or `Failed`."""
+
+    status: int
+    stream: bool
+    cached: bool
+    attempts: int
+    usage: Usage | None
+    cost_usd: float | None
+    #: Whole time, its part in the queue and between retries, and its part upstream. The rest is our own overhead.
+    latency_s: float
+    waited_s: float
+    upstream_s: float
+    #: To the first byte of a stream.
+    first_byte_s: float | None
+    key_fingerprint: str
+    importance: Importance | None
+    cost_tags: Mapping[str, str]
+    #: What the caller asked for, where routing or fallback changed it.
+    asked_model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(RequestEvent):
+    """The request ended with `error` (a class name, "CancelledError" where the caller left)."""
+
+    error: str
+    code: str
+    status: int | None
+    stream: bool
+    attempts: int
+    latency_s: float
+    waited_s: float
+    upstream_s: float
+    key_fingerprint: str
+    importance: Importance | None
+    cost_tags: Mapping[str, str]
+    #: Booked as billed-unknown, in US dollars at most.
+    billed_unknown: bool
+    asked_model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled:
+    """The upstream asked (429, Retry-After, x-ratelimit-*) that `model` with this key wait `pause_s`."""
+
+    at: float
+    model: str
+    key_fingerprint: str
+    pause_s: float
+    #: Requests per second that it resumes with; None = unpaced.
+    rate_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged:
+    """A model's circuit breaker went from one state to another ("closed", "open", "half-open")."""
+
+    at: float
+    model: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyChanged:
+    """The adaptive limit of a model moved."""
+
+    at: float
+    model: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetAlert:
+    """`spent_usd` of a budget passed the share `threshold` of `limit_usd`. Once a period and threshold."""
+
+    at: float
+    scope: str
+    period: str
+    limit_usd: float
+    spent_usd: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreDegraded:
+    """The cache (or another local `store`) goes on without its file. `reason` holds no text of callers."""
+
+    at: float
+    store: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotated:
+    """Another key is in use from now on."""
+
+    at: float
+    before_fingerprint: str
+    after_fingerprint: str
+
+
+Event: TypeAlias = (
+    Admitted
+    | Sent
+    | FirstByte
+    | Retried
+    | FellBack
+    | CacheHit
+    | CacheMissed
+    | Settled
+    | Failed
+    | Throttled
+    | BreakerChanged
+    | ConcurrencyChanged
+    | BudgetAlert
+    | StoreDegraded
+    | KeyRotated
+)
+Listener: TypeAlias = Callable[[Event], None]
+
+
+class EventStream:
+    """Hands every event to every listener, in order, on the thread that emits it.
+
+    Listeners must be quick and must not raise: what they raise goes to whoever emitted.
+    """
+
+    __slots__ = ("_listeners", "active")
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+        #: Whether anybody listens; ask before building an event.
+        self.active = False
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """From now on `listener` gets every event; call what is returned to end that."""
+        self._listeners = (*self._listeners, listener)
+        self.active = True
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+            self.active = bool(self._listeners)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,165 @@
+"""What the client needs of an HTTP stack, and nothing more.
+
+A transport raises only `ai_client.errors`; foreign errors are translated in it, `from exc`.
+An HTTP status is never an error here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from ai_client.errors import PoolTimeout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Longest waits of one attempt, in seconds."""
+
+    #: For a free connection of the pool.
+    pool_s: float = 5.0
+    #: TCP and TLS.
+    connect_s: float = 10.0
+    #: From the request to the response's headers.
+    headers_s: float = 30.0
+    #: Longest silence within the body.
+    read_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """How connections are made and kept."""
+
+    pool_size: int = 100
+    keepalive_connections: int = 50
+    keepalive_expiry_s: float = 30.0
+    verify_tls: bool = True
+    #: PEM bundle that is trusted in addition to the system's.
+    ca_path: str | None = None
+    #: http://[user:password@]host:port
+    proxy_url: str | None = None
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(slots=True, kw_only=True)
+class WireRequest:
+    """One HTTP request. `url` is absolute; `headers` are complete but for Host and Content-Length."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    #: Replaces the transport's own, where given.
+    timeouts: Timeouts | None = None
+    #: Called once, when a connection is held and the first byte is about to be written.
+    on_sent: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class WireResponse:
+    """A whole answer. Header names are lower-case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class WireStream(Protocol):
+    """An answer whose body comes in pieces. It must be closed, whatever happens.
+
+    Closing before the end drops the connection; after the end the connection goes back to the pool.
+    Reading is pulled: what nobody reads stays in the socket, so that the sender is slowed down.
+    """
+
+    status: int
+    headers: dict[str, str]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body's bytes as they come, never empty."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Of the connections of one transport."""
+
+    size: int
+    in_use: int
+    waiting: int
+
+
+class Transport(Protocol):
+    """An HTTP stack with a pool of kept connections."""
+
+    async def fetch(self, request: WireRequest) -> WireResponse:
+        """Sends the request and reads the whole answer."""
+        ...
+
+    async def open(self, request: WireRequest) -> WireStream:
+        """Sends the request and returns as soon as the headers are there."""
+        ...
+
+    def statistics(self) -> PoolStatistics: ...
+
+    async def aclose(self) -> None:
+        """Closes every connection. Calls under way fail with ConnectionLostError."""
+        ...
+
+
+class Pool:
+    """Counts the connections in use, so that both transports tell the same facts when none is free.
+
+    Invariant: in_use ≤ size, and nobody waits while in_use < size. First come, first served.
+    """
+
+    __slots__ = ("_waiters", "in_use", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.in_use = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    def take_now(self) -> bool:
+        """Takes a place if one is free, without waiting."""
+        if self.in_use < self.size:
+            self.in_use += 1
+            return True
+        return False
+
+    async def take(self, timeout_s: float) -> None:
+        """Waits for a place; PoolTimeout after `timeout_s`."""
+        if self.take_now():
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():
+                self.give_back()  # the place came in the same moment as the timeout or the cancellation
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(
+                    "connection pool", size=self.size, in_use=self.in_use, timeout_s=timeout_s
+                ) from error
+            raise
+
+    def give_back(self) -> None:
+        """Hands the place to the longest waiter, else frees it."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self.in_use -= 1
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(self.size, self.in_use, len(self._waiters))
