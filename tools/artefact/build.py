@@ -1,0 +1,158 @@
+"""Builds the trees that hosts install: one for each CPython version and processor, from hashed wheels.
+
+The last line on stdout is the folder with `<tag>.tar.gz` and `index.json`; progress goes to stderr.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tools.artefact import store
+from tools.artefact.archive import pack
+from tools.artefact.elf import glibc_min, is_elf
+from tools.artefact.errors import ArtefactError
+from tools.artefact.package import Package, read_package
+from tools.artefact.tags import DEFAULT_TAGS, Tag, parse_tag
+from tools.artefact.tree import collect
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOCK = "requirements/client.txt"
+# Whatever decides the bytes of a tree, beside the client's own files.
+_INPUT_FILES = (
+    _LOCK,
+    "requirements/bootstrap.txt",
+    *(f"tools/artefact/{name}.py" for name in ("archive", "build", "elf", "package", "tags", "tree")),
+)
+_INSTALL_TIMEOUT_S = 900
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    options = _parser().parse_args(argv)
+    try:
+        print(build(out=options.out, tags=options.tag or DEFAULT_TAGS))
+    except ArtefactError as error:
+        print(f"artefact: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build(*, out: Path | None, tags: Sequence[Tag]) -> Path:
+    """Builds what is missing and returns the folder; `out` None is a folder in the user's cache."""
+    package = read_package(ROOT / "client")
+    tags = sorted(set(tags))
+    inputs = inputs_digest(package, tags=tags)
+    folder = out.absolute() if out else cache_folder(os.environ) / inputs
+    if not store.is_current(folder, inputs=inputs):
+        _say(f"building {', '.join(map(str, tags))}")
+    fill = partial(_fill, package=package, tags=tags, inputs=inputs)
+    store.ensure(folder, inputs=inputs, fill=fill, say=_say)
+    if out is None:
+        store.drop_unused(folder.parent, now_s=time.time())
+    return folder
+
+
+def cache_folder(environment: "os._Environ[str] | dict[str, str]") -> Path:
+    """Where builds are kept, each in a folder named by its inputs."""
+    base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ai-client-fleet" / "artefacts"
+
+
+def inputs_digest(package: Package, *, tags: Sequence[Tag]) -> str:
+    """A digest of everything that decides the trees' bytes, and of nothing else (no path, no time)."""
+    digest = hashlib.sha256(" ".join(map(str, tags)).encode())
+    contents = {name: (ROOT / name).read_bytes() for name in _INPUT_FILES} | package.files
+    for name, content in sorted(contents.items()):
+        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _fill(stage: Path, *, package: Package, tags: Sequence[Tag], inputs: str) -> None:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        trees = list(pool.map(lambda tag: _build_tree(stage, tag=tag, package=package), tags))
+    index = {
+        "version": package.version,
+        "inputs": inputs,
+        "trees": dict(zip(map(str, tags), trees, strict=True)),
+    }
+    (stage / store.INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _build_tree(stage: Path, *, tag: Tag, package: Package) -> dict[str, Any]:
+    """Writes `<tag>.tar.gz` and returns its entry in the index."""
+    started_s = time.monotonic()
+    with TemporaryDirectory(dir=stage) as target:
+        _install(Path(target), tag=tag)
+        files = collect(Path(target), tag=tag, client=package.files)
+    archive = pack(files)
+    name = f"{tag}.tar.gz"
+    (stage / name).write_bytes(archive.content)
+    _say(f"{tag}: {len(archive.content) / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s")
+    return {
+        "file": name,
+        "sha256": archive.sha256,
+        "tar_sha256": archive.tar_sha256,
+        "size": len(archive.content),
+        "glibc_min": glibc_min(content for content in files.values() if is_elf(content)),
+    }
+
+
+def _install(target: Path, *, tag: Tag) -> None:
+    """The locked wheels for `tag`, every hash checked; nothing is compiled or run."""
+    uv = ROOT / ".venv" / "bin" / "uv"
+    command = [
+        *(str(uv), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(target)),
+        *("--python-version", tag.python_version, "--python-platform", tag.python_platform),
+        *("--require-hashes", "--only-binary", ":all:", "--requirements", str(ROOT / _LOCK)),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S)
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{uv} is missing; run tools/setup control") from error
+    except subprocess.TimeoutExpired as error:
+        raise ArtefactError(
+            f"{tag}: the wheels did not arrive within {_INSTALL_TIMEOUT_S} s; is the package index reachable?"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise ArtefactError(
+            f"{tag}: the wheels of {_LOCK} could not be installed; is the package index reachable, and has "
+            f"each package a wheel for {tag.python_platform}? uv says: {error.stderr.strip()}"
+        ) from error
+
+
+def _say(text: str) -> None:
+    print(f"artefact: {text}", file=sys.stderr, flush=True)
+
+
+def _tag_argument(text: str) -> Tag:
+    try:
+        return parse_tag(text)
+    except ArtefactError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tools/artefact/build", description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder for the build (default: one in the user's cache)")
+    parser.add_argument(
+        *("--tag", "-t"),
+        type=_tag_argument,
+        nargs="+",
+        metavar="TAG",
+        help=f"trees to build (default: {' '.join(map(str, DEFAULT_TAGS))})",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
