@@ -1,0 +1,1 @@
+"""The Pulumi program: settings → nodes → inventory → playbook runs → per-host results."""

@@ -1,0 +1,71 @@
+"""`local.Command` as this program uses it: portable inputs, secrets on standard input, a re-run on drift alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+import pulumi
+from pulumi_command import local
+
+# What a child may inherit. The shell expands the values, so none of them is in state.
+_INHERITED = ("PATH", "HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSH_AUTH_SOCK", "CI")
+_CLEAN = " ".join(f'{name}="${name}"' for name in _INHERITED)
+
+NOTHING = "exit 0"
+
+
+def child(module: str, *words: str) -> str:
+    """A shell line that becomes a Python module of this project, with a clean environment.
+
+    `exec`, since cancel and timeout end the shell's process alone; `env -i`, since a child would inherit everything.
+    """
+    return " ".join([f"exec env -i {_CLEAN} LANG=C.UTF-8 .venv/bin/python -m", module, *words])
+
+
+def command(
+    name: str,
+    *,
+    create: str,
+    stdin: pulumi.Input[str],
+    parent: pulumi.Resource,
+    update: str | None = None,
+    delete: str | None = None,
+    facts: Mapping[str, pulumi.Input[str]] | None = None,
+    drifted: bool = False,
+    depends_on: list[pulumi.Resource] | None = None,
+    timeout_s: int = 1800,
+) -> local.Command:
+    """A command resource that runs again where an input changed or `drifted` says so, and never replaces.
+
+    Args:
+        name: name of the resource.
+        create: shell line of the first run.
+        stdin: JSON that the child reads; mark it secret where it holds a secret.
+        parent: component that it belongs to.
+        update: shell line of later runs; `create` where not given.
+        delete: shell line that undoes it.
+        facts: what a reader of the preview should see change; the child does not get them.
+        drifted: whether a probe found that the real thing differs from its state.
+        depends_on: resources that come before it.
+        timeout_s: longest run.
+    """
+    timeout = f"{timeout_s}s"
+    return local.Command(
+        name,
+        create=create,
+        update=update or create,
+        delete=delete,
+        stdin=stdin,
+        environment={**(facts or {}), "NONCE": secrets.token_hex(8)},
+        # The default logging hangs the engine on a line over 64 KiB; errors still show the output.
+        logging=local.Logging.NONE,
+        add_previous_output_in_env=False,
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=depends_on,
+            # A new nonce counts only where there is drift to mend.
+            ignore_changes=[] if drifted else ["environment.NONCE"],
+            custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout, delete=timeout),
+        ),
+    )

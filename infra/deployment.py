@@ -1,0 +1,133 @@
+"""Claims and roll-outs as resources.
+
+A claim is there before anything is put on a host, so that a host whose first deploy failed is cleaned up too. Creating
+and updating it does nothing; deleting it decommissions the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_command import local
+
+from infra import orders, secrets
+from infra.command import NOTHING, child, command
+from infra.content import deploy_digest
+from infra.nodes import Fleet, Node, NodeGroup
+from infra.plan import Finding
+from infra.schema import FleetSettings
+from infra.waves import waves
+
+_RUN = child("infra.run")
+_DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentArgs:
+    """What a deployment works on.
+
+    Attributes:
+        settings: the stack's settings.
+        fleet: its hosts.
+        host_keys: host keys by host that are known only once hosts are made.
+        findings: what the probe found on each host.
+        ready: resources that come before any contact with a host.
+    """
+
+    settings: FleetSettings
+    fleet: Fleet
+    host_keys: pulumi.Output[dict[str, list[str]]]
+    findings: Mapping[str, Finding]
+    ready: Sequence[pulumi.Resource]
+
+
+class Deployment(pulumi.ComponentResource):
+    """Every host of the fleet, claimed and then deployed: groups side by side, waves of a group one after another.
+
+    Attributes:
+        results: result of the last run on each host, by host name.
+    """
+
+    results: pulumi.Output[dict[str, Any]]
+
+    def __init__(self, name: str, args: DeploymentArgs) -> None:
+        super().__init__("fleet:index:Deployment", name)
+        self._args = args
+        summaries = [self._wave_summaries(group) for group in args.fleet.groups if group.nodes]
+        self.results = pulumi.Output.all(*[s for group in summaries for s in group]).apply(_merged)
+        self.register_outputs({"results": self.results})
+
+    def _wave_summaries(self, group: NodeGroup) -> list[pulumi.Output[str]]:
+        """One run after another: a wave starts only where the one before it ended well."""
+        claims = {node.name: self._claim(node) for node in group.nodes}
+        layout = self._args.settings.groups[group.name]
+        before: list[pulumi.Resource] = []
+        summaries = []
+        for index, wave in enumerate(waves(group.nodes, canary=layout.canary, serial=layout.serial), start=1):
+            ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
+            run = self._wave(f"{group.name}-{index}", group, wave, ready)
+            summaries.append(run.stdout)
+            before = [run]
+        return summaries
+
+    def _claim(self, node: Node) -> local.Command:
+        args = self._args
+        order = args.host_keys.apply(
+            lambda keys: orders.decommission(args.settings, args.fleet, keys, node=node).as_json()
+        )
+        return command(
+            f"claim-{node.name}",
+            create=NOTHING,
+            delete=_RUN,
+            stdin=order,
+            facts={"CLAIM": args.fleet.claim(node.name), "ADDRESS": node.address},
+            parent=self,
+            depends_on=[*args.ready],
+        )
+
+    def _wave(
+        self, name: str, group: NodeGroup, wave: Sequence[Node], ready: list[pulumi.Resource]
+    ) -> local.Command:
+        args = self._args
+        order = args.host_keys.apply(
+            lambda keys: orders.deploy(
+                args.settings, args.fleet, keys, group=group.name, nodes=wave
+            ).as_json()
+        )
+        return command(
+            name,
+            create=_RUN,
+            stdin=pulumi.Output.secret(order),
+            facts=self._facts(group, wave),
+            parent=self,
+            drifted=any(args.findings[node.name].needs_run for node in wave if node.name in args.findings),
+            depends_on=ready,
+        )
+
+    def _facts(self, group: NodeGroup, wave: Sequence[Node]) -> dict[str, str]:
+        """What a preview shows of a run's inputs; the order itself is secret as a whole."""
+        settings, fleet = self._args.settings, self._args.fleet
+        key = settings.key_for(group.name)
+        variables = [
+            orders.effective_variables(settings, fleet, group.name),
+            [dict(n.variables) for n in wave],
+        ]
+        return {
+            "HOSTS": ",".join(node.name for node in wave),
+            "CONTENT": deploy_digest()[:_DIGEST_LENGTH],
+            "VARIABLES": _digest(variables),
+            "KEY": secrets.fingerprint(key) if key else "",
+        }
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _merged(summaries: list[str]) -> dict[str, Any]:
+    return {host: result for text in summaries if text for host, result in json.loads(text)["hosts"].items()}

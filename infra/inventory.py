@@ -1,0 +1,97 @@
+"""The Ansible inventory of a fleet, built as data. Nothing secret is ever in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from infra.nodes import Fleet, Node, NodeGroup
+
+# `environment` is a keyword of plays and tasks: a variable of that name draws a warning and can shadow it.
+# What users mean by it is `ai_environment`.
+_RENAMED = {"environment": "ai_environment"}
+
+Inventory = dict[str, Any]
+
+
+def inventory(
+    fleet: Fleet, variables: Mapping[str, Any], *, only: Iterable[str] | None = None, claimed: bool = False
+) -> Inventory:
+    """The inventory as its YAML form wants it.
+
+    Args:
+        fleet: groups and nodes.
+        variables: variables of all hosts.
+        only: names of the hosts to hold; without it, all. Groups and their variables stay as they are.
+        claimed: whether each host also gets the variables that say whose it is, which a run of this program needs.
+    """
+    names = frozenset(only) if only is not None else frozenset(node.name for node in fleet.targets)
+    hosts = {
+        node.name: host_variables(node) | (claim_variables(fleet, node) if claimed else {})
+        for node in fleet.targets
+        if node.name in names
+    }
+    held = {child for group in fleet.groups for child in group.children}
+    children = {g.name: _group(fleet, g, hosts) for g in fleet.groups if g.name not in held}
+    everyone: Inventory = {"children": children}
+    if variables:
+        everyone["vars"] = renamed(variables)
+    return {"all": everyone}
+
+
+def renamed(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables under the names that Ansible can hold."""
+    return {_RENAMED.get(name, name): value for name, value in variables.items()}
+
+
+def as_yaml(content: Inventory) -> str:
+    """The inventory as a YAML file, hosts and variables in the order of the configuration."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
+
+
+def as_list(content: Inventory) -> dict[str, Any]:
+    """The inventory as a dynamic inventory's `--list` answers it, host variables under `_meta`."""
+    listed: dict[str, Any] = {"_meta": {"hostvars": {}}}
+    _collect("all", content["all"], listed)
+    return listed
+
+
+def _group(fleet: Fleet, group: NodeGroup, hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    by_name = {g.name: g for g in fleet.groups}
+    result: dict[str, Any] = {}
+    if group.children:
+        result["children"] = {name: _group(fleet, by_name[name], hosts) for name in group.children}
+    else:
+        result["hosts"] = {node.name: hosts[node.name] for node in group.nodes if node.name in hosts}
+    if group.variables:
+        result["vars"] = renamed(group.variables)
+    return result
+
+
+def host_variables(node: Node) -> dict[str, Any]:
+    """Variables of one host: how to reach it, then its own."""
+    reach: dict[str, Any] = {"ansible_host": node.address, "ansible_user": node.user}
+    if node.port != 22:
+        reach["ansible_port"] = node.port
+    return reach | renamed(node.variables)
+
+
+def claim_variables(fleet: Fleet, node: Node) -> dict[str, Any]:
+    """The variables that say whose a host is."""
+    return {"ai_claim": fleet.claim(node.name), "ai_claim_owner": fleet.owner}
+
+
+def _collect(name: str, group: Mapping[str, Any], listed: dict[str, Any]) -> None:
+    entry: dict[str, Any] = {}
+    if hosts := group.get("hosts"):
+        entry["hosts"] = list(hosts)
+        listed["_meta"]["hostvars"].update(hosts)
+    if children := group.get("children"):
+        entry["children"] = list(children)
+    if variables := group.get("vars"):
+        entry["vars"] = variables
+    listed[name] = entry
+    for child, content in (group.get("children") or {}).items():
+        _collect(child, content, listed)

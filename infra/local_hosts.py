@@ -1,0 +1,124 @@
+"""Local hosts as resources of the stack: a network, a host each, and the provider simulator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+from pulumi_command import local as command_provider
+
+from infra.command import child, command
+from infra.errors import NodeSourceError
+from infra.schema import FleetSettings
+from infra.sources import local
+
+_MODULE = "tools.hosts"
+Status = Mapping[str, Any]
+
+
+class LocalHosts(pulumi.ComponentResource):
+    """The machines of a stack whose hosts live on this machine.
+
+    Attributes:
+        host_keys: public host keys of every host, by name, captured when it was made.
+        ready: resources that a deploy waits for.
+    """
+
+    host_keys: pulumi.Output[dict[str, list[str]]]
+    ready: list[pulumi.Resource]
+
+    def __init__(self, name: str, settings: FleetSettings, status: Status) -> None:
+        super().__init__("fleet:index:LocalHosts", name)
+        self._settings = settings
+        self._status = status
+        network = self._network()
+        hosts = {host.name: self._host(host, network) for host in local.hosts(settings)}
+        self.host_keys = pulumi.Output.all(**{n: host.stdout.apply(_host_keys) for n, host in hosts.items()})
+        self.ready = [*hosts.values(), self._simulator(network)]
+        self.register_outputs({"hostKeys": self.host_keys})
+
+    def _network(self) -> command_provider.Command:
+        control, jump = self._settings.local.link_ends
+        order = {"bridge": self._settings.local.bridge, "link": {"control": control, "jump": jump}}
+        return self._made("network", order, present=bool(self._status.get("network")))
+
+    def _host(self, host: local.LocalHost, network: pulumi.Resource) -> command_provider.Command:
+        known = self._status.get("hosts", {}).get(host.name, {})
+        order = {
+            "name": host.name,
+            "address": host.address,
+            "suite": host.suite,
+            "login": host.login,
+            "link": host.link,
+        }
+        return self._made("host", order, present=bool(known.get("running")), after=[network])
+
+    def _simulator(self, network: pulumi.Resource) -> command_provider.Command:
+        simulator = self._settings.local.simulator
+        address = str(self._settings.local.bridge_interface.ip)
+        options = {
+            "--host": address,
+            "--port": simulator.port,
+            "--rpm": simulator.rpm,
+            "--tpm": simulator.tpm,
+            "--latency-ms": simulator.latency_ms,
+        }
+        order = {
+            "name": "simulator",
+            "argv": [
+                ".venv/bin/ai-client",
+                "simulate",
+                *(str(word) for item in options.items() for word in item),
+            ],
+            "ready": {"address": address, "port": simulator.port},
+        }
+        running = bool(self._status.get("services", {}).get("simulator"))
+        return self._made("service", order, present=running, after=[network])
+
+    def _made(
+        self,
+        kind: str,
+        order: Mapping[str, Any],
+        *,
+        present: bool,
+        after: list[pulumi.Resource] | None = None,
+    ) -> command_provider.Command:
+        name = str(order.get("name", kind))
+        stack = self._settings.stack
+        return command(
+            f"{kind}-{name}" if name != kind else kind,
+            create=child(_MODULE, kind, "up"),
+            delete=child(_MODULE, kind, "down"),
+            stdin=json.dumps({"fleet": stack, **order}, sort_keys=True),
+            parent=self,
+            drifted=not present,
+            depends_on=after,
+        )
+
+
+def status(stack: str) -> Status:
+    """What of a local fleet is there and runs, as this machine sees it now.
+
+    Raises:
+        NodeSourceError: the machine could not be asked.
+    """
+    argv = ["python3", "-m", _MODULE, "status"]
+    order = json.dumps({"fleet": stack})
+    asked = subprocess.run(argv, input=order, capture_output=True, text=True, timeout=60, check=False)
+    if asked.returncode != 0:
+        raise NodeSourceError(f"local hosts of {stack}", asked.stderr.strip(), "run 'make up' as root")
+    answer: Status = json.loads(asked.stdout)
+    return answer
+
+
+def running(seen: Status) -> frozenset[str]:
+    """Names of the hosts that run."""
+    return frozenset(name for name, host in seen.get("hosts", {}).items() if host.get("running"))
+
+
+def _host_keys(stdout: str) -> list[str]:
+    keys: list[str] = json.loads(stdout)["host_keys"] if stdout else []
+    return keys

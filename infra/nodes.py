@@ -1,0 +1,83 @@
+"""Hosts and groups as pure data: what every source yields and everything else reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One host.
+
+    Attributes:
+        name: inventory name, unique in the stack.
+        address: IP address or DNS name that ssh connects to.
+        user: login; it has sudo and is not root.
+        port: ssh port.
+        zone: availability zone, or "" where the source has none.
+        jump: names of the jump hosts on the way, outermost first.
+        host_keys: pinned public host keys in OpenSSH's one-line form, without host name.
+        variables: Ansible variables of this host alone.
+    """
+
+    name: str
+    address: str
+    user: str = "deploy"
+    port: int = 22
+    zone: str = ""
+    jump: tuple[str, ...] = ()
+    host_keys: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeGroup:
+    """An inventory group: of nodes, or of other groups.
+
+    Attributes:
+        name: inventory name of the group.
+        nodes: its hosts, in the order of the configuration.
+        children: names of groups inside it.
+        variables: Ansible variables of the group.
+    """
+
+    name: str
+    nodes: tuple[Node, ...] = ()
+    children: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """All hosts of a stack.
+
+    Attributes:
+        stack: name of the stack.
+        groups: groups in the order of the configuration; a group of groups follows its children.
+        jump_hosts: hosts that lead to others and run no service of ours.
+    """
+
+    stack: str
+    groups: tuple[NodeGroup, ...]
+    jump_hosts: tuple[Node, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Node, ...]:
+        """Every host that gets the service, each once."""
+        return tuple({node.name: node for group in self.groups for node in group.nodes}.values())
+
+    def ancestors(self, group: str) -> tuple[str, ...]:
+        """Names of the groups that hold `group`, nearest first."""
+        parents = [g.name for g in self.groups if group in g.children]
+        return tuple(parents) + tuple(a for p in parents for a in self.ancestors(p))
+
+    def claim(self, node: str) -> str:
+        """What the marker on the host says: which stack owns it, under which name."""
+        return f"{self.owner}/{node}"
+
+    @property
+    def owner(self) -> str:
+        """The part of every claim that names the stack."""
+        return f"fleet/{self.stack}"

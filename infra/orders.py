@@ -1,0 +1,74 @@
+"""Orders for playbook runs, from the fleet: pure data in, pure data out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from infra import secrets, ssh
+from infra.content import role_variables
+from infra.inventory import claim_variables, host_variables, inventory
+from infra.nodes import Fleet, Node
+from infra.run import KNOWN_HOSTS, Order
+from infra.schema import FleetSettings, SshSettings
+from infra.sources import local
+from infra.ssh import HostKeys
+
+DEPLOY = "ansible/ai-client-deploy.yml"
+DECOMMISSION = "ansible/ai-client-decommission.yml"
+
+# Where the role put things; a decommission needs nothing else of a host's variables.
+_PLACES = ("ai_config_dir", "ai_cache_dir", "ai_log_dir", "ansible_python_interpreter")
+
+
+def deploy(
+    settings: FleetSettings,
+    fleet: Fleet,
+    captured: HostKeys,
+    *,
+    group: str,
+    nodes: Iterable[Node],
+    check: bool = False,
+) -> Order:
+    """Bring nodes of one group into their declared state, or with `check` tell what that would change."""
+    reached = tuple(nodes)
+    return Order(
+        playbook=DEPLOY,
+        inventory=inventory(fleet, settings.vars, only=[node.name for node in reached], claimed=True),
+        ssh_config=ssh.config_text(
+            (*fleet.jump_hosts, *reached), outgoing(settings), known_hosts=KNOWN_HOSTS
+        ),
+        known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, *reached), captured),
+        secrets=secrets.environment(settings.key_for(group)),
+        check=check,
+    )
+
+
+def decommission(settings: FleetSettings, fleet: Fleet, captured: HostKeys, *, node: Node) -> Order:
+    """Clean up one host, if its marker still names this claim."""
+    group = next(group for group in fleet.groups if node in group.nodes)
+    seen = {**settings.vars, **group.variables, **node.variables}
+    places = {name: seen[name] for name in _PLACES if name in seen}
+    alone = host_variables(node) | places | claim_variables(fleet, node)
+    return Order(
+        playbook=DECOMMISSION,
+        inventory={"all": {"hosts": {node.name: alone}}},
+        ssh_config=ssh.config_text((*fleet.jump_hosts, node), outgoing(settings), known_hosts=KNOWN_HOSTS),
+        known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, node), captured),
+    )
+
+
+def effective_variables(settings: FleetSettings, fleet: Fleet, group: str) -> dict[str, Any]:
+    """Role variables that a group's hosts get, the nearest scope last."""
+    by_name = {g.name: g for g in fleet.groups}
+    merged: dict[str, Any] = dict(settings.vars)
+    for name in (*reversed(fleet.ancestors(group)), group):
+        merged |= by_name[name].variables
+    return {name: value for name, value in merged.items() if name in role_variables()}
+
+
+def outgoing(settings: FleetSettings) -> SshSettings:
+    """How ssh goes out: as declared, or with the key made for local hosts."""
+    if settings.ssh.identity_file or not settings.has_local_hosts:
+        return settings.ssh
+    return settings.ssh.model_copy(update={"identity_file": local.identity_file(settings.stack)})

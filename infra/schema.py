@@ -1,0 +1,164 @@
+"""The models of a stack's configuration.
+
+Every key that a user may write under `fleet:` is a field here, spelled in camelCase in the stack's file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_GROUP_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}")
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(what)
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_root(value: str) -> str:
+    if value == "root":
+        raise ValueError("root never logs in over ssh: name a login that has sudo")
+    return value
+
+
+HostName = Annotated[str, _matching(_NAME, "a host name is lower-case letters, digits and hyphens")]
+GroupName = Annotated[
+    str, _matching(_GROUP_NAME, "a group name is lower-case letters, digits and underscores")
+]
+Address = Annotated[str, _matching(_ADDRESS, "an IP address or a DNS name is needed")]
+Login = Annotated[str, _matching(_LOGIN, "not a login name"), AfterValidator(_not_root)]
+HostKey = Annotated[
+    str, _matching(_HOST_KEY, "a public host key such as 'ssh-ed25519 AAAA…', without host name, is needed")
+]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+
+class HostSettings(_Model):
+    """One declared host; `suite` is for local hosts only."""
+
+    address: Address
+    user: Login | None = None
+    port: Port | None = None
+    zone: str = ""
+    jump: tuple[HostName, ...] | None = None
+    host_keys: tuple[HostKey, ...] = ()
+    suite: Literal["bookworm", "trixie"] | None = None
+    vars: dict[str, Any] = Field(default_factory=dict)
+
+
+class GroupSettings(_Model):
+    """A group of hosts, or of other groups (`children`)."""
+
+    source: Literal["static", "local"] = "static"
+    hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
+    children: tuple[GroupName, ...] = ()
+    user: Login | None = None
+    port: Port | None = None
+    jump: tuple[HostName, ...] = ()
+    canary: int = Field(default=1, ge=0)
+    serial: int | None = Field(default=None, ge=1)
+    vars: dict[str, Any] = Field(default_factory=dict)
+
+
+class JumpHostSettings(_Model):
+    """A host that leads to others; `link` (local hosts only) is its address on the control side."""
+
+    source: Literal["static", "local"] = "static"
+    address: Address
+    user: Login | None = None
+    port: Port = 22
+    jump: tuple[HostName, ...] = ()
+    host_keys: tuple[HostKey, ...] = ()
+    suite: Literal["bookworm", "trixie"] | None = None
+
+
+class SshSettings(_Model):
+    """How ssh goes out; without `identity_file` the agent and ssh's own defaults serve."""
+
+    identity_file: str | None = None
+    connect_timeout_s: int = Field(default=10, ge=1, le=300)
+
+
+class SimulatorSettings(_Model):
+    """The provider simulator of a local fleet, on the address of its bridge."""
+
+    port: Port = 8000
+    rpm: int = Field(default=6000, ge=1)
+    tpm: int = Field(default=2_000_000, ge=1)
+    latency_ms: int = Field(default=42, ge=0)
+
+
+class LocalSettings(_Model):
+    """Hosts that the stack boots itself on this machine."""
+
+    bridge: str = "10.88.0.1/24"
+    link: str = "198.18.0.0/30"
+    suite: Literal["bookworm", "trixie"] = "bookworm"
+    simulator: SimulatorSettings = SimulatorSettings()
+
+    @property
+    def bridge_interface(self) -> ipaddress.IPv4Interface:
+        return ipaddress.IPv4Interface(self.bridge)
+
+    @property
+    def link_ends(self) -> tuple[str, str]:
+        """Address with prefix length of the control side and of the jump host."""
+        network = ipaddress.IPv4Network(self.link)
+        control, jump = list(network.hosts())[:2]
+        return f"{control}/{network.prefixlen}", f"{jump}/{network.prefixlen}"
+
+
+class AccountSettings(_Model):
+    """What the provider grants the whole account."""
+
+    rpm: int = Field(ge=1)
+    tpm: int | None = Field(default=None, ge=1)
+
+
+class FleetSettings(_Model):
+    """Everything under `fleet:` of one stack."""
+
+    stack: str
+    environment: str = Field(min_length=1, max_length=64)
+    user: Login = "deploy"
+    groups: dict[GroupName, GroupSettings] = Field(min_length=1)
+    jump_hosts: dict[HostName, JumpHostSettings] = Field(default_factory=dict)
+    vars: dict[str, Any] = Field(default_factory=dict)
+    ssh: SshSettings = SshSettings()
+    local: LocalSettings = LocalSettings()
+    max_removals: int = Field(default=1, ge=0)
+    account: AccountSettings | None = None
+    api_key: SecretStr | None = None
+    api_key_next: SecretStr | None = None
+    api_keys: dict[GroupName, SecretStr] = Field(default_factory=dict)
+
+    @property
+    def has_local_hosts(self) -> bool:
+        return any(group.source == "local" for group in self.groups.values())
+
+    def key_for(self, group: str) -> SecretStr | None:
+        """The upstream key of a group: its own, or the stack's."""
+        return self.api_keys.get(group, self.api_key)

@@ -1,0 +1,1 @@
+"""Where nodes come from: declared addresses, hosts made on this machine, existing cloud instances."""

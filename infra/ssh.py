@@ -1,0 +1,63 @@
+"""OpenSSH configuration of a fleet: hosts reached through their jump hosts, with pinned host keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from infra.nodes import Node
+from infra.schema import SshSettings
+
+HostKeys = Mapping[str, Sequence[str]]
+
+
+def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) -> str:
+    """An `ssh_config`. A host answers to its name and to its address, since Ansible connects to the address.
+
+    Args:
+        nodes: jump hosts and the hosts behind them.
+        ssh: identity and timeout.
+        known_hosts: path of the file that `known_hosts_text` fills.
+    """
+    return "\n".join([*map(_block, nodes), _for_all(ssh, known_hosts)])
+
+
+def known_hosts_text(nodes: Iterable[Node], captured: HostKeys) -> str:
+    """A `known_hosts` file: keys declared for a node, or those captured when it was made."""
+    lines = [f"{node.name} {key}" for node in nodes for key in pinned(node, captured)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def pinned(node: Node, captured: HostKeys) -> tuple[str, ...]:
+    """The host keys that a node may show."""
+    return node.host_keys or tuple(captured.get(node.name, ()))
+
+
+def _block(node: Node) -> str:
+    lines = [
+        f"Host {node.name} {node.address}" if node.name != node.address else f"Host {node.name}",
+        f"  HostName {node.address}",
+        f"  HostKeyAlias {node.name}",
+        f"  Port {node.port}",
+        f"  User {node.user}",
+    ]
+    if node.jump:
+        lines.append(f"  ProxyJump {','.join(node.jump)}")
+    return "\n".join(lines) + "\n"
+
+
+def _for_all(ssh: SshSettings, known_hosts: str) -> str:
+    lines = [
+        "Host *",
+        f"  UserKnownHostsFile {known_hosts}",
+        "  GlobalKnownHostsFile none",
+        "  StrictHostKeyChecking yes",
+        "  UpdateHostKeys no",
+        "  BatchMode yes",
+        "  Compression no",
+        f"  ConnectTimeout {ssh.connect_timeout_s}",
+        "  ServerAliveInterval 10",
+        "  ServerAliveCountMax 3",
+    ]
+    if ssh.identity_file:
+        lines += [f"  IdentityFile {ssh.identity_file}", "  IdentitiesOnly yes"]
+    return "\n".join(lines) + "\n"
