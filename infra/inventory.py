@@ -51,13 +51,6 @@ def as_yaml(content: Inventory) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
-def as_list(content: Inventory) -> dict[str, Any]:
-    """The inventory as a dynamic inventory's `--list` answers it, host variables under `_meta`."""
-    listed: dict[str, Any] = {"_meta": {"hostvars": {}}}
-    _collect("all", content["all"], listed)
-    return listed
-
-
 def _group(fleet: Fleet, group: NodeGroup, hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     by_name = {g.name: g for g in fleet.groups}
     result: dict[str, Any] = {}
@@ -81,17 +74,3 @@ def host_variables(node: Node) -> dict[str, Any]:
 def claim_variables(fleet: Fleet, node: Node) -> dict[str, Any]:
     """The variables that say whose a host is."""
     return {"ai_claim": fleet.claim(node.name), "ai_claim_owner": fleet.owner}
-
-
-def _collect(name: str, group: Mapping[str, Any], listed: dict[str, Any]) -> None:
-    entry: dict[str, Any] = {}
-    if hosts := group.get("hosts"):
-        entry["hosts"] = list(hosts)
-        listed["_meta"]["hostvars"].update(hosts)
-    if children := group.get("children"):
-        entry["children"] = list(children)
-    if variables := group.get("vars"):
-        entry["vars"] = variables
-    listed[name] = entry
-    for child, content in (group.get("children") or {}).items():
-        _collect(child, content, listed)

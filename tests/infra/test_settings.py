@@ -1,0 +1,137 @@
+import pytest
+
+from infra.errors import SettingsError
+from tests.infra.stacks import HOST_KEY, KEY, load, shipped
+
+
+def changed(path: str, value: object) -> dict[str, object]:
+    """The production configuration with one place in it set to another value."""
+    config = shipped("production")
+    place = config
+    *parents, last = path.split("/")
+    for part in parents:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return config
+
+
+HOST = "groups/ai_api_clients/hosts/web-prod-01"
+
+WRONG = [
+    ("unknownKey", 1, "fleet:unknownKey", "unknown key"),
+    ("maxRemoval", 3, "fleet:maxRemoval", "did you mean 'maxRemovals'?"),
+    ("environment", "", "fleet:environment", "at least 1 character"),
+    ("maxRemovals", "many", "fleet:maxRemovals", "a valid integer"),
+    ("maxRemovals", -1, "fleet:maxRemovals", "greater than or equal to 0"),
+    (
+        "groups/ai_api_clients/soruce",
+        "static",
+        "fleet:groups.ai_api_clients.soruce",
+        "did you mean 'source'?",
+    ),
+    ("groups/ai_api_clients/source", "cloud", "fleet:groups.ai_api_clients.source", "'static'"),
+    ("groups/Bad-Name", {"hosts": {}}, "fleet:groups.Bad-Name", "a group name is"),
+    ("groups/production/children", ["nowhere"], "fleet:groups.production.children", "no group 'nowhere'"),
+    ("groups/production/children", ["production"], "fleet:groups.production.children", "contains itself"),
+    (f"{HOST}/adress", "10.0.1.99", "hosts.web-prod-01.adress", "did you mean 'address'?"),
+    (f"{HOST}/address", "10.0.1.12", "web-prod-02.address", "10.0.1.12:22 is declared twice"),
+    (f"{HOST}/address", "not an address", "web-prod-01.address", "an IP address or a DNS name"),
+    (f"{HOST}/address", "-oProxyCommand=x", "web-prod-01.address", "an IP address or a DNS name"),
+    (f"{HOST}/port", 70000, "web-prod-01.port", "less than or equal to 65535"),
+    (f"{HOST}/user", "root", "web-prod-01.user", "root never logs in"),
+    (f"{HOST}/jump", ["nowhere"], "web-prod-01.jump", "no jump host 'nowhere'"),
+    (f"{HOST}/hostKeys", ["not a key"], "web-prod-01.hostKeys", "a public host key"),
+    (f"{HOST}/suite", "trixie", "web-prod-01.suite", "only local hosts have one"),
+    (
+        "groups/ai_batch_workers/hosts/web-prod-01",
+        {"address": "10.9.9.9"},
+        "web-prod-01",
+        "is declared twice",
+    ),
+    ("groups/ai_api_clients/vars/ai_timout", 3, "vars.ai_timout", "did you mean 'ai_timeout'?"),
+    ("groups/ai_api_clients/vars/ai_timeout", "long", "vars.ai_timeout", "is str, not int"),
+    ("groups/ai_api_clients/vars/ai_timeout", True, "vars.ai_timeout", "is bool, not int"),
+    ("groups/ai_api_clients/vars/ai_api_key", KEY, "vars.ai_api_key", "a key does not belong here"),
+    ("groups/ai_api_clients/vars/ai_model_default", "gpt-4.2", "ai_model_default", "did you mean 'gpt-4.1'?"),
+    ("apiKeys", {"nobody": KEY}, "fleet:apiKeys.nobody", "no such group"),
+    ("apiKey", "sk-whatever", "fleet:apiKey", "starts with hs_live_ or hs_test_"),
+    ("groups", "none", "fleet:groups", "is not a structure"),
+    ("local", {"link": "198.18.0.0/31x"}, "fleet:local", "write bridge as"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "culprit", "said"), WRONG, ids=[f"{p}={v}" for p, v, *_ in WRONG])
+def test_a_wrong_value_is_answered_with_its_key_and_a_remedy(
+    path: str, value: object, culprit: str, said: str
+) -> None:
+    """Whatever is wrong: one error, with the key, the reason and what to do, before any resource is made."""
+    with pytest.raises(SettingsError) as raised:
+        load(changed(path, value), secret=("apiKey", "apiKeys"))
+    assert culprit in raised.value.culprit
+    assert said in str(raised.value)
+    assert raised.value.remedy
+
+
+def test_a_missing_key_is_named() -> None:
+    """A required key that is not there is named with the way to set it."""
+    config = shipped("production")
+    del config["environment"]
+    with pytest.raises(
+        SettingsError, match=r"fleet:environment: is missing; .*pulumi config set --path environment"
+    ):
+        load(config)
+
+
+def test_a_key_in_clear_text_is_refused_and_not_repeated() -> None:
+    """An upstream key must be stored encrypted; the error does not hold it."""
+    with pytest.raises(SettingsError, match="stored in clear text") as raised:
+        load(changed("apiKey", KEY), secret=())
+    assert KEY not in str(raised.value)
+
+
+def test_a_malformed_key_is_not_repeated() -> None:
+    """Of a key that is not one, the error shows nothing."""
+    with pytest.raises(SettingsError) as raised:
+        load(changed("apiKey", "hs_live_with blanks in it"))
+    assert "blanks" not in str(raised.value)
+
+
+def test_no_representation_of_the_settings_shows_the_key() -> None:
+    """Settings may be printed or logged by accident: the key is masked in them."""
+    settings = load(changed("apiKey", KEY))
+    assert KEY not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.key_for("ai_api_clients") is not None
+
+
+def test_a_groups_own_key_comes_before_the_stacks() -> None:
+    """`apiKeys` names keys of single groups."""
+    other = "hs_test_another_key"
+    config = changed("apiKey", KEY) | {"apiKeys": {"ai_batch_workers": other}}
+    settings = load(config, secret=("apiKey", "apiKeys"))
+    batch, api = settings.key_for("ai_batch_workers"), settings.key_for("ai_api_clients")
+    assert batch is not None
+    assert api is not None
+    assert (batch.get_secret_value(), api.get_secret_value()) == (other, KEY)
+
+
+def test_a_model_of_ones_own_needs_a_price() -> None:
+    """A model without a list price may be used once its cost is declared."""
+    config = changed("groups/ai_api_clients/vars/ai_model_default", "our-model")
+    config["groups"]["production"]["vars"]["ai_model_costs"] = {"our-model": 1.5}
+    assert load(config).groups["ai_api_clients"].vars["ai_model_default"] == "our-model"
+
+
+def test_a_host_key_may_be_declared() -> None:
+    """Pinned host keys are written without host name."""
+    settings = load(changed(f"{HOST}/hostKeys", [HOST_KEY]))
+    assert settings.groups["ai_api_clients"].hosts["web-prod-01"].host_keys == (HOST_KEY,)
+
+
+def test_a_local_host_outside_its_network_is_refused() -> None:
+    """A local host lives on the fleet's bridge."""
+    config = shipped("dev")
+    config["groups"]["ai_api_clients"]["hosts"]["api-dev-01"]["address"] = "10.99.0.1"
+    with pytest.raises(
+        SettingsError, match=r"api-dev-01.address: is not in the bridge's network 10\.88\.0\.0/24"
+    ):
+        load(config, stack="dev")
