@@ -1,0 +1,186 @@
+"""Network namespaces, the bridge between them, and sockets opened within one."""
+
+import ctypes
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from tools.hosts.commands import run
+from tools.hosts.errors import HostsError
+from tools.hosts.inputs import HostSpec, Link, NetworkSpec
+from tools.hosts.places import NETNS_FOLDER, FleetPlaces, HostPlaces
+
+BRIDGE = "bridge0"
+_CLONE_NEWNET = 0x40000000
+_REMEDY = "run as root on a kernel with network namespaces, bridges and veth pairs"
+
+
+def exists(netns: str) -> bool:
+    """Whether a whole namespace of this name is there; a crash may leave its file without it."""
+    try:
+        return path_of(netns).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
+def path_of(netns: str) -> Path:
+    """The namespace's file."""
+    return NETNS_FOLDER / netns
+
+
+def names() -> list[str]:
+    """Every named namespace of this machine."""
+    return sorted(path.name for path in NETNS_FOLDER.iterdir()) if NETNS_FOLDER.is_dir() else []
+
+
+def raise_bridge(places: FleetPlaces, network: NetworkSpec) -> None:
+    """Makes the bridge's namespace, where it is not there in full."""
+    if exists(places.netns) and _has_address(places.netns, BRIDGE, network.bridge):
+        return
+    remove(places.netns)
+    _ip("netns", "add", places.netns)
+    _batch(
+        places.netns,
+        "link set lo up",
+        f"link add {BRIDGE} type bridge",
+        f"link set {BRIDGE} up",
+        f"addr add {network.bridge} dev {BRIDGE}",
+    )
+
+
+def wire_host(host: HostPlaces, spec: HostSpec, link: Link | None) -> None:
+    """Makes a stopped host's namespace anew, with its cable to the bridge and, for the jump host, the link."""
+    unwire_host(host, with_link=link is not None)
+    _ip("netns", "add", host.netns)
+    _forbid_forwarding(host.netns)
+    bridge = host.fleet.netns
+    _ip(
+        "-n",
+        bridge,
+        "link",
+        "add",
+        host.bridge_port,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "lan0",
+        "netns",
+        host.netns,
+    )
+    _batch(bridge, f"link set {host.bridge_port} master {BRIDGE} up")
+    _batch(host.netns, "link set lo up", f"addr add {spec.address} dev lan0", "link set lan0 up")
+    if link is not None:
+        _ip(
+            "link",
+            "add",
+            host.fleet.link_interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "link0",
+            "netns",
+            host.netns,
+        )
+        _batch(host.netns, f"addr add {link.jump} dev link0", "link set link0 up")
+        _batch(None, f"addr add {link.control} dev {host.fleet.link_interface}")
+        _batch(None, f"link set {host.fleet.link_interface} up")
+
+
+def unwire_host(host: HostPlaces, *, with_link: bool) -> None:
+    """Removes a host's namespace and cables; deleted by hand, since the kernel frees a namespace's later."""
+    if exists(host.fleet.netns) and _has_interface(host.fleet.netns, host.bridge_port):
+        _ip("-n", host.fleet.netns, "link", "del", host.bridge_port)
+    if with_link:
+        remove_link(host.fleet)
+    remove(host.netns)
+
+
+def remove_link(places: FleetPlaces) -> None:
+    """Removes this machine's end of the link, and with it the other."""
+    if Path("/sys/class/net", places.link_interface).exists():
+        _ip("link", "del", places.link_interface)
+
+
+def remove(netns: str) -> None:
+    """Removes a namespace, also one whose mount did not survive."""
+    if path_of(netns).exists():
+        _ip("netns", "del", netns)
+
+
+def check_link_is_free(link: Link, own_interface: str) -> None:
+    """The link's subnet must be no other's: not this machine's, not another fleet's."""
+    for interface in json.loads(_ip("-j", "-4", "addr", "show")):
+        for given in interface.get("addr_info", []):
+            taken = IPv4Interface(f"{given['local']}/{given['prefixlen']}")
+            if interface["ifname"] != own_interface and taken.network.overlaps(link.control.network):
+                reason = f"{link.control.network} overlaps {taken} of interface {interface['ifname']}"
+                raise HostsError("link", reason, "choose another subnet, or take down the fleet that has it")
+    for route in json.loads(_ip("-j", "-4", "route", "show")):
+        if route["dst"] == "default" or route.get("dev") == own_interface:
+            continue
+        if IPv4Network(route["dst"]).overlaps(link.control.network):
+            reason = f"{link.control.network} overlaps the route to {route['dst']}"
+            raise HostsError("link", reason, "choose another subnet")
+
+
+@contextmanager
+def inside(netns: str | None) -> Iterator[None]:
+    """Sockets that this thread opens meanwhile belong to the namespace (None: to this machine's own)."""
+    if netns is None:
+        yield
+        return
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        away = os.open(path_of(netns), os.O_RDONLY)
+        try:
+            _setns(away)
+        finally:
+            os.close(away)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+def _setns(handle: int) -> None:
+    # os.setns came with Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(handle, _CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "setns")
+
+
+def _forbid_forwarding(netns: str) -> None:
+    """A new namespace may inherit forwarding from the machine; a jump host must not be a router."""
+    with inside(netns):
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0\n")
+
+
+def _has_address(netns: str, interface: str, address: IPv4Interface) -> bool:
+    found = json.loads(_ip("-n", netns, "-j", "-4", "addr", "show") or "[]")
+    return any(
+        entry["ifname"] == interface and str(address) == f"{given['local']}/{given['prefixlen']}"
+        for entry in found
+        for given in entry.get("addr_info", [])
+    )
+
+
+def _has_interface(netns: str, interface: str) -> bool:
+    found = json.loads(_ip("-n", netns, "-j", "link", "show") or "[]")
+    return any(entry["ifname"] == interface for entry in found)
+
+
+def _batch(netns: str | None, *lines: str) -> None:
+    where = [] if netns is None else ["-n", netns]
+    run(["ip", *where, "-batch", "-"], stdin="\n".join(lines) + "\n", remedy=_REMEDY)
+
+
+def _ip(*words: str) -> str:
+    return run(["ip", *words], remedy=_REMEDY)

@@ -1,0 +1,98 @@
+"""What this machine must have: root, a few programs (installed where that is possible), enough inotify instances."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.hosts.commands import run
+from tools.hosts.errors import HostsError
+from tools.hosts.files import locked
+
+# Program to Debian package.
+PROGRAMS = {
+    "debootstrap": "debootstrap",
+    "systemd-nspawn": "systemd-container",
+    "ip": "iproute2",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRING_PACKAGE = "debian-archive-keyring"
+APT_LOCK = Path("/run/lock/ai-client-fleet-apt.lock")
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 4096
+_SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+
+
+def require_root() -> None:
+    """Mounts, namespaces and containers are root's alone."""
+    if os.geteuid() != 0:
+        raise HostsError("local hosts", "only root can make or remove them", "run as root, or with sudo")
+
+
+def require_programs(say: Callable[[str], None]) -> None:
+    """Installs what is missing, or says how to."""
+    packages = missing_packages()
+    if not packages:
+        return
+    words = " ".join(packages)
+    if shutil.which("apt-get", path=_SEARCH) is None:
+        raise HostsError("this machine", f"lacks {words}", "install these Debian packages' programs")
+    with locked(APT_LOCK, timeout_s=600, say=say):
+        _install(missing_packages(), say)
+
+
+def _install(packages: list[str], say: Callable[[str], None]) -> None:
+    if not packages:
+        return
+    words = " ".join(packages)
+    say(f"installing {words}")
+    remedy = f"install them by hand: apt-get install {words}"
+    run(["apt-get", "update", "-qq"], timeout_s=300, remedy=remedy)
+    options = ["-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+    run(
+        ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *options, *packages],
+        timeout_s=600,
+        remedy=remedy,
+    )
+    left = missing_packages()
+    if left:
+        raise HostsError("this machine", f"still lacks {' '.join(left)}", remedy)
+
+
+def missing_packages() -> list[str]:
+    """Debian packages whose program is not found."""
+    missing = {
+        package for program, package in PROGRAMS.items() if shutil.which(program, path=_SEARCH) is None
+    }
+    if not KEYRING.exists():
+        missing.add(KEYRING_PACKAGE)
+    return sorted(missing)
+
+
+def require_inotify_instances(say: Callable[[str], None]) -> None:
+    """Each host's systemd takes several; the kernel's usual 128 are gone after 26 hosts."""
+    if int(INOTIFY.read_text()) >= INOTIFY_INSTANCES:
+        return
+    say(f"raising fs.inotify.max_user_instances to {INOTIFY_INSTANCES}")
+    try:
+        INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n")
+    except OSError as error:
+        remedy = f"run: sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES}"
+        raise HostsError(
+            "fs.inotify.max_user_instances", f"can't be raised ({error.strerror})", remedy
+        ) from error
+
+
+def require_space(folder: Path, *, needed_mb: int, variable: str) -> None:
+    """Says so before the disk is full, not when."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free_mb = shutil.disk_usage(existing).free // 2**20
+    if free_mb < needed_mb:
+        reason = f"{free_mb} MB free, {needed_mb} MB needed"
+        raise HostsError(f"disk at {existing}", reason, f"free some, or set {variable} to a folder elsewhere")
