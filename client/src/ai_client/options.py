@@ -1,0 +1,99 @@
+"""Every knob of the client, as frozen data with its unit and default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ai_client.transport.base import TransportOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions:
+    """When a failed attempt goes again. See `retry.py`."""
+
+    #: Attempts beyond the first.
+    max_retries: int = 3
+    #: Full jitter: uniform between 0 and min(cap, base * 2**retry).
+    backoff_base_s: float = 0.5
+    backoff_cap_s: float = 30.0
+    #: What every first attempt pays into the retry budget, and how much it holds: over any stretch of n
+    #: requests at most `budget_share * n + budget_size` extra attempts go out.
+    budget_share: float = 0.15
+    budget_size: int = 10
+    #: The upstream is known to answer an Idempotency-Key that it has seen with the first answer.
+    upstream_is_idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantOptions:
+    """A local tenant's share of what this client may send, relative to the other tenants' weights."""
+
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOptions:
+    """The admission queue. See `scheduler.py`."""
+
+    max_queued: int = 10_000
+    tenants: Mapping[str, TenantOptions] = field(default_factory=dict)
+    #: Weight of a tenant that is not named.
+    default_weight: float = 1.0
+    #: Longest network delay for which the limits hold as the server counts.
+    network_delay_s: float = 0.1
+    #: Every n-th admission of a tenant goes to its oldest waiter, whatever its priority.
+    oldest_every: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOptions:
+    """The circuit breaker of each model. See `breaker.py`."""
+
+    #: Opens when at least `failure_share` of the last `window` attempts failed.
+    window: int = 20
+    min_attempts: int = 5
+    failure_share: float = 0.5
+    #: How long it stays open; doubled at each failed probe up to the cap.
+    open_s: float = 5.0
+    open_cap_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveOptions:
+    """The concurrency limit that follows latency. See `adaptive.py`."""
+
+    enabled: bool = True
+    min_limit: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """How long answers stay, in seconds; `ttl_by_endpoint` wins."""
+
+    ttl_s: float = 3600.0
+    ttl_by_endpoint: Mapping[str, float] = field(default_factory=dict)
+
+    def ttl_of(self, endpoint: str) -> float:
+        return self.ttl_by_endpoint.get(endpoint, self.ttl_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """All of them. `AIAPIClient` takes one; `reconfigure` takes another for a running client."""
+
+    #: TLS, proxy, pool and timeouts; read once, when the client is made.
+    transport: TransportOptions = field(default_factory=TransportOptions)
+    retry: RetryOptions = field(default_factory=RetryOptions)
+    queue: QueueOptions = field(default_factory=QueueOptions)
+    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    adaptive: AdaptiveOptions = field(default_factory=AdaptiveOptions)
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    #: Models to ask, in order, where the asked one can't answer.
+    fallback_chain: tuple[str, ...] = ()
+    #: Whole-request deadline where the request names none; None = no bound but the attempts' own.
+    deadline_s: float | None = None
+    #: Tokens of output to reserve where the caller gives no max_tokens.
+    default_output_tokens: int = 1024
+    #: Merge embedding requests that come within a few milliseconds.
+    merge_embeddings: bool = True

@@ -1,0 +1,55 @@
+"""From a request, as the caller means it, to one HTTP request. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from ai_client.keys import ApiKey
+from ai_client.request import Request
+from ai_client.transport.base import WireRequest
+
+USER_AGENT = "ai-client"
+
+
+def encode_body(request: Request, *, model: str | None = None) -> bytes:
+    """The body as JSON; `model`, where given, replaces the one that the caller named."""
+    body = request.body
+    if (model is not None and body.get("model") != model) or (
+        request.stream and body.get("stream") is not True
+    ):
+        body = {**body, "model": model or request.model}
+        if request.stream:
+            body["stream"] = True
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def build_wire_request(
+    request: Request,
+    *,
+    base_url: str,
+    body: bytes | None,
+    key: ApiKey,
+    idempotency_key: str,
+    request_id: str,
+    on_sent: Callable[[], None] | None = None,
+) -> WireRequest:
+    """`body` None makes it a GET."""
+    headers = {
+        "Authorization": key.authorization,
+        "Accept": "text/event-stream" if request.stream else "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": USER_AGENT,
+        "X-Request-Id": request_id,
+    }
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        headers["X-Priority"] = str(request.priority)
+        headers["Idempotency-Key"] = idempotency_key
+    return WireRequest(
+        method="GET" if body is None else "POST",
+        url=f"{base_url}/{request.endpoint}",
+        headers=headers,
+        body=body,
+        on_sent=on_sent,
+    )
