@@ -79,12 +79,12 @@ def fleet_name(value: object) -> str:
 
 def parse_fleet(text: str) -> str:
     """Reads `{"fleet": …}`."""
-    return fleet_name(_object(text, ("fleet",))["fleet"])
+    return fleet_name(_object(text, ("fleet",), optional=None)["fleet"])
 
 
 def parse_name(text: str) -> HostName:
     """Reads `{"fleet": …, "name": …}`."""
-    given = _object(text, ("fleet", "name"))
+    given = _object(text, ("fleet", "name"), optional=None)
     return HostName(fleet_name(given["fleet"]), _name("name", given["name"], HOST_MAX_CHARS))
 
 
@@ -149,7 +149,9 @@ def check_placement(host: HostSpec, network: NetworkSpec) -> None:
         raise HostsError(f"host {host.name}", reason, "give both the same address")
 
 
-def _object(text: str, required: Iterable[str], optional: Iterable[str] = ()) -> Mapping[str, object]:
+def _object(text: str, required: Iterable[str], optional: Iterable[str] | None = ()) -> Mapping[str, object]:
+    """A JSON object with the required keys. Without a list of optional ones any other key may be there: what takes a
+    thing down may be given the whole order that put it up."""
     try:
         given = json.loads(text)
     except ValueError as error:
@@ -159,8 +161,8 @@ def _object(text: str, required: Iterable[str], optional: Iterable[str] = ()) ->
     for key in required:
         if key not in given:
             raise HostsError("stdin", f"{key!r} is missing", f"add {key!r} to the object")
-    known = {*required, *optional}
-    for key in given:
+    known = {*required, *(optional or ())}
+    for key in given if optional is not None else ():
         if key not in known:
             raise HostsError("stdin", f"{key!r} is unknown", f"use only {', '.join(sorted(known))}")
     return given
