@@ -6,6 +6,7 @@ from infra import fleet, local_hosts, outputs, plan, stack
 from infra.blockers import blockers
 from infra.deployment import Deployment, DeploymentArgs
 from infra.errors import FleetError
+from infra.nodes import Captured
 from infra.sources import local
 
 
@@ -13,26 +14,26 @@ def main() -> None:
     settings = stack.read_settings()
     declared = fleet.build(settings)
     status = local_hosts.status(settings.stack) if settings.has_local_hosts else {}
-    captured = local.captured_host_keys(settings.stack) if settings.has_local_hosts else {}
+    captured = local.captured(settings.stack) if settings.has_local_hosts else Captured()
 
-    missing = blockers(settings, declared, captured)
+    missing = blockers(settings, declared)
     stack.refuse_or_list(missing)
     findings = plan.look(settings, declared, captured, running=local_hosts.running(status))
     stack.show(findings)
 
     machines = local_hosts.LocalHosts("local", settings, status) if settings.has_local_hosts else None
-    host_keys = machines.host_keys if machines else pulumi.Output.from_input({})
+    made = machines.captured if machines else pulumi.Output.from_input(captured)
     deployment = Deployment(
         "deployment",
         DeploymentArgs(
             settings=settings,
             fleet=declared,
-            host_keys=host_keys,
+            captured=made,
             findings=findings,
             ready=machines.ready if machines else [],
         ),
     )
-    for name, value in outputs.reach(settings, declared, host_keys).items():
+    for name, value in outputs.reach(settings, declared, made).items():
         pulumi.export(name, value)
     pulumi.export("blockers", [str(blocker) for blocker in missing])
     pulumi.export("plan", {host: finding.as_output() for host, finding in findings.items()})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra.nodes import Fleet
 from infra.schema import FleetSettings
-from infra.ssh import HostKeys, pinned
+from infra.sources import local
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Blocker:
         return f"{self.culprit}: {self.reason}; {self.remedy}"
 
 
-def blockers(settings: FleetSettings, fleet: Fleet, captured: HostKeys) -> tuple[Blocker, ...]:
+def blockers(settings: FleetSettings, fleet: Fleet) -> tuple[Blocker, ...]:
     """Everything that stands between a preview and `up`. Local hosts get their host keys when they are made."""
-    return (*_missing_keys(settings), *_unpinned_hosts(fleet, captured, made_by_up=_local_names(settings)))
+    return (*_missing_keys(settings), *_unpinned_hosts(settings, fleet))
 
 
 def _missing_keys(settings: FleetSettings) -> Iterable[Blocker]:
@@ -37,21 +37,13 @@ def _missing_keys(settings: FleetSettings) -> Iterable[Blocker]:
         )
 
 
-def _unpinned_hosts(fleet: Fleet, captured: HostKeys, *, made_by_up: frozenset[str]) -> Iterable[Blocker]:
-    unpinned = [
-        node.name
-        for node in (*fleet.jump_hosts, *fleet.targets)
-        if node.name not in made_by_up and not pinned(node, captured)
-    ]
+def _unpinned_hosts(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
+    made_by_up = {host.name for host in local.hosts(settings)}
+    nodes = (*fleet.jump_hosts, *fleet.targets)
+    unpinned = [node.name for node in nodes if not node.host_keys and node.name not in made_by_up]
     if unpinned:
         yield Blocker(
             "hostKeys",
             f"no pinned host key for {', '.join(unpinned)}",
             "write each host's public key, read over a channel that you trust, as hostKeys in the stack's file",
         )
-
-
-def _local_names(settings: FleetSettings) -> frozenset[str]:
-    jump_hosts = {name for name, host in settings.jump_hosts.items() if host.source == "local"}
-    groups: Mapping[str, object] = {n: g for n, g in settings.groups.items() if g.source == "local"}
-    return frozenset(jump_hosts | {name for group in groups for name in settings.groups[group].hosts})

@@ -18,7 +18,7 @@ from pulumi_command import local
 from infra import orders, secrets
 from infra.command import NOTHING, child, command
 from infra.content import deploy_digest
-from infra.nodes import Fleet, Node, NodeGroup
+from infra.nodes import Captured, Fleet, Node, NodeGroup
 from infra.plan import Finding
 from infra.schema import FleetSettings
 from infra.waves import waves
@@ -34,14 +34,14 @@ class DeploymentArgs:
     Attributes:
         settings: the stack's settings.
         fleet: its hosts.
-        host_keys: host keys by host that are known only once hosts are made.
+        captured: what is known only once hosts are made.
         findings: what the probe found on each host.
         ready: resources that come before any contact with a host.
     """
 
     settings: FleetSettings
     fleet: Fleet
-    host_keys: pulumi.Output[dict[str, list[str]]]
+    captured: pulumi.Output[Captured]
     findings: Mapping[str, Finding]
     ready: Sequence[pulumi.Resource]
 
@@ -77,8 +77,8 @@ class Deployment(pulumi.ComponentResource):
 
     def _claim(self, node: Node) -> local.Command:
         args = self._args
-        order = args.host_keys.apply(
-            lambda keys: orders.decommission(args.settings, args.fleet, keys, node=node).as_json()
+        order = args.captured.apply(
+            lambda known: orders.decommission(args.settings, args.fleet, known, node=node).as_json()
         )
         return command(
             f"claim-{node.name}",
@@ -94,9 +94,9 @@ class Deployment(pulumi.ComponentResource):
         self, name: str, group: NodeGroup, wave: Sequence[Node], ready: list[pulumi.Resource]
     ) -> local.Command:
         args = self._args
-        order = args.host_keys.apply(
-            lambda keys: orders.deploy(
-                args.settings, args.fleet, keys, group=group.name, nodes=wave
+        order = args.captured.apply(
+            lambda known: orders.deploy(
+                args.settings, args.fleet, known, group=group.name, nodes=wave
             ).as_json()
         )
         return command(

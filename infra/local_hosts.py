@@ -12,10 +12,12 @@ from pulumi_command import local as command_provider
 
 from infra.command import child, command
 from infra.errors import NodeSourceError
+from infra.nodes import Captured
 from infra.schema import FleetSettings
 from infra.sources import local
 
 _MODULE = "tools.hosts"
+_NETWORK = "(network)"  # no host can have this name
 Status = Mapping[str, Any]
 
 
@@ -23,11 +25,11 @@ class LocalHosts(pulumi.ComponentResource):
     """The machines of a stack whose hosts live on this machine.
 
     Attributes:
-        host_keys: public host keys of every host, by name, captured when it was made.
+        captured: host keys and gateway token of the fleet, known once it is made.
         ready: resources that a deploy waits for.
     """
 
-    host_keys: pulumi.Output[dict[str, list[str]]]
+    captured: pulumi.Output[Captured]
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, settings: FleetSettings, status: Status) -> None:
@@ -36,9 +38,10 @@ class LocalHosts(pulumi.ComponentResource):
         self._status = status
         network = self._network()
         hosts = {host.name: self._host(host, network) for host in local.hosts(settings)}
-        self.host_keys = pulumi.Output.all(**{n: host.stdout.apply(_host_keys) for n, host in hosts.items()})
+        answers = {name: made.stdout for name, made in hosts.items()}
+        self.captured = pulumi.Output.all(**{_NETWORK: network.stdout}, **answers).apply(_captured)
         self.ready = [*hosts.values(), self._simulator(network)]
-        self.register_outputs({"hostKeys": self.host_keys})
+        self.register_outputs({})
 
     def _network(self) -> command_provider.Command:
         control, jump = self._settings.local.link_ends
@@ -119,6 +122,11 @@ def running(seen: Status) -> frozenset[str]:
     return frozenset(name for name, host in seen.get("hosts", {}).items() if host.get("running"))
 
 
-def _host_keys(stdout: str) -> list[str]:
-    keys: list[str] = json.loads(stdout)["host_keys"] if stdout else []
-    return keys
+def _captured(answers: dict[str, str]) -> Captured:
+    """What the making of the hosts answered."""
+    made = {name: json.loads(text) for name, text in answers.items() if text}
+    network = made.pop(_NETWORK, {})
+    return Captured(
+        host_keys={name: tuple(answer["host_keys"]) for name, answer in made.items()},
+        gateway_token_sha256=network.get("gateway_token_sha256", ""),
+    )

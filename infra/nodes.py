@@ -81,3 +81,16 @@ class Fleet:
     def owner(self) -> str:
         """The part of every claim that names the stack."""
         return f"fleet/{self.stack}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """What is known only once the stack has made its hosts; none of it is secret.
+
+    Attributes:
+        host_keys: public host keys by host name.
+        gateway_token_sha256: digest of the token that the gateways of a local fleet take over TCP, or "".
+    """
+
+    host_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gateway_token_sha256: str = ""

@@ -8,11 +8,10 @@ from typing import Any
 from infra import secrets, ssh
 from infra.content import role_variables
 from infra.inventory import claim_variables, host_variables, inventory
-from infra.nodes import Fleet, Node
+from infra.nodes import Captured, Fleet, Node
 from infra.run import KNOWN_HOSTS, Order
 from infra.schema import FleetSettings, SshSettings
 from infra.sources import local
-from infra.ssh import HostKeys
 
 DEPLOY = "ansible/ai-client-deploy.yml"
 DECOMMISSION = "ansible/ai-client-decommission.yml"
@@ -24,7 +23,7 @@ _PLACES = ("ai_config_dir", "ai_cache_dir", "ai_log_dir", "ansible_python_interp
 def deploy(
     settings: FleetSettings,
     fleet: Fleet,
-    captured: HostKeys,
+    captured: Captured,
     *,
     group: str,
     nodes: Iterable[Node],
@@ -34,7 +33,9 @@ def deploy(
     reached = tuple(nodes)
     return Order(
         playbook=DEPLOY,
-        inventory=inventory(fleet, settings.vars, only=[node.name for node in reached], claimed=True),
+        inventory=inventory(
+            fleet, _for_all(settings, captured), only=[node.name for node in reached], claimed=True
+        ),
         ssh_config=ssh.config_text(
             (*fleet.jump_hosts, *reached), outgoing(settings), known_hosts=KNOWN_HOSTS
         ),
@@ -44,7 +45,7 @@ def deploy(
     )
 
 
-def decommission(settings: FleetSettings, fleet: Fleet, captured: HostKeys, *, node: Node) -> Order:
+def decommission(settings: FleetSettings, fleet: Fleet, captured: Captured, *, node: Node) -> Order:
     """Clean up one host, if its marker still names this claim."""
     group = next(group for group in fleet.groups if node in group.nodes)
     seen = {**settings.vars, **group.variables, **node.variables}
@@ -56,6 +57,14 @@ def decommission(settings: FleetSettings, fleet: Fleet, captured: HostKeys, *, n
         ssh_config=ssh.config_text((*fleet.jump_hosts, node), outgoing(settings), known_hosts=KNOWN_HOSTS),
         known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, node), captured),
     )
+
+
+def _for_all(settings: FleetSettings, captured: Captured) -> dict[str, Any]:
+    """Variables of all hosts; the gateways of a local fleet also take the token that was made with it."""
+    if not captured.gateway_token_sha256:
+        return settings.vars
+    tenants = {settings.stack: {"token_sha256": captured.gateway_token_sha256}}
+    return {**settings.vars, "ai_tenants": tenants | settings.vars.get("ai_tenants", {})}
 
 
 def effective_variables(settings: FleetSettings, fleet: Fleet, group: str) -> dict[str, Any]:

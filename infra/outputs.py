@@ -8,20 +8,18 @@ import pulumi
 
 from infra import orders, ssh
 from infra.inventory import inventory
-from infra.nodes import Fleet
+from infra.nodes import Captured, Fleet
 from infra.run import KNOWN_HOSTS
 from infra.schema import FleetSettings
 
 
-def reach(
-    settings: FleetSettings, fleet: Fleet, host_keys: pulumi.Output[dict[str, list[str]]]
-) -> dict[str, Any]:
+def reach(settings: FleetSettings, fleet: Fleet, captured: pulumi.Output[Captured]) -> dict[str, Any]:
     """What the dynamic inventory reads: the inventory, and how ssh reaches its hosts."""
     nodes = (*fleet.jump_hosts, *fleet.targets)
     return {
         "inventory": inventory(fleet, settings.vars),
         "ssh": {
             "config": ssh.config_text(nodes, orders.outgoing(settings), known_hosts=KNOWN_HOSTS),
-            "knownHosts": host_keys.apply(lambda keys: ssh.known_hosts_text(nodes, keys)),
+            "knownHosts": captured.apply(lambda known: ssh.known_hosts_text(nodes, known)),
         },
     }

@@ -14,10 +14,10 @@ from typing import Any
 
 from infra import orders
 from infra.errors import PlaybookError
-from infra.nodes import Fleet
+from infra.nodes import Captured, Fleet
 from infra.run import HostResults, Order, execute
 from infra.schema import FleetSettings
-from infra.ssh import HostKeys, pinned
+from infra.ssh import pinned
 
 
 class HostState(StrEnum):
@@ -65,14 +65,14 @@ class Finding:
 
 
 def look(
-    settings: FleetSettings, fleet: Fleet, captured: HostKeys, *, running: frozenset[str]
+    settings: FleetSettings, fleet: Fleet, captured: Captured, *, running: frozenset[str]
 ) -> dict[str, Finding]:
     """What each host differs in. A host without key, pin or machine is not contacted.
 
     Args:
         settings: the stack's settings.
         fleet: its hosts.
-        captured: host keys of hosts that the stack made.
+        captured: what is known of hosts that the stack made.
         running: names of local hosts that run.
     """
     findings: dict[str, Finding] = {}
@@ -94,7 +94,7 @@ def _unseen(settings: FleetSettings, group: str, name: str, running: frozenset[s
     return HostState.BLOCKED if settings.key_for(group) is None else None
 
 
-def _all_pinned(fleet: Fleet, name: str, captured: HostKeys) -> bool:
+def _all_pinned(fleet: Fleet, name: str, captured: Captured) -> bool:
     """Whether the host and every jump host on the way to it have a pinned key."""
     by_name = {node.name: node for node in (*fleet.jump_hosts, *fleet.targets)}
     return all(pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))

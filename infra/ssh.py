@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from infra.nodes import Node
+from infra.nodes import Captured, Node
 from infra.schema import SshSettings
-
-HostKeys = Mapping[str, Sequence[str]]
 
 
 def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) -> str:
@@ -21,15 +19,15 @@ def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) ->
     return "\n".join([*map(_block, nodes), _for_all(ssh, known_hosts)])
 
 
-def known_hosts_text(nodes: Iterable[Node], captured: HostKeys) -> str:
+def known_hosts_text(nodes: Iterable[Node], captured: Captured) -> str:
     """A `known_hosts` file: keys declared for a node, or those captured when it was made."""
     lines = [f"{node.name} {key}" for node in nodes for key in pinned(node, captured)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def pinned(node: Node, captured: HostKeys) -> tuple[str, ...]:
+def pinned(node: Node, captured: Captured) -> tuple[str, ...]:
     """The host keys that a node may show."""
-    return node.host_keys or tuple(captured.get(node.name, ()))
+    return node.host_keys or captured.host_keys.get(node.name, ())
 
 
 def _block(node: Node) -> str:

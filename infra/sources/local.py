@@ -6,13 +6,12 @@ that is not there yet. Only host keys are captured, when a host is made.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from infra.nodes import Node
+from infra.nodes import Captured, Node
 from infra.schema import FleetSettings, GroupSettings, HostSettings, JumpHostSettings
 from infra.sources import static
 
@@ -72,12 +71,15 @@ def hosts(settings: FleetSettings) -> tuple[LocalHost, ...]:
     return (*jump_hosts, *targets)
 
 
-def captured_host_keys(stack: str) -> Mapping[str, tuple[str, ...]]:
-    """Public host keys of the local hosts made so far, from the record that their making left here."""
+def captured(stack: str) -> Captured:
+    """What the making of the local hosts left on record here; nothing, before they are made."""
+    folder = STATE_DIR / stack
     try:
-        content: dict[str, Any] = json.loads(
-            (STATE_DIR / stack / "known_hosts.json").read_text(encoding="utf-8")
-        )
+        known = json.loads((folder / "known_hosts.json").read_text(encoding="utf-8"))
+        token = (folder / "gateway-token").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        return {}
-    return {name: tuple(entry["keys"]) for name, entry in content.items()}
+        return Captured()
+    return Captured(
+        host_keys={name: tuple(entry["keys"]) for name, entry in known.items()},
+        gateway_token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from infra import fleet, orders, ssh
 from infra.inventory import as_yaml, inventory
+from infra.nodes import Captured
 from tests.infra.stacks import HOST_KEY, KEY, PROJECT, load, shipped
 
 API_CLIENTS = {
@@ -93,7 +94,7 @@ def test_the_dynamic_inventory_reaches_hosts_with_pinned_keys_through_the_jump_h
     settings = load(shipped("dev"), stack="dev")
     declared = fleet.build(settings)
     nodes = (*declared.jump_hosts, *declared.targets)
-    captured = {node.name: (HOST_KEY,) for node in nodes}
+    captured = Captured(host_keys={node.name: (HOST_KEY,) for node in nodes})
     outputs = {
         "inventory": inventory(declared, settings.vars),
         "ssh": {
@@ -141,7 +142,7 @@ def test_a_wave_holds_its_hosts_alone_with_their_claims() -> None:
     """A run reaches the hosts of its wave and no other; each carries the claim that its marker will name."""
     settings = load(shipped("production") | {"apiKey": KEY})
     declared = fleet.build(settings)
-    order = orders.deploy(settings, declared, {}, group="ai_api_clients", nodes=declared.targets[:2])
+    order = orders.deploy(settings, declared, Captured(), group="ai_api_clients", nodes=declared.targets[:2])
     assert order.hosts() == ("web-prod-01", "web-prod-02")
     held = order.inventory["all"]["children"]["production"]["children"]["ai_api_clients"]["hosts"][
         "web-prod-01"
@@ -156,7 +157,7 @@ def test_no_part_of_an_order_but_its_secrets_holds_the_key(text: str) -> None:
     """The key goes in the environment of the run; nothing that is written to disk has it."""
     settings = load(shipped("production") | {"apiKey": KEY})
     declared = fleet.build(settings)
-    order = orders.deploy(settings, declared, {}, group="ai_api_clients", nodes=declared.targets[:2])
+    order = orders.deploy(settings, declared, Captured(), group="ai_api_clients", nodes=declared.targets[:2])
     assert order.secrets == {"HOLYSHEEP_API_KEY": KEY}
     assert KEY not in str(getattr(order, text))
     assert KEY not in repr(order)

@@ -1,16 +1,16 @@
-"""`network up` and `network down`: the fleet's private network and the control side's key."""
+"""`network up` and `network down`: the fleet's private network, and the secrets of its control side."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from tools.hosts import netns, services
+from tools.hosts import netns, processes, services
 from tools.hosts.errors import HostsError
 from tools.hosts.files import locked, read_record, write_record
 from tools.hosts.inputs import Link, NetworkSpec
 from tools.hosts.mounts import remove_folder
 from tools.hosts.places import FleetPlaces
-from tools.hosts.ssh import ensure_key_pair
+from tools.hosts.ssh import ensure_key_pair, ensure_token
 
 Say = Callable[[str], None]
 
@@ -28,8 +28,9 @@ def network_up(places: FleetPlaces, network: NetworkSpec, say: Say) -> dict[str,
         write_network(places, network)
         netns.raise_bridge(places, network)
         public = ensure_key_pair(places.identity, f"ai-client-fleet {network.fleet}")
+        token_sha256 = ensure_token(places.gateway_token)
     say(f"network {network.fleet}: up")
-    return {"identity_public_key": public}
+    return {"identity_public_key": public, "gateway_token_sha256": token_sha256}
 
 
 def network_down(places: FleetPlaces, fleet: str, say: Say) -> dict[str, object]:
@@ -42,6 +43,7 @@ def network_down(places: FleetPlaces, fleet: str, say: Say) -> dict[str, object]
             )
         for name in services.recorded(places):
             services.remove(places.service(name))
+        processes.kill_cgroup(places.cgroup)
         netns.remove_link(places)
         netns.remove(places.netns)
         remove_folder(places.folder)

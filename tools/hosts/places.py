@@ -36,6 +36,11 @@ class FleetPlaces:
         return self.folder / "network.json"
 
     @property
+    def gateway_token(self) -> Path:
+        """The token that the gateways of the fleet's hosts take over TCP; root's alone."""
+        return self.folder / "gateway-token"
+
+    @property
     def identity(self) -> Path:
         """The control side's private ssh key."""
         return self.folder / "ssh" / "id_ed25519"
@@ -49,6 +54,11 @@ class FleetPlaces:
     def lock(self) -> Path:
         """Lies beside the folder, so that who removes the folder can hold it."""
         return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
+    def cgroup(self) -> str:
+        """Holds the cgroups of all hosts and services."""
+        return f"{CGROUP}/{self.scope}"
 
     @property
     def link_interface(self) -> str:
@@ -126,7 +136,7 @@ class HostPlaces:
 
     @property
     def cgroup(self) -> str:
-        return f"{CGROUP}/{self.fleet.scope}/hosts/{self.name}"
+        return f"{self.fleet.cgroup}/hosts/{self.name}"
 
     @property
     def bridge_port(self) -> str:
@@ -159,7 +169,7 @@ class ServicePlaces:
 
     @property
     def cgroup(self) -> str:
-        return f"{CGROUP}/{self.fleet.scope}/services/{self.name}"
+        return f"{self.fleet.cgroup}/services/{self.name}"
 
 
 def fleet_places(name: str, environment: Mapping[str, str]) -> FleetPlaces:

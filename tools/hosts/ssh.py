@@ -1,5 +1,7 @@
 """Keys made on the control side, the record of them, and the proof that a host lets its login in."""
 
+import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,6 +29,13 @@ def ensure_key_pair(path: Path, comment: str) -> str:
         beside.rename(path)
         beside.with_name("making.pub").rename(public)
     return public.read_text().strip()
+
+
+def ensure_token(path: Path) -> str:
+    """Makes a random token where there is none; returns its SHA-256 in hexadecimal, never the token."""
+    if not path.exists():
+        write_text(path, secrets.token_urlsafe(32) + "\n", mode=0o600)
+    return hashlib.sha256(path.read_text().strip().encode()).hexdigest()
 
 
 def record_host(places: FleetPlaces, name: str, address: str, key: str, say: Callable[[str], None]) -> None:

@@ -1,0 +1,39 @@
+# Each target is a line or two that can be typed by hand; docs/reference/make.md says what each one does.
+.DEFAULT_GOAL := help
+.PHONY: help setup up down lint format test test-fast bench inventory lock
+
+PYTHON_CODE := __main__.py infra client ansible tools tests
+PYTEST := .venv/bin/python -m pytest
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s "$$(printf '\t')"
+
+up: ## set up what is missing, then bring up the dev stack
+	@tools/setup control
+	@.venv/bin/python -m tools.dev up
+
+down: ## remove the dev stack: hosts, namespaces, state
+	@tools/setup control
+	@.venv/bin/python -m tools.dev down
+
+setup: ## what tests and lint need
+	@tools/setup dev
+
+lint: setup ## style, types, and Ansible's own lint
+	.venv/bin/ruff check $(PYTHON_CODE)
+	.venv/bin/ruff format --check $(PYTHON_CODE)
+	.venv/bin/mypy
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/ansible-lint --offline
+
+format: setup ## put the code into its form
+	.venv/bin/ruff check --fix $(PYTHON_CODE)
+	.venv/bin/ruff format $(PYTHON_CODE)
+
+test-fast: lint ## lint, and the tests that need neither engine nor hosts
+	$(PYTEST) -q -m "not engine and not hosts and not slow"
+
+test: lint ## everything, on the real engine and on real hosts (root)
+	@tools/test
+
+lock: setup ## write requirements/*.txt anew
+	tools/lock
