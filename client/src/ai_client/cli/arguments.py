@@ -1,0 +1,96 @@
+"""The command line: its options, its help, and which module runs what."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from ai_client import __version__
+
+DEFAULT_CONFIG = "/etc/ai-client/ai-client.conf"
+CONFIG_VARIABLE = "AI_CLIENT_CONFIG"
+EXIT_USAGE = 2
+
+_EXAMPLES = """\
+examples:
+  ai-client --health-check            is everything fine on this host?
+  ai-client config check              is the configuration file right?
+  ai-client serve                     run the gateway in the foreground
+  ai-client reload                    make the running service read key and configuration anew
+  ai-client simulate --port 8900      a provider to try against
+"""
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="ai-client",
+        description="Concurrency-controlled client and local gateway for OpenAI-compatible AI APIs.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"ai-client {__version__}")
+    parser.add_argument("--health-check", action="store_true", help="check this host; exit code 0 or 1")
+    _add_shared(parser, with_defaults=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    _add_shared(shared, with_defaults=False)
+    commands.add_parser("serve", parents=[shared], help="run the gateway")
+    commands.add_parser("reload", parents=[shared], help="make the running service read key and config anew")
+    config = commands.add_parser("config", parents=[shared], help="look at the configuration")
+    config.add_argument("action", choices=["check"], help="check the file and say all that is wrong with it")
+    _add_simulate(commands.add_parser("simulate", parents=[shared], help="run the provider simulator"))
+    return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None:
+    """Options that stand before or after the command: the later parser must not reset the earlier one's."""
+
+    def default(value: object) -> object:
+        return value if with_defaults else argparse.SUPPRESS
+
+    config = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
+    parser.add_argument(
+        "--config", type=Path, default=default(config), metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--key-file", type=Path, default=default(None), metavar="FILE", help="the upstream's key"
+    )
+    parser.add_argument(
+        "--socket", type=Path, default=default(None), metavar="FILE", help="the service's socket"
+    )
+    parser.add_argument("--json", action="store_true", default=default(False), help="answer in JSON")
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8900, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--rpm", type=int, help="requests a minute and key; no limit where not given")
+    parser.add_argument("--tpm", type=int, help="tokens a minute and key; no limit where not given")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="median time to the first byte")
+    parser.add_argument("--latency-p99-ms", type=float, help="its 99th percentile")
+    parser.add_argument("--token-ms", type=float, default=0.0, help="time between two events of a stream")
+    parser.add_argument("--tls-cert", type=Path, help="serve TLS with this certificate chain")
+    parser.add_argument("--tls-key", type=Path, help="and this private key")
+
+
+def run(arguments: list[str]) -> int:
+    """Parse and run: the exit code."""
+    parser = build()
+    options = parser.parse_args(arguments)
+    if options.health_check:
+        name = "health"
+    elif options.command is not None:
+        name = options.command
+    else:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    module = importlib.import_module(f"ai_client.cli.{name}")
+    code = module.run(options)
+    if not isinstance(code, int):
+        raise TypeError(f"ai_client.cli.{name}.run must return an exit code")
+    return code

@@ -1,0 +1,29 @@
+"""`ai-client reload`: returns when the service has the new key and configuration, or says why it kept the old."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from ai_client.cli.service_socket import ServiceUnreachableError, ask, socket_path
+
+RELOAD_TIMEOUT_S = 30.0
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 where the service now uses what is on disk, else 1."""
+    path = socket_path(options.socket, options.config)
+    try:
+        status, answer = ask(path, "POST", "/control/reload", timeout_s=RELOAD_TIMEOUT_S)
+    except ServiceUnreachableError as exc:
+        status, answer = 0, {"ok": False, "error": str(exc)}
+    if options.json:
+        print(json.dumps(answer))
+    elif status == 200:
+        print(f"reloaded; key {answer.get('key_fingerprint')}")
+    else:
+        error = answer.get("error")
+        reason = error.get("message") if isinstance(error, dict) else error
+        print(f"not reloaded, the old configuration stays in use:\n{reason}", file=sys.stderr)
+    return 0 if status == 200 else 1

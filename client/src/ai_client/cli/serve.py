@@ -1,0 +1,28 @@
+"""`ai-client serve`: the gateway in the foreground, as the service runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ai_client.gateway.service import Sources, serve
+from ai_client.gateway.sockets import ListenError
+from ai_client.settings import ConfigError, KeyMissingError
+
+# sysexits.h: EX_CONFIG, which a unit can name in RestartPreventExitStatus.
+EXIT_CONFIG = 78
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop: the exit code."""
+    environment = dict(os.environ)
+    sources = Sources(options.config, options.key_file, environment)
+    try:
+        return serve(sources)
+    except (ConfigError, KeyMissingError) as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_CONFIG
+    except ListenError as exc:
+        print(exc, file=sys.stderr)
+        return 1

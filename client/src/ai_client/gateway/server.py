@@ -1,0 +1,100 @@
+"""Accepts connections with uvicorn's protocol, ticks once a second, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from email.utils import formatdate
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from ai_client.gateway.asgi import Receive, Scope, Send
+from ai_client.gateway.protocol import GatewayProtocol
+
+KEEP_ALIVE_S = 75
+REQUEST_ARRIVAL_S = 30.0
+TICK_S = 1.0
+
+
+class Server:
+    """The connections of one ASGI application on given sockets."""
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], object], *, wall_clock: Callable[[], float]
+    ) -> None:
+        self._config = uvicorn.Config(
+            app,
+            interface="asgi3",
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        self._config.load()
+        self._wall_clock = wall_clock
+        self._state = ServerState()
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self.on_tick: Callable[[], None] = lambda: None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._state.connections)
+
+    @property
+    def requests_in_flight(self) -> int:
+        """How many are being answered."""
+        return len(self._state.tasks)
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Begin to accept. The sockets stay the caller's."""
+        loop = asyncio.get_running_loop()
+        self._set_date()
+
+        def make() -> GatewayProtocol:
+            return GatewayProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop)
+
+        self._servers = [await loop.create_server(make, sock=sock) for sock in sockets]
+        self._ticker = loop.create_task(self._tick())
+
+    async def drain(self, *, limit_s: float) -> int:
+        """Stop accepting, let running requests end, close the rest after `limit_s`: how many were cut off."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + limit_s
+        while self._state.tasks and loop.time() < until_s:
+            await asyncio.wait(list(self._state.tasks), timeout=until_s - loop.time())
+        cut = len(self._state.tasks)
+        for task in list(self._state.tasks):
+            task.cancel()
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=1)
+        for connection in list(self._state.connections):
+            connection.transport.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        return cut
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._set_date()
+            now_s = loop.time()
+            for connection in list(self._state.connections):
+                if isinstance(connection, GatewayProtocol):
+                    connection.close_if_too_slow(now_s=now_s, limit_s=REQUEST_ARRIVAL_S)
+            self.on_tick()
+
+    def _set_date(self) -> None:
+        self._state.default_headers = [(b"date", formatdate(self._wall_clock(), usegmt=True).encode())]

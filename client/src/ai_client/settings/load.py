@@ -1,0 +1,236 @@
+"""From the text of a configuration file to `Settings`, or to one error that names every fault at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_client.settings import ini, kinds
+from ai_client.settings.ini import Document, Entry, Problem
+from ai_client.settings.model import (
+    FREE_SECTIONS,
+    LIST_PRICES,
+    SECTIONS,
+    TENANT_PREFIX,
+    ModelPrice,
+    Settings,
+    TenantSettings,
+    flat_price,
+    keys_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DEFAULT_PATH = Path("/etc/ai-client/ai-client.conf")
+
+_KEY_NAMES = frozenset({"key", "api_key", "apikey", "token", "secret", "password", "holysheep_api_key"})
+_KEY_TEXT = re.compile(r"\b(hs_(live|test)_|sk-)\w")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PRICE = kinds.number(least=0, most=1e6)
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. `problems` has every fault; the text names them all, a line each."""
+
+    def __init__(self, *, path: str, problems: tuple[Problem, ...]) -> None:
+        self.path = path
+        self.problems = problems
+        super().__init__("\n".join(problem.describe(path) for problem in problems))
+
+
+def load(path: Path) -> Settings:
+    """Read a file. Raises ConfigError where it is missing, unreadable or wrong."""
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except OSError as exc:
+        problem = Problem(
+            None, None, None, f"can't be read ({exc.strerror})", "lay the file down, or name it with --config"
+        )
+        raise ConfigError(path=str(path), problems=(problem,)) from exc
+    except UnicodeDecodeError as exc:
+        line = data[: exc.start].count(b"\n") + 1
+        problem = Problem(line, None, None, "is not UTF-8", "save the file as UTF-8")
+        raise ConfigError(path=str(path), problems=(problem,)) from exc
+    return loads(text, path=str(path))
+
+
+def loads(text: str, *, path: str) -> Settings:
+    """Read a text; `path` only names it in errors."""
+    document = ini.parse(text)
+    values, problems = _read(document)
+    problems = [*document.problems, *problems, *_section_problems(document)]
+    settings = None if problems else _assemble(values, document)
+    if settings is not None:
+        problems = _contradictions(settings, document)
+    if settings is None or problems:
+        raise ConfigError(path=path, problems=tuple(sorted(problems, key=lambda problem: problem.line or 0)))
+    return settings
+
+
+def _read(document: Document) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    values: dict[str, dict[str, Any]] = {}
+    problems: list[Problem] = []
+    for entry in document.entries:
+        if not _is_known(entry.section):
+            continue  # its header is a problem already
+        if _holds_key(entry):
+            problems.append(_key_in_file(entry))
+            continue
+        known = _keys(entry.section)
+        if entry.section not in FREE_SECTIONS and entry.key not in known:
+            remedy = _suggest(entry.key, known)
+            problems.append(
+                Problem(entry.line, entry.section, entry.key, "is not a key of this section", remedy)
+            )
+            continue
+        try:
+            name, value = _convert(entry)
+        except ValueError as exc:
+            reason = _value_reason(entry.value)
+            problems.append(Problem(entry.line, entry.section, entry.key, reason, str(exc)))
+            continue
+        values.setdefault(entry.section, {})[name] = value
+    return values, problems
+
+
+def _holds_key(entry: Entry) -> bool:
+    return entry.key.lower() in _KEY_NAMES or _KEY_TEXT.search(f"{entry.key} {entry.value}") is not None
+
+
+def _key_in_file(entry: Entry) -> Problem:
+    shown = entry.key if _KEY_TEXT.search(entry.key) is None else None
+    remedy = "put the key in /etc/ai-client/key, name a file with --key-file, or set AI_CLIENT_API_KEY"
+    return Problem(entry.line, entry.section, shown, "a key does not belong in this file", remedy)
+
+
+def _convert(entry: Entry) -> tuple[str, Any]:
+    if entry.section == "model_costs":
+        return kinds.model(entry.key), _price(entry.value)
+    if entry.section == "cost_tags":
+        return kinds.word(entry.key), kinds.word(entry.value)
+    name, kind = _keys(entry.section)[entry.key]
+    return name, kind(entry.value)
+
+
+def _value_reason(value: str) -> str:
+    if not value:
+        return "has no value"
+    # An address may hold a password.
+    shown = "" if "@" in value or len(value) > 80 else f" `{value}`"
+    return f"the value{shown} can't be used"
+
+
+def _keys(section: str) -> dict[str, tuple[str, kinds.Kind]]:
+    if section.startswith(TENANT_PREFIX):
+        return keys_of(TenantSettings)
+    return keys_of(SECTIONS[section]) if section in SECTIONS else {}
+
+
+def _price(text: str) -> ModelPrice:
+    """`8`, or `input=8, output=24, cached_input=2`; a price left out is the input price."""
+    wanted = "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens)"
+    if "=" not in text:
+        return flat_price(_number(text, wanted))
+    parts: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, amount = (piece.strip() for piece in part.partition("="))
+        if name not in ("input", "output", "cached_input") or name in parts:
+            raise ValueError(wanted)
+        parts[name] = _number(amount, wanted)
+    if "input" not in parts:
+        raise ValueError(wanted)
+    price = parts["input"]
+    return ModelPrice(price, parts.get("output", price), parts.get("cached_input", price))
+
+
+def _number(text: str, wanted: str) -> float:
+    try:
+        return _PRICE(text)
+    except ValueError:
+        raise ValueError(wanted) from None
+
+
+def _is_known(section: str) -> bool:
+    return section in SECTIONS or section in FREE_SECTIONS or section.startswith(TENANT_PREFIX)
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(known)}"
+
+
+def _section_problems(document: Document) -> list[Problem]:
+    problems = []
+    for section, line in document.sections.items():
+        if not _is_known(section):
+            remedy = _suggest(section, [*SECTIONS, *FREE_SECTIONS, "tenant NAME"])
+            problems.append(Problem(line, section, None, "this section is not known", remedy))
+        elif section.startswith(TENANT_PREFIX):
+            name = section.removeprefix(TENANT_PREFIX)
+            if not _NAME.fullmatch(name):
+                remedy = "use letters, digits, dot, dash and underscore, up to 63"
+                problems.append(Problem(line, section, None, "is not a tenant's name", remedy))
+    return problems
+
+
+def _assemble(values: dict[str, dict[str, Any]], document: Document) -> Settings:
+    parts: dict[str, Any] = {name: cls(**values.get(name, {})) for name, cls in SECTIONS.items()}
+    tenants = tuple(
+        TenantSettings(name=section.removeprefix(TENANT_PREFIX), **values.get(section, {}))
+        for section in document.sections
+        if section.startswith(TENANT_PREFIX)
+    )
+    return Settings(
+        **parts,
+        tenants=tenants,
+        model_costs=LIST_PRICES | values.get("model_costs", {}),
+        cost_tags=values.get("cost_tags", {}),
+    )
+
+
+def _contradictions(settings: Settings, document: Document) -> list[Problem]:
+    """Values that are fine alone and impossible together."""
+    found: list[tuple[str, str | None, str, str]] = []
+    api, gateway, monitoring = settings.api, settings.gateway, settings.monitoring
+    if api.keepalive_connections > api.connection_pool_size:
+        reason = f"{api.keepalive_connections} connections can't be kept of {api.connection_pool_size}"
+        found.append(("api", "keepalive_connections", reason, "lower it to connection_pool_size or less"))
+    if gateway.port and monitoring.enable_metrics and gateway.port == monitoring.metrics_port:
+        found.append(
+            ("gateway", "port", "is also monitoring's metrics_port", "give one of them another port")
+        )
+    if sum(tenant.rate_share or 0 for tenant in settings.tenants) > 1 + 1e-9:
+        last = TENANT_PREFIX + settings.tenants[-1].name
+        found.append((last, "rate_share", "the tenants' shares sum to more than 1", "lower some of them"))
+    found.extend(_tenant_contradictions(settings.tenants))
+    return [
+        Problem(_line_of(document, section, key), section, key, reason, remedy)
+        for section, key, reason, remedy in found
+    ]
+
+
+def _tenant_contradictions(tenants: tuple[TenantSettings, ...]) -> list[tuple[str, str | None, str, str]]:
+    found: list[tuple[str, str | None, str, str]] = []
+    seen: dict[object, str] = {}
+    for tenant in tenants:
+        section = TENANT_PREFIX + tenant.name
+        if tenant.uid is None and tenant.token_sha256 is None:
+            found.append((section, None, "nobody can be this tenant", "set uid, token_sha256 or both"))
+        for key, value in (("uid", tenant.uid), ("token_sha256", tenant.token_sha256)):
+            if value is not None and value in seen:
+                reason = f"is also that of tenant {seen[value]}"
+                found.append((section, key, reason, "give every tenant its own"))
+            if value is not None:
+                seen[value] = tenant.name
+    return found
+
+
+def _line_of(document: Document, section: str, key: str | None) -> int | None:
+    for entry in document.entries:
+        if (entry.section, entry.key) == (section, key):
+            return entry.line
+    return document.sections.get(section)

@@ -1,0 +1,191 @@
+"""A real `ai-client serve` process against a simulator of this process, on sockets in a temporary folder."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ai_client.testing import Simulator
+
+TEST_KEY = "hs_test_0123456789abcdef"
+TOKEN = "a-token-for-tests"
+TOKEN_SHA256 = hashlib.sha256(TOKEN.encode()).hexdigest()
+DEADLINE_S = 15.0
+
+
+async def until(condition: Callable[[], bool], *, what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait for a condition to hold; fail naming it."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + deadline_s
+    while not condition():
+        assert loop.time() < end_s, f"waited {deadline_s} s for {what}"
+        await asyncio.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Its output, parsed."""
+        return json.loads(self.out)
+
+
+async def ai_client(*arguments: str, environment: dict[str, str] | None = None) -> Finished:
+    """Run the command to its end, without the caller's key variables."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ai_client.cli",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(environment or {}),
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+def _environment(extra: dict[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("HOLYSHEEP_API_KEY",)}
+    return kept | extra
+
+
+@dataclass
+class Rig:
+    """A running service, and where its things are."""
+
+    folder: Path
+    config: Path
+    key_file: Path
+    socket: Path
+    port: int
+    metrics_port: int
+    process: asyncio.subprocess.Process
+
+    def client(self) -> httpx.AsyncClient:
+        """Over the Unix socket."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=20)
+
+    def tcp_client(self, token: str | None = TOKEN) -> httpx.AsyncClient:
+        """Over TCP."""
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=20)
+
+    def set_config(self, base_url: str, extra: str = "") -> None:
+        """Write the configuration anew."""
+        self.config.write_text(config_text(self, base_url=base_url, extra=extra))
+
+    async def command(self, *arguments: str) -> Finished:
+        """Run `ai-client` with this service's configuration."""
+        return await ai_client(*arguments, "--config", str(self.config), "--key-file", str(self.key_file))
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.process.wait()
+
+
+def config_text(rig: Rig, *, base_url: str, extra: str) -> str:
+    """A configuration for a rig; `extra` may begin with keys of [performance]."""
+    return f"""\
+[api]
+base_url = {base_url}
+[caching]
+cache_dir = {rig.folder}/cache
+[logging]
+log_dir = {rig.folder}/log
+[gateway]
+socket = {rig.socket}
+port = {rig.port}
+drain_seconds = 5
+[monitoring]
+metrics_port = {rig.metrics_port}
+[tenant web]
+token_sha256 = {TOKEN_SHA256}
+[performance]
+{extra}
+"""
+
+
+@asynccontextmanager
+async def running_service(
+    folder: Path, simulator: Simulator, *, extra: str = "rate_limit = 60000"
+) -> AsyncIterator[Rig]:
+    """Start the service, wait until it answers, and stop it in the end."""
+    for name in ("cache", "log"):
+        (folder / name).mkdir(exist_ok=True)
+    process = await _start(folder, simulator, extra)
+    rig = _rig(folder, process)
+    try:
+        await until(rig.socket.exists, what="the gateway's socket")
+        yield rig
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
+    ports = json.loads((folder / "ports.json").read_text())
+    return Rig(
+        folder=folder,
+        config=folder / "ai-client.conf",
+        key_file=folder / "key",
+        socket=folder / "gateway.sock",
+        port=ports[0],
+        metrics_port=ports[1],
+        process=process,
+    )
+
+
+async def _start(folder: Path, simulator: Simulator, extra: str) -> asyncio.subprocess.Process:
+    (folder / "ports.json").write_text(json.dumps([free_port(), free_port()]))
+    (folder / "key").write_text(TEST_KEY + "\n")
+    rig = _rig(folder, process=None)  # type: ignore[arg-type]  # only the paths are needed here
+    rig.set_config(simulator.base_url, extra)
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ai_client.cli",
+        "serve",
+        "--config",
+        str(rig.config),
+        "--key-file",
+        str(rig.key_file),
+        env=_environment({}),
+    )
