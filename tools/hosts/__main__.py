@@ -13,7 +13,7 @@ from tools.hosts.image import ensure_image
 from tools.hosts.machines import host_down, host_up
 from tools.hosts.network import network_down, network_up
 from tools.hosts.places import FleetPlaces, fleet_places
-from tools.hosts.prerequisites import require_programs, require_root
+from tools.hosts.prerequisites import TO_MAKE, TO_REMOVE, require_programs, require_root
 from tools.hosts.purge import purge
 from tools.hosts.services import service_down, service_up
 from tools.hosts.status import status
@@ -23,6 +23,8 @@ Answer = dict[str, object]
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb; 0 where it is done, 1 where it can't be."""
+    # What is laid into a host must not follow the caller's habits.
+    os.umask(0o022)
     try:
         print(json.dumps(_run(_arguments(argv))))
     except HostsError as error:
@@ -30,6 +32,9 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except OSError as error:
         say(_explained(error))
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: stopped between two steps; run again to finish, or purge")
         return 1
     return 0
 
@@ -60,7 +65,7 @@ def _run(given: argparse.Namespace) -> Answer:
         return {"image": str(ensure_image(suite, say))}
     act = _parsed(f"{given.verb} {getattr(given, 'way', '')}".strip(), sys.stdin.read())
     require_root()
-    require_programs(say)
+    require_programs(TO_MAKE if getattr(given, "way", "down") == "up" else TO_REMOVE, say)
     return act()
 
 

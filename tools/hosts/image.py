@@ -14,7 +14,7 @@ from tools.hosts.files import locked, write_text
 from tools.hosts.inputs import LOGIN
 from tools.hosts.mounts import remove_folder
 from tools.hosts.places import images_folder
-from tools.hosts.prerequisites import require_programs, require_space
+from tools.hosts.prerequisites import TO_BUILD, require_programs, require_space
 
 NEEDED_MB = 700
 BUILD_TIMEOUT_S = 1800.0
@@ -40,7 +40,7 @@ def ensure_image(suite: str, say: Say) -> Path:
     image = image_path(suite)
     if image.is_dir():
         return image
-    require_programs(say)
+    require_programs(TO_BUILD, say)
     with locked(image.with_name(f"{image.name}.lock"), timeout_s=BUILD_TIMEOUT_S, say=say):
         if not image.is_dir():
             require_space(image.parent, needed_mb=NEEDED_MB, variable="XDG_CACHE_HOME")
@@ -103,9 +103,9 @@ def _finish(suite: str, building: Path) -> None:
     ):
         for path in building.glob(pattern):
             path.unlink()
-    for path, (mode, text) in recipe.files(suite).items():
-        (building / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(building / path, text, mode=mode)
+    for name, (mode, text) in recipe.files(suite).items():
+        (building / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(building / name, text, mode=mode)
     for unit in recipe.MASKED_UNITS:
         link = building / "etc" / "systemd" / "system" / unit
         link.unlink(missing_ok=True)

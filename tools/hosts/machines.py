@@ -1,15 +1,14 @@
 """`host up` and `host down`: one systemd machine over its overlay, in a network namespace of its own.
 
-A host is made in steps, each of which is done only where it is not done yet, so that a run finishes what another left
-half-made: seed its files and keys, pin the keys, mark it made; then, whenever it does not run: mount, wire, boot.
+A host is made in steps: seed its files and keys, pin the keys, mark it made. A run that finds it half-made starts over,
+for nothing has ever run there. Then, whenever it does not run: mount, wire, boot; its files and keys stay.
 """
 
 import os
-import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from tools.hosts.files import locked, read_record, write_record, write_text
 from tools.hosts.image import ensure_image, image_path
 from tools.hosts.inputs import LOGIN, HostSpec, NetworkSpec, check_placement
 from tools.hosts.network import read_network
-from tools.hosts.places import FleetPlaces, HostPlaces
+from tools.hosts.places import FOLDER_VARIABLE, FleetPlaces, HostPlaces
 from tools.hosts.prerequisites import require_inotify_instances, require_space
 
 BOOT_TIMEOUT_S = 60.0
@@ -48,15 +47,18 @@ class Made:
 def host_up(places: FleetPlaces, spec: HostSpec, say: Say) -> dict[str, object]:
     """Makes, finishes, or boots a host, and returns when its login gets in."""
     host = places.host(spec.name)
-    ensure_image(spec.suite, say)
+    if not is_made(host):
+        # Before any lock: it takes long, and others need not wait for it.
+        ensure_image(spec.suite, say)
     with _held(host, say):
         network = read_network(places, spec.fleet)
         if network is None:
             raise HostsError(f"fleet {spec.fleet}", "has no network", "run: network up")
         check_placement(spec, network)
-        netns.raise_bridge(places, network)
+        with locked(places.folder / ".bridge.lock", say=say):
+            netns.raise_bridge(places, network)
         made = _ensure_made(host, spec, network, say)
-        if not is_running(host):
+        if not is_up(host):
             started = time.monotonic()
             _boot(host, made, say)
             _await_login(host, made)
@@ -80,6 +82,10 @@ def host_down(places: FleetPlaces, name: str, say: Say) -> dict[str, object]:
 def clear(host: HostPlaces, *, with_link: bool) -> None:
     """Removes what a host leaves once its processes are gone; needs no record of it."""
     netns.unwire_host(host, with_link=with_link)
+    # A container that was killed leaves its own traces.
+    if host.root.exists():
+        seen = host.root.stat()
+        (NSPAWN_FOLDER / "locks" / f"inode-{seen.st_dev}:{seen.st_ino}").unlink(missing_ok=True)
     mounts.remove_folder(host.folder)
     for kind in ("propagate", "unix-export"):
         mounts.remove_folder(NSPAWN_FOLDER / kind / host.machine)
@@ -90,9 +96,13 @@ def stop(host: HostPlaces) -> None:
     processes.stop(host.process, cgroup=host.cgroup, deadline_s=STOP_TIMEOUT_S)
 
 
-def is_running(host: HostPlaces) -> bool:
-    """Whether the recorded container is there."""
-    return processes.is_recorded_running(host.process)
+def is_up(host: HostPlaces) -> bool:
+    """Whether the recorded container is there, with all its cables."""
+    record = read_record(host.record)
+    process = processes.read_process(host.process)
+    if record is None or process is None or not process.is_running():
+        return False
+    return netns.is_wired(host, with_link=record.get("link") is not None)
 
 
 def is_made(host: HostPlaces) -> bool:
@@ -117,52 +127,58 @@ def _held(host: HostPlaces, say: Say) -> Iterator[None]:
 
 
 def _ensure_made(host: HostPlaces, spec: HostSpec, network: NetworkSpec, say: Say) -> Made:
-    record = read_record(host.record)
-    if record is not None and record.get("suite") != spec.suite:
-        say(f"host {spec.name}: making it anew, {record.get('suite')} becomes {spec.suite}")
-        _remove(host)
-        record = None
+    record = read_record(host.record) or {}
     wanted = {"address": str(spec.address), "link": spec.link and str(spec.link), "suite": spec.suite}
-    if record is None or record.get("made") is not True:
-        image = image_path(spec.suite)
-        _seed(host, spec, image, wanted)
-    else:
-        image = Path(str(record["image"]))
+    if record.get("made") is True and record["suite"] == spec.suite:
+        image = _existing_image(host, spec, Path(str(record["image"])), say)
         if any(record[key] != value for key, value in wanted.items()):
             say(f"host {spec.name}: moving it to {spec.address}")
             stop(host)
             write_record(host.record, {**record, **wanted})
-    if not image.is_dir():
-        remedy = f"take the host down and up again, it is then made from {image_path(spec.suite).name}"
-        raise HostsError(f"host {spec.name}", f"its base image {image} is gone", remedy)
+    else:
+        if record.get("made") is True:
+            say(f"host {spec.name}: making it anew, {record['suite']} becomes {spec.suite}")
+        _remove(host)
+        image = ensure_image(spec.suite, say)
+        record = {**wanted, "image": str(image), "made": False}
+        _seed(host, spec, record)
     key = " ".join((host.keys / f"{ssh.HOST_KEY}.pub").read_text().split()[:2])
     ssh.record_host(host.fleet, spec.name, str(spec.address.ip), key, say)
-    if record is None or record.get("made") is not True:
-        write_record(host.record, {**wanted, "image": str(image), "made": True})
+    if record["made"] is not True:
+        write_record(host.record, {**record, "made": True})
     return Made(spec, network, image, key)
 
 
-def _seed(host: HostPlaces, spec: HostSpec, image: Path, wanted: dict[str, object]) -> None:
-    """Lays down what tells this host from its image; from the start, where it was cut short."""
-    require_space(host.fleet.folder, needed_mb=NEEDED_MB, variable="AI_CLIENT_FLEET_LOCAL_DIR")
-    host.folder.mkdir(parents=True, exist_ok=True)
-    write_record(host.record, {**wanted, "image": str(image), "made": False})
-    if host.upper.exists():
-        shutil.rmtree(host.upper)
+def _existing_image(host: HostPlaces, spec: HostSpec, image: Path, say: Say) -> Path:
+    """A host stays on the image it was made from, also where the recipe has changed since."""
+    if not image.is_dir() and image == image_path(spec.suite):
+        ensure_image(spec.suite, say)
+    if not image.is_dir():
+        remedy = f"take the host down and up again: it is then made from {image_path(spec.suite).name}"
+        raise HostsError(f"host {host.name}", f"its base image {image} is gone", remedy)
+    return image
+
+
+def _seed(host: HostPlaces, spec: HostSpec, record: Mapping[str, object]) -> None:
+    """Lays down what tells this host from its image."""
+    require_space(host.fleet.folder, needed_mb=NEEDED_MB, variable=FOLDER_VARIABLE)
+    host.folder.mkdir(parents=True)
+    write_record(host.record, record)
     ssh.ensure_key_pair(host.keys / ssh.HOST_KEY, spec.name)
     for folder in (host.work, host.root, host.upper / "etc/ssh", host.upper / f"home/{LOGIN}/.ssh"):
-        folder.mkdir(parents=True, exist_ok=True)
-    host.upper.chmod(0o755)
+        folder.mkdir(parents=True)
     write_text(host.upper / "etc/hostname", f"{spec.name}\n", mode=0o644)
     hosts = f"127.0.0.1 localhost\n{spec.address.ip} {spec.name}\n::1 localhost\n"
     write_text(host.upper / "etc/hosts", hosts, mode=0o644)
     write_text(host.upper / "etc/machine-id", f"{uuid.uuid4().hex}\n", mode=0o444)
     for half, mode in ((ssh.HOST_KEY, 0o600), (f"{ssh.HOST_KEY}.pub", 0o644)):
         write_text(host.upper / "etc/ssh" / half, (host.keys / half).read_text(), mode=mode)
+    public = host.fleet.identity.with_suffix(".pub").read_text()
     home = host.upper / "home" / LOGIN
     for folder in (home, home / ".ssh"):
         folder.chmod(0o700)
         os.chown(folder, UID, UID)
+    write_text(home / ".ssh" / "authorized_keys", public, mode=0o600, owner=UID)
 
 
 def _boot(host: HostPlaces, made: Made, say: Say) -> None:
@@ -171,8 +187,6 @@ def _boot(host: HostPlaces, made: Made, say: Say) -> None:
     stop(host)
     if not mounts.is_mounted(host.root):
         mounts.mount_overlay(host, made.image)
-    public = host.fleet.identity.with_suffix(".pub").read_text()
-    write_text(host.root / "home" / LOGIN / ".ssh" / "authorized_keys", public, mode=0o600, owner=UID)
     netns.wire_host(host, made.spec, made.network.link if made.spec.link else None)
     host.console.unlink(missing_ok=True)
     processes.start(
@@ -213,7 +227,7 @@ def _await_login(host: HostPlaces, made: Made) -> None:
     ssh.write_pin(pin, str(address.ip), made.key)
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     said = "sshd does not answer"
-    while time.monotonic() < deadline and is_running(host):
+    while time.monotonic() < deadline and is_up(host):
         if greets(away, str(address.ip)):
             refusal = ssh.try_login(
                 identity=host.fleet.identity,
@@ -226,7 +240,7 @@ def _await_login(host: HostPlaces, made: Made) -> None:
                 return
             said = refusal
         time.sleep(processes.POLL_S)
-    if not is_running(host):
+    if not is_up(host):
         said = "its container ended"
     console = host.console.read_text(errors="replace").splitlines() if host.console.exists() else []
     tail = " | ".join(line.strip() for line in console[-CONSOLE_TAIL_LINES:])

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface, IPv4Network
@@ -23,6 +24,14 @@ def exists(netns: str) -> bool:
     try:
         return path_of(netns).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
     except FileNotFoundError:
+        return False
+
+
+def holds(netns: str, pid: int) -> bool:
+    """Whether a process is in a namespace."""
+    try:
+        return path_of(netns).stat().st_ino == Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except OSError:
         return False
 
 
@@ -54,6 +63,8 @@ def raise_bridge(places: FleetPlaces, network: NetworkSpec) -> None:
 def wire_host(host: HostPlaces, spec: HostSpec, link: Link | None) -> None:
     """Makes a stopped host's namespace anew, with its cable to the bridge and, for the jump host, the link."""
     unwire_host(host, with_link=link is not None)
+    if link is not None:
+        check_link_is_free(link, host.fleet.link_interface)
     _ip("netns", "add", host.netns)
     _forbid_forwarding(host.netns)
     bridge = host.fleet.netns
@@ -93,16 +104,23 @@ def wire_host(host: HostPlaces, spec: HostSpec, link: Link | None) -> None:
 
 def unwire_host(host: HostPlaces, *, with_link: bool) -> None:
     """Removes a host's namespace and cables; deleted by hand, since the kernel frees a namespace's later."""
-    if exists(host.fleet.netns) and _has_interface(host.fleet.netns, host.bridge_port):
+    if host.bridge_port in _interfaces(host.fleet.netns):
         _ip("-n", host.fleet.netns, "link", "del", host.bridge_port)
     if with_link:
         remove_link(host.fleet)
     remove(host.netns)
 
 
+def is_wired(host: HostPlaces, *, with_link: bool) -> bool:
+    """Whether a host's namespace and cables are all there; starts no program."""
+    if not exists(host.netns) or host.bridge_port not in _interfaces(host.fleet.netns):
+        return False
+    return not with_link or host.fleet.link_interface in _interfaces(None)
+
+
 def remove_link(places: FleetPlaces) -> None:
     """Removes this machine's end of the link, and with it the other."""
-    if Path("/sys/class/net", places.link_interface).exists():
+    if places.link_interface in _interfaces(None):
         _ip("link", "del", places.link_interface)
 
 
@@ -172,9 +190,11 @@ def _has_address(netns: str, interface: str, address: IPv4Interface) -> bool:
     )
 
 
-def _has_interface(netns: str, interface: str) -> bool:
-    found = json.loads(_ip("-n", netns, "-j", "link", "show") or "[]")
-    return any(entry["ifname"] == interface for entry in found)
+def _interfaces(netns: str | None) -> set[str]:
+    if netns is not None and not exists(netns):
+        return set()
+    with inside(netns):
+        return {name for _, name in socket.if_nameindex()}
 
 
 def _batch(netns: str | None, *lines: str) -> None:

@@ -5,15 +5,18 @@ left behind can be found again without any record.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.hosts.errors import HostsError
+
 DEFAULT_FOLDER = Path("/var/lib/ai-client-fleet/local")
 FOLDER_VARIABLE = "AI_CLIENT_FLEET_LOCAL_DIR"
+_PATH = re.compile(r"[A-Za-z0-9._+@/-]+")
 PROJECT = Path(__file__).resolve().parents[2]
 NETNS_FOLDER = Path("/run/netns")
-CGROUP = "ai-client-fleet"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class FleetPlaces:
     @property
     def cgroup(self) -> str:
         """Holds the cgroups of all hosts and services."""
-        return f"{CGROUP}/{self.scope}"
+        return self.netns
 
     @property
     def link_interface(self) -> str:
@@ -175,6 +178,7 @@ class ServicePlaces:
 def fleet_places(name: str, environment: Mapping[str, str]) -> FleetPlaces:
     """The places of a fleet; two local folders never share a namespace."""
     parent = Path(environment.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).absolute()
+    check_path(parent, FOLDER_VARIABLE)
     if parent == DEFAULT_FOLDER:
         return FleetPlaces(parent / name, name)
     mark = hashlib.sha256(str(parent).encode()).hexdigest()[:4]
@@ -190,4 +194,13 @@ def interface_name(*parts: str) -> str:
 def images_folder(environment: Mapping[str, str], home: Path) -> Path:
     """Where base images are cached."""
     cache = environment.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else home / ".cache") / "ai-client-fleet" / "images"
+    folder = (Path(cache) if cache else home / ".cache") / "ai-client-fleet" / "images"
+    check_path(folder, "XDG_CACHE_HOME")
+    return folder
+
+
+def check_path(path: Path, variable: str) -> None:
+    """Overlay options and ssh's configuration can't hold every character of a path."""
+    if not path.is_absolute() or not _PATH.fullmatch(str(path)):
+        remedy = f"set {variable} to an absolute path of letters, digits and . _ + @ -"
+        raise HostsError(str(path), "can't hold local hosts", remedy)

@@ -2,15 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tools.hosts.commands import run
 from tools.hosts.errors import HostsError
 from tools.hosts.files import locked
 
-# Program to Debian package.
-PROGRAMS = {
+PACKAGE_OF = {
     "debootstrap": "debootstrap",
     "systemd-nspawn": "systemd-container",
     "ip": "iproute2",
@@ -21,6 +20,9 @@ PROGRAMS = {
     "setpriv": "util-linux",
     "unshare": "util-linux",
 }
+TO_REMOVE = ("ip", "mount")
+TO_MAKE = (*TO_REMOVE, "nsenter", "ssh", "ssh-keygen", "systemd-nspawn")
+TO_BUILD = ("debootstrap", "setpriv", "unshare")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 KEYRING_PACKAGE = "debian-archive-keyring"
 APT_LOCK = Path("/run/lock/ai-client-fleet-apt.lock")
@@ -35,19 +37,21 @@ def require_root() -> None:
         raise HostsError("local hosts", "only root can make or remove them", "run as root, or with sudo")
 
 
-def require_programs(say: Callable[[str], None]) -> None:
+def require_programs(programs: Iterable[str], say: Callable[[str], None]) -> None:
     """Installs what is missing, or says how to."""
-    packages = missing_packages()
+    programs = tuple(programs)
+    packages = missing_packages(programs)
     if not packages:
         return
     words = " ".join(packages)
     if shutil.which("apt-get", path=_SEARCH) is None:
         raise HostsError("this machine", f"lacks {words}", "install these Debian packages' programs")
     with locked(APT_LOCK, timeout_s=600, say=say):
-        _install(missing_packages(), say)
+        _install(programs, say)
 
 
-def _install(packages: list[str], say: Callable[[str], None]) -> None:
+def _install(programs: Iterable[str], say: Callable[[str], None]) -> None:
+    packages = missing_packages(programs)
     if not packages:
         return
     words = " ".join(packages)
@@ -60,17 +64,16 @@ def _install(packages: list[str], say: Callable[[str], None]) -> None:
         timeout_s=600,
         remedy=remedy,
     )
-    left = missing_packages()
+    left = missing_packages(programs)
     if left:
         raise HostsError("this machine", f"still lacks {' '.join(left)}", remedy)
 
 
-def missing_packages() -> list[str]:
+def missing_packages(programs: Iterable[str]) -> list[str]:
     """Debian packages whose program is not found."""
-    missing = {
-        package for program, package in PROGRAMS.items() if shutil.which(program, path=_SEARCH) is None
-    }
-    if not KEYRING.exists():
+    programs = set(programs)
+    missing = {PACKAGE_OF[name] for name in programs if shutil.which(name, path=_SEARCH) is None}
+    if "debootstrap" in programs and not KEYRING.exists():
         missing.add(KEYRING_PACKAGE)
     return sorted(missing)
 

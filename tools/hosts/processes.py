@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,6 @@ def read_process(path: Path) -> Process | None:
     if not isinstance(pid, int) or not isinstance(start_ticks, int):
         raise HostsError(str(path), "names no process", "purge the fleet and make it anew")
     return Process(pid, start_ticks)
-
-
-def is_recorded_running(path: Path) -> bool:
-    """Whether the process of a record runs."""
-    process = read_process(path)
-    return process is not None and process.is_running()
 
 
 def start(
@@ -104,6 +98,13 @@ def cgroup_folders(cgroup: str) -> list[Path]:
     return [top / cgroup for top in _hierarchies(Path("/proc/self/mounts").read_text())]
 
 
+def kill_namespaces(inodes: set[int]) -> None:
+    """Ends every process in the network namespaces with these inodes."""
+    if not wait_until(lambda: not _killed(in_namespaces(inodes)), timeout_s=10):
+        left = ", ".join(map(str, sorted(in_namespaces(inodes))))
+        raise HostsError("network namespaces", f"processes {left} do not end", "see what they wait for")
+
+
 def in_namespaces(inodes: set[int]) -> set[int]:
     """Processes whose network namespace is one of these."""
     found = set()
@@ -112,13 +113,6 @@ def in_namespaces(inodes: set[int]) -> set[int]:
             if folder.name.isdigit() and (folder / "ns" / "net").stat().st_ino in inodes:
                 found.add(int(folder.name))
     return found
-
-
-def kill_all(pids: Iterable[int]) -> None:
-    """Ends processes at once."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float, poll_s: float = POLL_S) -> bool:
@@ -132,7 +126,9 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float, poll_s: float
 
 
 def _killed(pids: set[int]) -> bool:
-    kill_all(pids)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return bool(pids)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tools.hosts import machines, mounts, netns, processes
 from tools.hosts.files import locked
 from tools.hosts.network import made_hosts
-from tools.hosts.places import CGROUP, FleetPlaces
+from tools.hosts.places import FleetPlaces
 
 Say = Callable[[str], None]
 
@@ -13,10 +13,10 @@ Say = Callable[[str], None]
 def purge(places: FleetPlaces, say: Say) -> dict[str, object]:
     """Ends the fleet's processes, then removes its mounts, namespaces, link and folders."""
     with locked(places.lock, say=say):
-        processes.kill_cgroup(f"{CGROUP}/{places.scope}")
+        processes.kill_cgroup(places.cgroup)
         spaces = [name for name in netns.names() if places.is_namespace(name)]
         inodes = {netns.path_of(name).stat().st_ino for name in spaces if netns.exists(name)}
-        processes.kill_all(processes.in_namespaces(inodes))
+        processes.kill_namespaces(inodes)
         netns.remove_link(places)
         for name in made_hosts(places):
             machines.clear(places.host(name), with_link=False)

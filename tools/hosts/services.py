@@ -55,8 +55,9 @@ def recorded(places: FleetPlaces) -> list[str]:
 
 
 def is_running(service: ServicePlaces) -> bool:
-    """Whether the recorded process is there."""
-    return processes.is_recorded_running(service.process)
+    """Whether the recorded process is there, in the bridge's namespace of today."""
+    process = processes.read_process(service.process)
+    return process is not None and process.is_running() and netns.holds(service.fleet.netns, process.pid)
 
 
 def _start(service: ServicePlaces, spec: ServiceSpec) -> None:
@@ -73,14 +74,20 @@ def _start(service: ServicePlaces, spec: ServiceSpec) -> None:
 
 
 def _await_ready(service: ServicePlaces, spec: ServiceSpec) -> None:
-    def settled() -> bool:
-        return not is_running(service) or spec.ready is None or accepts(service.fleet.netns, spec.ready)
+    process = processes.read_process(service.process)
 
-    in_time = processes.wait_until(settled, timeout_s=READY_TIMEOUT_S)
-    if not is_running(service):
+    def has_ended() -> bool:
+        return process is None or not process.is_running()
+
+    def is_ready() -> bool:
+        return is_running(service) and (spec.ready is None or accepts(service.fleet.netns, spec.ready))
+
+    processes.wait_until(lambda: has_ended() or is_ready(), timeout_s=READY_TIMEOUT_S)
+    if has_ended():
         reason = "ended at once"
-    elif not in_time and spec.ready is not None:
-        reason = f"does not listen on {spec.ready.address}:{spec.ready.port} after {READY_TIMEOUT_S:.0f} s"
+    elif not is_ready():
+        where = "" if spec.ready is None else f" on {spec.ready.address}:{spec.ready.port}"
+        reason = f"does not listen{where} after {READY_TIMEOUT_S:.0f} s"
     else:
         return
     tail = " | ".join(service.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])

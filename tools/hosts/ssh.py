@@ -19,7 +19,7 @@ _REMEDY = "see that openssh-client works here"
 def ensure_key_pair(path: Path, comment: str) -> str:
     """Makes an ed25519 key pair where it is not there in full; returns the public half."""
     public = path.with_name(f"{path.name}.pub")
-    if not public.exists():
+    if not (path.exists() and public.exists()):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         beside = path.with_name("making")
@@ -77,7 +77,7 @@ def try_login(*, identity: Path, pin: Path, address: str, netns: str | None, tim
         "HostKeyAlgorithms": "ssh-ed25519",
         "IdentitiesOnly": "yes",
         "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": str(pin),
+        "UserKnownHostsFile": f'"{pin}"',
     }
     words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     within = [] if netns is None else ["nsenter", f"--net={path_of(netns)}", "--"]

@@ -28,7 +28,7 @@ def _host(places: FleetPlaces, name: str, keys: list[str]) -> dict[str, object]:
     record = read_record(host.record) or {}
     address = record.get("address")
     return {
-        "running": machines.is_running(host),
+        "running": machines.is_up(host),
         "made": machines.is_made(host),
         "host_keys": keys,
         "address": str(address).partition("/")[0] if address else None,
