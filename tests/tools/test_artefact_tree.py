@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import io
+import json
 import os
 import platform
 import re
@@ -64,6 +65,34 @@ def minor_version(python: str) -> str:
 
 
 INTERPRETERS = interpreters()
+
+
+@pytest.mark.parametrize(("prefix", "python"), INTERPRETERS.items(), ids=list(INTERPRETERS))
+def test_the_client_starts_from_its_tree_alone(prefix, python, folder, tmp_path):
+    """`python3 -I -S main.py` needs no package of the host and writes nothing."""
+    with tarfile.open(folder / f"{prefix}-{platform.machine()}.tar.gz") as tar:
+        tar.extractall(tmp_path / "release", filter="data")
+    before = sorted(tmp_path.rglob("*"))
+    poisoned = os.environ | {
+        "PYTHONPATH": "/nowhere",
+        "PYTHONSTARTUP": "/nowhere",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+    result = subprocess.run(
+        [python, "-I", "-S", "-B", tmp_path / "release" / "main.py", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env=poisoned,
+        timeout=60,
+    )
+
+    version = json.loads((folder / "index.json").read_text())["version"]
+    assert (result.returncode, result.stderr) == (0, "")
+    assert version in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("prefix", "python"), INTERPRETERS.items(), ids=list(INTERPRETERS))
