@@ -1,0 +1,1 @@
+"""Settles which Pulumi engine and which `command` plugin run on this machine (standard library only)."""
