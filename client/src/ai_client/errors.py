@@ -21,7 +21,8 @@ AIClientError
 ├── AdmissionError              refused here; nothing was sent
 │   ├── OverloadError           the queue is full (queued, limit)
 │   ├── BreakerOpenError        the model's circuit breaker is open (until it is tried again)
-│   └── CacheMissError          only-if-cached, and it is not
+│   ├── CacheMissError          only-if-cached, and it is not
+│   └── LedgerUnavailableError  the ledger can't be written, and a hard budget forbids to go on without it
 ├── DeadlineExceeded            the request's deadline has passed, or can't be met
 ├── BudgetExceeded              a budget's hard stop (scope, period, limit_usd, spent_usd)
 └── MaxRetriesExceeded          gave up (attempts, last)
@@ -396,6 +397,15 @@ class CacheMissError(AdmissionError):
     http_status = 504
     code = "not_cached"
     default_remedy = "Send the request without only-if-cached."
+
+
+class LedgerUnavailableError(AdmissionError):
+    """The ledger can't be written: without it a hard budget can't be kept. Remedy: that of its file."""
+
+    code = "ledger_unavailable"
+    default_remedy = (
+        "Mend the ledger's file or disk, or set hard_stop = false in [budget] to go on without it."
+    )
 
 
 class DeadlineExceeded(AIClientError):  # noqa: N818 - a name that users know
