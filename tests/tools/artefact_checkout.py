@@ -3,10 +3,12 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION: str = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]["version"]
 _PARTS = ("client", "requirements", "tools/artefact")
 BUILD_TIMEOUT_S = 300
 

@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from tests.tools.artefact_checkout import BUILD_TIMEOUT_S, ROOT, Checkout, copy_checkout
+from tests.tools.artefact_checkout import BUILD_TIMEOUT_S, ROOT, VERSION, Checkout, copy_checkout
 
 TAG = "cp311-x86_64"
 OTHER_TAG = "cp313-aarch64"
@@ -31,7 +32,7 @@ def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + BUILD_TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
-        os.sched_yield()
+        Event().wait(0.005)
 
 
 def test_two_checkouts_with_other_times_and_umasks_give_the_same_digests(tmp_path):
@@ -68,7 +69,7 @@ def test_it_prints_one_folder_with_every_tree_of_its_index(checkout):
     assert sorted(path.name for path in folder.iterdir()) == [f"{TAG}.tar.gz", "index.json"]
     assert list(index["trees"]) == [TAG]
     assert (tree["sha256"], tree["size"]) == (digest, packed.stat().st_size)
-    assert index["version"] == "0.1.0"
+    assert index["version"] == VERSION
     assert tree["glibc_min"] == "2.17"
 
 
@@ -198,12 +199,12 @@ def test_an_unknown_tag_is_refused_with_the_form_to_write(checkout):
 def test_two_versions_of_the_client_are_refused(checkout):
     """The release's version is the same in pyproject.toml and in the package."""
     init = checkout.package / "__init__.py"
-    init.write_text(init.read_text().replace('"0.1.0"', '"9.9.9"'))
+    init.write_text(init.read_text().replace(f'"{VERSION}"', '"9.9.9"'))
 
     result = checkout.build("--tag", TAG)
 
     assert result.returncode == 1
-    assert f"the client's version is 9.9.9 in {init}, but 0.1.0 in" in result.stderr
+    assert f"the client's version is 9.9.9 in {init}, but {VERSION} in" in result.stderr
 
 
 def test_a_checkout_without_its_environment_names_the_remedy(checkout):
