@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ def build(*, out: Path | None, tags: Sequence[Tag]) -> Path:
     return folder
 
 
-def cache_folder(environment: "os._Environ[str] | dict[str, str]") -> Path:
+def cache_folder(environment: Mapping[str, str]) -> Path:
     """Where builds are kept, each in a folder named by its inputs."""
     base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "ai-client-fleet" / "artefacts"
