@@ -21,6 +21,7 @@ _PEERCRED = struct.Struct("3i")
 _HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+_BAD_TARGET = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -70,7 +71,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Called by the parser, perhaps in pieces."""
         self._head_bytes += len(url)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse(_HEAD_TOO_LARGE)
             return
         super().on_url(url)
 
@@ -78,15 +79,18 @@ class GatewayProtocol(HttpToolsProtocol):
         """Called by the parser."""
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) >= MAX_HEADERS:
-            self._head_bytes = MAX_HEAD_BYTES + 1
-            self._refuse_head()
+            self._refuse(_HEAD_TOO_LARGE)
             return
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        if self._head_bytes <= MAX_HEAD_BYTES:
-            super().on_headers_complete()
+        """Called by the parser. A target with a host of its own would make the check of Host worthless."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            return
+        if not self.url.startswith(b"/"):
+            self._refuse(_BAD_TARGET)
+            return
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -100,9 +104,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self.tasks.add(task)
         self._running = task
 
-    def _refuse_head(self) -> None:
+    def _refuse(self, answer: bytes) -> None:
+        # From here on no byte of this connection is looked at.
+        self._head_bytes = MAX_HEAD_BYTES + 1
         if not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.write(answer)
             self.transport.close()
 
     def close_if_too_slow(self, *, now_s: float, limit_s: float) -> bool:

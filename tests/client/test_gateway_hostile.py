@@ -1,0 +1,207 @@
+"""Hostile callers: nothing they send crashes the gateway, and nothing goes upstream unparsed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from ai_client.testing import Simulator
+from tests.client.service_rig import Rig, running_service, until
+
+CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+BODY = json.dumps(CHAT).encode()
+
+
+# One service for all: that it outlives every attack is the point.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def provider() -> AsyncIterator[Simulator]:
+    """A provider without limits or latency."""
+    async with Simulator() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rig(tmp_path_factory: pytest.TempPathFactory, provider: Simulator) -> AsyncIterator[Rig]:
+    """A running service."""
+    async with running_service(tmp_path_factory.mktemp("hostile"), provider) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(provider: Simulator) -> Simulator:
+    """The provider, with its counts at nought."""
+    provider.counts.arrivals = 0
+    return provider
+
+
+async def exchange(rig: Rig, data: bytes) -> bytes:
+    """Send bytes as they are over the socket, and read until the gateway closes or is silent."""
+    reader, writer = await asyncio.open_unix_connection(str(rig.socket))
+    received = b""
+    try:
+        writer.write(data)
+        while piece := await asyncio.wait_for(reader.read(65536), 0.3 if received else 1.0):
+            received += piece
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+    return received
+
+
+async def assert_alive(rig: Rig) -> None:
+    """The gateway still answers."""
+    async with rig.client() as client:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    assert rig.process.returncode is None
+
+
+def head(*lines: str, path: str = "/v1/chat/completions", method: str = "POST") -> bytes:
+    """A request's head."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", id="a TLS hello"),
+        pytest.param(b"GET / HTTP/9.9\r\n\r\n", id="an unknown version"),
+        pytest.param(b"\r\n" * 5000, id="only newlines"),
+        pytest.param(b"POST /v1/chat/completions HTTP/1.1\r\nHost\x00: x\r\n\r\n", id="a zero in a name"),
+        pytest.param(head("Content-Length: -5"), id="a negative length"),
+        pytest.param(head("Content-Length: 5", "Content-Length: 6") + b"hello!", id="two lengths"),
+        pytest.param(
+            head("Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+            id="length and chunks at once",
+        ),
+        pytest.param(
+            head("Transfer-Encoding: chunked") + b"zz\r\nhello\r\n0\r\n\r\n", id="a chunk of no size"
+        ),
+        pytest.param(
+            head("Transfer-Encoding: chunked") + b"ffffffffffffffffff\r\n", id="a chunk of endless size"
+        ),
+        pytest.param(head("Transfer-Encoding: identity, chunked") + b"0\r\n\r\n", id="an odd encoding"),
+        pytest.param(head("Transfer-Encoding : chunked") + b"0\r\n\r\n", id="a space before the colon"),
+        pytest.param(head(f"X-Big: {'a' * 70_000}", "Content-Length: 0"), id="a huge header"),
+        pytest.param(
+            head(*(f"X-{number}: a" for number in range(500)), "Content-Length: 0"), id="500 headers"
+        ),
+        pytest.param(head("Content-Length: 0", path="/" + "a" * 70_000), id="a huge path"),
+        pytest.param(head("Content-Length: 0", path="/v1/../control/reload"), id="a path with dots"),
+        pytest.param(head("Content-Length: 0", path="//v1/chat/completions"), id="two slashes"),
+        pytest.param(head("Content-Length: 0", path="/v1/%2e%2e/control/reload"), id="dots in escapes"),
+        pytest.param(head("Content-Length: 0", path="/v1/chat\u00e9"), id="a path that is no ASCII"),
+        pytest.param(
+            head("Content-Length: 0", path="http://evil.example/v1/models", method="GET"),
+            id="a whole address",
+        ),
+        pytest.param(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n", id="CONNECT"),
+        pytest.param(head("Upgrade: websocket", "Connection: Upgrade", method="GET"), id="an upgrade"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="the preface of HTTP/2"),
+    ],
+)
+async def test_bytes_that_are_no_proper_request_get_an_error_and_nothing_goes_upstream(
+    rig: Rig, simulator: Simulator, data: bytes
+) -> None:
+    """A 4xx, or the connection is closed; never a 5xx, never a call."""
+    answer = await exchange(rig, data)
+    assert not answer or answer.split(b" ", 2)[1].startswith(b"4"), answer[:200]
+    assert simulator.counts.arrivals == 0
+    await assert_alive(rig)
+
+
+async def test_a_second_request_in_a_body_is_not_taken_for_a_request(rig: Rig, simulator: Simulator) -> None:
+    """Exactly the bytes of the length are the body; what follows is parsed as a request of its own."""
+    smuggled = head("Content-Length: 0", path="/control/reload")
+    padded = json.dumps(CHAT | {"user": smuggled.decode()}).encode()
+    answer = await exchange(rig, head(f"Content-Length: {len(padded)}", "Connection: close") + padded)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert simulator.counts.arrivals == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
+    """As HTTP/1.1 allows."""
+    one = head(f"Content-Length: {len(BODY)}") + BODY
+    last = head("Connection: close", path="/v1/models", method="GET")
+    answer = await exchange(rig, one + one + last)
+    assert answer.count(b"HTTP/1.1 200") == 3
+    assert answer.rindex(b'"object":"list"') > answer.rindex(b'"chat.completion"')
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(rig: Rig, simulator: Simulator) -> None:
+    """By its declared length, and by its bytes where it declares none."""
+    declared = await exchange(rig, head("Content-Length: 30000000"))
+    assert b" 413 " in declared.splitlines()[0]
+    chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
+    chunked = await exchange(rig, head("Transfer-Encoding: chunked") + chunk * 21 + b"0\r\n\r\n")
+    assert b" 413 " in chunked.splitlines()[0]
+    assert simulator.counts.arrivals == 0
+    await assert_alive(rig)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("x-priority", "10"),
+        ("x-priority", "-1"),
+        ("x-ai-importance", "huge"),
+        ("x-ai-cache", "maybe"),
+        ("x-ai-deadline", "nan"),
+        ("x-ai-deadline", "0"),
+        ("x-ai-merge", "1"),
+        ("x-ai-tenant", "nobody"),
+        ("idempotency-key", "a" * 300),
+    ],
+)
+async def test_a_steering_header_that_can_not_be_used_is_named(
+    rig: Rig, simulator: Simulator, header: str, value: str
+) -> None:
+    """400, with the header as `param`."""
+    async with rig.client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT, headers={header: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, header)
+    assert simulator.counts.arrivals == 0
+
+
+async def test_a_tenant_may_not_act_for_another(rig: Rig) -> None:
+    """A token names one tenant."""
+    async with rig.tcp_client() as client:
+        answer = await client.post("/v1/chat/completions", json=CHAT, headers={"x-ai-tenant": "other"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "tenant_not_allowed")
+
+
+async def test_the_upstream_key_is_in_no_answer(rig: Rig) -> None:
+    """On no route, whatever goes wrong."""
+    key = rig.key_file.read_text().strip()
+    async with rig.client() as client:
+        answers = [
+            await client.get("/health"),
+            await client.get("/v1/models"),
+            await client.get("/etc/passwd"),
+            await client.post("/v1/chat/completions", json=CHAT | {"x_simulator_fault": "401"}),
+            await client.post("/v1/chat/completions", json=CHAT | {"x_simulator_fault": "reset"}),
+            await client.post("/control/reload"),
+        ]
+    for answer in answers:
+        assert key not in answer.text + str(answer.headers)
+
+
+async def test_many_callers_that_leave_leak_nothing(rig: Rig, simulator: Simulator) -> None:
+    """Every upstream call ends, and the gateway is as before."""
+    data = json.dumps(CHAT | {"x_simulator_fault": "hang"}).encode()
+    request = head(f"Content-Length: {len(data)}") + data
+    connections = [await asyncio.open_unix_connection(str(rig.socket)) for _ in range(40)]
+    for _, writer in connections:
+        writer.write(request)
+    await until(lambda: simulator.counts.in_flight == 40, what="40 requests upstream")
+    for _, writer in connections:
+        writer.transport.abort()
+    await until(lambda: simulator.counts.in_flight == 0, what="all of them to be cancelled")
+    await assert_alive(rig)
