@@ -37,8 +37,9 @@ class SystemClock:
 
     def call_at(self, when_s: float, callback: Callable[[], None]) -> Timer:
         loop = asyncio.get_running_loop()
-        # A loop may count from another zero, so only the distance counts.
-        return loop.call_later(max(0.0, when_s - time.monotonic()), callback)
+        # A loop may count from another zero, so only the distance counts. uvloop rounds to milliseconds:
+        # half of one more keeps a timer from firing early, to find that it is not yet time.
+        return loop.call_later(max(0.0, when_s - time.monotonic()) + 0.0005, callback)
 
     async def sleep_until(self, when_s: float) -> None:
         await asyncio.sleep(max(0.0, when_s - time.monotonic()))

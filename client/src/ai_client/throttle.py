@@ -1,0 +1,105 @@
+"""What an upstream's "too many" does to everything that goes to the same model with the same key.
+
+One 429 pauses them all at once, for as long as the upstream asked and a little more at random, so that the
+hosts of a fleet don't come back in step. Then they go on paced, at half the rate that led to it, and the pace
+rises by as much again every minute until it is no brake any more (additive increase, multiplicative decrease:
+Chiu and Jain 1989).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+from ai_client.headers import RateLimitHeaders
+
+# How far back the rate that led to a 429 is measured.
+_RATE_SPAN_S = 5.0
+_SLOWEST_PER_S = 1.0
+_RESTART_SHARE = 0.5
+_RISE_S = 60.0
+# A 429 without Retry-After.
+_DEFAULT_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 300.0
+_JITTER_SHARE = 0.1
+# Somebody else uses the same key: look again this soon.
+_FOREIGN_USE_PAUSE_S = 1.0
+
+
+class Throttle:
+    """The brake of one lane. Times are monotonic seconds.
+
+    `full_rate_per_s` is where pacing ends: what the limits allow, or None where they are unknown.
+    """
+
+    __slots__ = (
+        "_base_per_s", "_decayed", "_decayed_at_s", "_random", "_resumed_at_s", "_slowed_at_s",
+        "full_rate_per_s", "not_before_s",
+    )  # fmt: skip
+
+    def __init__(self, *, full_rate_per_s: float | None, random_source: random.Random) -> None:
+        self.full_rate_per_s = full_rate_per_s
+        #: Nothing may be admitted sooner.
+        self.not_before_s = 0.0
+        self._random: Callable[[], float] = random_source.random
+        self._base_per_s: float | None = None
+        self._resumed_at_s = 0.0
+        self._slowed_at_s = -math.inf
+        self._decayed = 0.0
+        self._decayed_at_s = 0.0
+
+    def admitted(self, now_s: float) -> None:
+        """One more was admitted."""
+        self._decayed = 1.0 + self._decayed * math.exp((self._decayed_at_s - now_s) / _RATE_SPAN_S)
+        self._decayed_at_s = now_s
+        if self._base_per_s is not None:
+            rate = self.rate_per_s(now_s)
+            if rate is not None:
+                self.not_before_s = max(now_s, self.not_before_s) + 1.0 / rate
+
+    def rate_per_s(self, now_s: float) -> float | None:
+        """The pace in force; None where there is none."""
+        base = self._base_per_s
+        if base is None:
+            return None
+        rate = base * (_RESTART_SHARE + max(0.0, now_s - self._resumed_at_s) / _RISE_S)
+        if rate >= (self.full_rate_per_s or 4.0 * base):
+            self._base_per_s = None
+            return None
+        return rate
+
+    def refused(self, now_s: float, *, sent_at_s: float, retry_after_s: float | None) -> bool:
+        """A 429 for a request that was sent at `sent_at_s`. Whether it slowed the lane further.
+
+        Those that were under way when the lane was slowed tell nothing new: they don't slow it again.
+        """
+        asked_s = _DEFAULT_PAUSE_S if retry_after_s is None else min(retry_after_s, _LONGEST_PAUSE_S)
+        until_s = now_s + asked_s * (1.0 + _JITTER_SHARE * self._random())
+        self.not_before_s = max(self.not_before_s, until_s)
+        if sent_at_s <= self._slowed_at_s:
+            self._resumed_at_s = max(self._resumed_at_s, self.not_before_s)
+            return False
+        paced = self.rate_per_s(now_s)
+        self._base_per_s = max(_SLOWEST_PER_S, paced if paced is not None else self._recent_per_s(now_s))
+        self._slowed_at_s = now_s
+        self._resumed_at_s = self.not_before_s
+        return True
+
+    def observe(self, limits: RateLimitHeaders, now_s: float, *, room: bool) -> bool:
+        """The upstream's own count. Whether the lane was held.
+
+        Nothing left although our own window has `room`: somebody else uses the same key. A short hold is
+        enough, since each answer tells again; the reset time is when *all* is free again, far too late.
+        """
+        if not room:
+            return False
+        for state in (limits.requests, limits.tokens):
+            if state.remaining == 0:
+                pause_s = min(_FOREIGN_USE_PAUSE_S, state.reset_s if state.reset_s is not None else math.inf)
+                self.not_before_s = max(self.not_before_s, now_s + pause_s)
+                return True
+        return False
+
+    def _recent_per_s(self, now_s: float) -> float:
+        return self._decayed * math.exp((self._decayed_at_s - now_s) / _RATE_SPAN_S) / _RATE_SPAN_S
