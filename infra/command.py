@@ -32,7 +32,7 @@ def command(
     update: str | None = None,
     delete: str | None = None,
     facts: Mapping[str, pulumi.Input[str]] | None = None,
-    drifted: bool = False,
+    drifted: bool | None = None,
     depends_on: list[pulumi.Resource] | None = None,
     timeout_s: int = 1800,
 ) -> local.Command:
@@ -46,18 +46,19 @@ def command(
         update: shell line of later runs; `create` where not given.
         delete: shell line that undoes it.
         facts: what a reader of the preview should see change; the child does not get them.
-        drifted: whether a probe found that the real thing differs from its state.
+        drifted: whether a probe found that the real thing differs from its state; None where nothing is probed.
         depends_on: resources that come before it.
         timeout_s: longest run.
     """
     timeout = f"{timeout_s}s"
+    nonce = {} if drifted is None else {"NONCE": secrets.token_hex(8)}
     return local.Command(
         name,
         create=create,
         update=update or create,
         delete=delete,
         stdin=stdin,
-        environment={**(facts or {}), "NONCE": secrets.token_hex(8)},
+        environment={**(facts or {}), **nonce},
         # The default logging hangs the engine on a line over 64 KiB; errors still show the output.
         logging=local.Logging.NONE,
         add_previous_output_in_env=False,
@@ -65,7 +66,7 @@ def command(
             parent=parent,
             depends_on=depends_on,
             # A new nonce counts only where there is drift to mend.
-            ignore_changes=[] if drifted else ["environment.NONCE"],
+            ignore_changes=["environment.NONCE"] if drifted is False else [],
             custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout, delete=timeout),
         ),
     )

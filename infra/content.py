@@ -16,7 +16,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 ROLE = PROJECT / "ansible" / "roles" / "ai_client"
 
 # What a deploy depends on: the role with its plugins, and what the artefact is built from.
-_DEPLOYED = ("ansible/roles", "ansible/plugins", "ansible/ai-client-deploy.yml", "ansible/ansible.cfg")
+_DEPLOYED = (
+    "ansible/ai-client-deploy.yml",
+    "ansible/ansible.cfg",
+    "ansible/applier",
+    "ansible/plugins",
+    "ansible/roles",
+)
 _ARTEFACT = ("client/src", "client/pyproject.toml", "requirements/client.txt", "tools/artefact")
 _LEFT_OUT = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
 

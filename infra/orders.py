@@ -41,6 +41,7 @@ def deploy(
         ),
         known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, *reached), captured),
         secrets=secrets.environment(settings.key_for(group)),
+        with_artefact=True,
         check=check,
     )
 

@@ -6,6 +6,7 @@ differs. It changes nothing. What it found decides which runs `up` repeats altho
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class HostState(StrEnum):
     DIFFERS = "differs"
     ABSENT = "absent"
     BLOCKED = "blocked"
+    UNSEEN = "unseen"
     UNREACHABLE = "unreachable"
     FAILED = "failed"
 
@@ -91,6 +93,8 @@ def look(
 def _unseen(settings: FleetSettings, group: str, name: str, running: frozenset[str]) -> HostState | None:
     if settings.groups[group].source == "local" and name not in running:
         return HostState.ABSENT
+    if not settings.probe:
+        return HostState.UNSEEN
     return HostState.BLOCKED if settings.key_for(group) is None else None
 
 
@@ -126,5 +130,18 @@ def _finding(host: str, results: HostResults) -> Finding:
         return Finding(HostState.UNREACHABLE, message)
     if result.get("failed"):
         return Finding(HostState.FAILED, message)
-    differences = tuple({"path": d["path"], "diff": d["diff"]} for d in result.get("diffs") or ())
+    differences = tuple(_difference(entry) for entry in result.get("diffs") or ())
     return Finding(HostState.DIFFERS if result.get("changed") else HostState.SAME, differences=differences)
+
+
+def _difference(entry: Mapping[str, str]) -> Mapping[str, str]:
+    """What is on the host against what is declared, as a unified diff. Secrets were masked on the host."""
+    path = entry["path"]
+    lines = difflib.unified_diff(
+        entry["before"].splitlines(),
+        entry["after"].splitlines(),
+        f"{path} on the host",
+        f"{path} declared",
+        lineterm="",
+    )
+    return {"path": path, "diff": "\n".join(lines)}

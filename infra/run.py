@@ -39,7 +39,7 @@ class Order:
         ssh_config: text of the ssh configuration, with KNOWN_HOSTS where the path of that file goes.
         known_hosts: text of the pinned host keys.
         secrets: environment variables that hold secrets.
-        variables: extra variables, none of them secret.
+        with_artefact: whether hosts may need the artefact; it is built first where this machine has none.
         check: whether to look only, and tell the differences.
         tags: parts of the role to run; all where empty.
     """
@@ -49,7 +49,7 @@ class Order:
     ssh_config: str
     known_hosts: str
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    with_artefact: bool = False
     check: bool = False
     tags: tuple[str, ...] = ()
 
@@ -89,8 +89,17 @@ def _write_inputs(order: Order, scratch: Path) -> None:
         order.ssh_config.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8"
     )
     (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
-    (scratch / "variables.json").write_text(json.dumps(dict(order.variables)), encoding="utf-8")
+    variables = {"ai_artefacts": _artefacts()} if order.with_artefact else {}
+    (scratch / "variables.json").write_text(json.dumps(variables), encoding="utf-8")
     (scratch / "results.jsonl").touch()
+
+
+def _artefacts() -> str:
+    """The folder of the artefact that this checkout describes; its path is of this machine, so it is in no state."""
+    built = subprocess.run(["tools/artefact/build"], capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        raise PlaybookError("the artefact", "could not be built", built.stderr.strip()[-2000:])
+    return built.stdout.strip()
 
 
 def _argv(order: Order, scratch: Path) -> list[str]:

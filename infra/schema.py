@@ -150,6 +150,7 @@ class FleetSettings(_Model):
     ssh: SshSettings = SshSettings()
     local: LocalSettings = LocalSettings()
     max_removals: int = Field(default=1, ge=0)
+    probe: bool = True
     account: AccountSettings | None = None
     api_key: SecretStr | None = None
     api_key_next: SecretStr | None = None
