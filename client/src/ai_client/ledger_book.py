@@ -1,0 +1,298 @@
+"""The ledger's transactions: many reserves and endings in one commit, checked against the budgets.
+
+Plain synchronous SQL on one connection; no event loop, no files beside the database. `ledger.py` decides when.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from ai_client.budgets import ALL_TENANTS, Amount, Budget, BudgetPlan, Span, fits, shares_passed
+from ai_client.ledger_owner import Fate
+from ai_client.ledger_schema import Transaction
+from ai_client.periods import Period
+
+_INSERT: Final = (
+    "INSERT INTO entry(owner, fate, reserved_nusd, day, tenant, model, tagset, request_id, reserved_at)"
+    " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# An entry ends once: what another process has booked of it stays.
+_END: Final = (
+    "UPDATE entry SET fate = ?, ended_at = ?, cost_nusd = ?, input_tokens = ?, output_tokens = ?,"
+    " cached_input_tokens = ? WHERE id = ? AND fate IN (0, 4)"
+)
+_ADD: Final = (
+    "INSERT INTO total(period, tenant, held_nusd, spent_nusd) VALUES(?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET held_nusd = held_nusd + excluded.held_nusd,"
+    " spent_nusd = spent_nusd + excluded.spent_nusd"
+)
+_ONE_TENANT: Final = "SELECT held_nusd, spent_nusd FROM total WHERE period = ? AND tenant = ?"
+_EVERY_TENANT: Final = "SELECT sum(held_nusd), sum(spent_nusd) FROM total WHERE period = ?"
+_ALERT: Final = "INSERT OR IGNORE INTO alert(period, scope, limit_nusd, share, told_at) VALUES(?, ?, ?, ?, ?)"
+
+
+class CrashPoint(StrEnum):
+    """Every place where a kill leaves another state behind. Tests kill a process at each of them."""
+
+    OWNER_UNCOMMITTED = "owner-uncommitted"
+    OWNER_COMMITTED = "owner-committed"
+    COMMIT_BEGUN = "commit-begun"
+    COMMIT_WRITTEN = "commit-written"
+    COMMIT_DONE = "commit-done"
+    SENT_UNWRITTEN = "sent-unwritten"
+    SENT_WRITTEN = "sent-written"
+    END_UNWRITTEN = "end-unwritten"
+    END_WRITTEN = "end-written"
+    RECOVERY_WRITTEN = "recovery-written"
+    RECOVERY_DONE = "recovery-done"
+    PRUNE_WRITTEN = "prune-written"
+    PRUNE_DONE = "prune-done"
+
+
+CrashHook = Callable[[CrashPoint], None]
+
+
+def survive(point: CrashPoint) -> None:
+    """The hook that does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A reserve that is asked for."""
+
+    request_id: str
+    model: str
+    tenant: str
+    tags: str
+    reserve_nusd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an entry ended, and what is booked for it."""
+
+    entry: int
+    day: str
+    tenant: str
+    reserved_nusd: int
+    fate: Fate
+    cost_nusd: int
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    #: Where its flight notes were; free once this is committed.
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An entry was made. Without a slot for flight notes it counts as sent from the start."""
+
+    entry: int
+    slot: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The first budget that a reserve does not fit, and how it stood."""
+
+    budget: Budget
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A budget's booked amount has reached a share of its limit, for the first time in its period."""
+
+    budget: Budget
+    period: str
+    spent_nusd: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One commit: what became of each ask, in order."""
+
+    outcomes: tuple[Granted | Refusal, ...]
+    alerts: tuple[Alert, ...]
+
+
+class Totals:
+    """What is held and spent by period and scope, cached while no other process has changed it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._version = -1
+        self._amounts: dict[tuple[str, str], Amount] = {}
+        self._changes: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def begin(self) -> None:
+        """To be called first in each transaction: drops what another connection has made stale."""
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
+            self._version = version
+            self._amounts.clear()
+        self._changes.clear()
+
+    def amount(self, period: str, scope: str) -> Amount:
+        """How a scope stands in a day or month, changes of this transaction included."""
+        known = self._amounts.get((period, scope))
+        if known is None:
+            # Sums are read from the table, so changes that are not in it yet have to be there first.
+            self.write()
+            if scope == ALL_TENANTS:
+                row = self._db.execute(_EVERY_TENANT, (period,)).fetchone()
+            else:
+                row = self._db.execute(_ONE_TENANT, (period, scope)).fetchone()
+            known = Amount(*(value or 0 for value in row)) if row else Amount()
+            self._amounts[period, scope] = known
+        return known
+
+    def add(self, *, day: str, tenant: str, held_nusd: int, spent_nusd: int) -> None:
+        """Adds to the tenant's day and month."""
+        for period in (day, day[:7]):
+            held, spent = self._changes.get((period, tenant), (0, 0))
+            self._changes[period, tenant] = (held + held_nusd, spent + spent_nusd)
+            for scope in (tenant, ALL_TENANTS):
+                known = self._amounts.get((period, scope))
+                if known is not None:
+                    self._amounts[period, scope] = Amount(
+                        known.held_nusd + held_nusd, known.spent_nusd + spent_nusd
+                    )
+
+    def write(self) -> None:
+        """Brings the changes into the table."""
+        for (period, tenant), (held, spent) in self._changes.items():
+            self._db.execute(_ADD, (period, tenant, held, spent))
+        self._changes.clear()
+
+    def forget(self) -> None:
+        """After a roll-back nothing that was remembered is sure."""
+        self._version = -1
+        self._amounts.clear()
+        self._changes.clear()
+
+
+def book_ending(db: sqlite3.Connection, totals: Totals, ending: Ending, now_s: float) -> None:
+    """Ends an entry and moves its amount from held to spent, unless it has ended already."""
+    changed = db.execute(
+        _END,
+        (
+            ending.fate,
+            now_s,
+            ending.cost_nusd,
+            ending.input_tokens,
+            ending.output_tokens,
+            ending.cached_input_tokens,
+            ending.entry,
+        ),
+    )
+    if changed.rowcount == 1:
+        totals.add(
+            day=ending.day,
+            tenant=ending.tenant,
+            held_nusd=-ending.reserved_nusd,
+            spent_nusd=ending.cost_nusd,
+        )
+
+
+class Book:
+    """Commits for one owner. Raises `sqlite3.Error`, and then nothing of that commit has happened."""
+
+    def __init__(
+        self, db: sqlite3.Connection, *, owner: int, plan: BudgetPlan, crash_hook: CrashHook
+    ) -> None:
+        self._db = db
+        self._owner = owner
+        self._plan = plan
+        self._crash_hook = crash_hook
+        self._totals = Totals(db)
+        self._tagsets: dict[str, int] = {}
+        self._told: set[tuple[str, str, int, float]] = set()
+
+    def commit(
+        self,
+        *,
+        endings: Sequence[Ending],
+        asks: Sequence[tuple[Ask, int | None]],
+        period: Period,
+        now_s: float,
+    ) -> Committed:
+        """Books the endings, then grants or refuses each ask (with its slot) in turn, in one transaction."""
+        try:
+            with Transaction(self._db):
+                self._crash_hook(CrashPoint.COMMIT_BEGUN)
+                self._totals.begin()
+                for ending in endings:
+                    book_ending(self._db, self._totals, ending, now_s)
+                outcomes = tuple(self._grant(ask, slot, period, now_s) for ask, slot in asks)
+                alerts = self._alerts(endings, now_s) if endings else ()
+                self._totals.write()
+                self._crash_hook(CrashPoint.COMMIT_WRITTEN)
+        except BaseException:
+            self._totals.forget()
+            self._tagsets.clear()
+            raise
+        self._told.update(_alert_key(alert) for alert in alerts)
+        self._crash_hook(CrashPoint.COMMIT_DONE)
+        return Committed(outcomes, alerts)
+
+    def raise_low_entry(self, entry: int) -> None:
+        """No entry of this owner below `entry` is open any more: recovery needs to look from there only."""
+        self._db.execute("UPDATE owner SET low_entry = ? WHERE id = ?", (entry, self._owner))
+
+    def _grant(self, ask: Ask, slot: int | None, period: Period, now_s: float) -> Granted | Refusal:
+        if self._plan.hard_stop:
+            for budget in self._plan.of(ask.tenant):
+                amount = self._totals.amount(_name(budget, period.day), budget.scope)
+                if not fits(budget, amount, ask.reserve_nusd):
+                    return Refusal(budget, amount)
+        row = (
+            self._owner,
+            Fate.RESERVED if slot is not None else Fate.SENT,
+            ask.reserve_nusd,
+            period.day,
+            ask.tenant,
+            ask.model,
+            self._tagset(ask.tags),
+            ask.request_id,
+            now_s,
+        )
+        entry = self._db.execute(_INSERT, row).lastrowid
+        self._totals.add(day=period.day, tenant=ask.tenant, held_nusd=ask.reserve_nusd, spent_nusd=0)
+        return Granted(entry or 0, slot)  # an INSERT into a table with row ids always has one
+
+    def _tagset(self, tags: str) -> int:
+        known = self._tagsets.get(tags)
+        if known is None:
+            self._db.execute("INSERT OR IGNORE INTO tagset(tags) VALUES(?)", (tags,))
+            known = int(self._db.execute("SELECT id FROM tagset WHERE tags = ?", (tags,)).fetchone()[0])
+            self._tagsets[tags] = known
+        return known
+
+    def _alerts(self, endings: Sequence[Ending], now_s: float) -> tuple[Alert, ...]:
+        alerts = []
+        for day, tenant in {(ending.day, ending.tenant) for ending in endings}:
+            for budget in self._plan.of(tenant):
+                name = _name(budget, day)
+                amount = self._totals.amount(name, budget.scope)
+                for share in shares_passed(budget, amount, self._plan.alert_shares):
+                    alert = Alert(budget, name, amount.spent_nusd, share)
+                    if _alert_key(alert) not in self._told and self._is_first(alert, now_s):
+                        alerts.append(alert)
+        return tuple(alerts)
+
+    def _is_first(self, alert: Alert, now_s: float) -> bool:
+        """Of all processes, this one tells it."""
+        return self._db.execute(_ALERT, (*_alert_key(alert), now_s)).rowcount == 1
+
+
+def _alert_key(alert: Alert) -> tuple[str, str, int, float]:
+    return (alert.period, alert.budget.scope, alert.budget.limit_nusd, alert.share)
+
+
+def _name(budget: Budget, day: str) -> str:
+    return day if budget.span is Span.DAY else day[:7]

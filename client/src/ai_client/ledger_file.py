@@ -1,0 +1,127 @@
+"""One process's hold on the ledger's file: its owner row and lock, its flight notes, its book, its upkeep."""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ai_client.budgets import BudgetPlan
+from ai_client.clock import Clock
+from ai_client.ledger_book import Ask, Book, Committed, CrashHook, Ending, Granted
+from ai_client.ledger_owner import FlightNotes, Note, current_boot_id, notes_path, open_locks
+from ai_client.ledger_recovery import Recovered, recover, register_owner, sweep_notes
+from ai_client.ledger_schema import open_ledger
+from ai_client.ledger_upkeep import Upkeep
+from ai_client.periods import Period
+
+_START_TIMEOUT_S: Final = 10.0
+_LOW_ENTRY_EVERY: Final = 1_000
+_PRIMARY_CODE_MASK: Final = 0xFF
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the write lock just now."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK == sqlite3.SQLITE_BUSY
+
+
+class LedgerFile:
+    """Open from its construction to `close`. For one thread; raises `sqlite3.Error` where the file fails."""
+
+    def __init__(self, path: Path, *, plan: BudgetPlan, clock: Clock, crash_hook: CrashHook) -> None:
+        """Opens the file, becomes an owner, and books what dead owners left. Raises as `open_ledger` does."""
+        self._path = path
+        self._clock = clock
+        self._crash_hook = crash_hook
+        self._boot_id = current_boot_id()
+        self._db = open_ledger(path, busy_timeout_s=_START_TIMEOUT_S)
+        self._locks = -1
+        self._notes: FlightNotes | None = None
+        try:
+            self._locks = open_locks(path)
+            self._owner = register_owner(
+                self._db,
+                locks=self._locks,
+                pid=os.getpid(),
+                boot_id=self._boot_id,
+                now_s=clock.wall(),
+                crash_hook=crash_hook,
+            )
+            self._notes = FlightNotes(notes_path(path, self._owner))
+            self.recover()
+            sweep_notes(self._db, ledger=path, locks=self._locks, own=self._owner)
+            # From here on the event loop calls: it must not wait for a lock, but come back later.
+            self._db.execute("PRAGMA busy_timeout = 0")
+        except (OSError, sqlite3.Error):
+            self._close_files()
+            raise
+        self._book = Book(self._db, owner=self._owner, plan=plan, crash_hook=crash_hook)
+        self._upkeep = Upkeep(path, clock=clock, crash_hook=crash_hook)
+        self._last_entry = self._next_low_entry = 0
+
+    def commit(
+        self, *, endings: Sequence[Ending], asks: Sequence[Ask], period: Period, now_s: float
+    ) -> Committed:
+        """As `Book.commit`, with a slot for each ask while there are any."""
+        notes = self._open_notes()
+        slots = [notes.take_slot() for _ in asks]
+        unused = set(slots)
+        try:
+            committed = self._book.commit(
+                endings=endings, asks=list(zip(asks, slots, strict=True)), period=period, now_s=now_s
+            )
+            for outcome in committed.outcomes:
+                if isinstance(outcome, Granted):
+                    unused.discard(outcome.slot)
+                    self._last_entry = outcome.entry
+            unused.update(ending.slot for ending in endings)
+        finally:
+            for slot in unused:
+                if slot is not None:
+                    notes.give_slot(slot)
+        return committed
+
+    def note(self, slot: int, note: Note) -> None:
+        """Writes a flight note. Raises OSError where the disk fails."""
+        self._open_notes().write(slot, note)
+
+    def recover(self) -> Recovered:
+        """Books what dead owners left."""
+        return recover(
+            self._db,
+            ledger=self._path,
+            locks=self._locks,
+            own=self._owner,
+            boot_id=self._boot_id,
+            now_s=self._clock.wall(),
+            crash_hook=self._crash_hook,
+        )
+
+    def look_after(self, *, lowest_open: int | None) -> None:
+        """Upkeep that is due, the long part of it in a thread. `lowest_open` is the oldest entry in flight."""
+        low = lowest_open if lowest_open is not None and lowest_open > 0 else self._last_entry + 1
+        if low >= self._next_low_entry:
+            self._next_low_entry = low + _LOW_ENTRY_EVERY
+            self._book.raise_low_entry(low)
+        self._upkeep.run_if_due()
+
+    def close(self, *, keep_notes: bool) -> None:
+        """Closes everything; with `keep_notes` the entries still open are left to another start's recovery."""
+        self._upkeep.close()
+        if not keep_notes:
+            self._db.execute("DELETE FROM owner WHERE id = ?", (self._owner,))
+        self._close_files(keep_notes=keep_notes)
+
+    def _open_notes(self) -> FlightNotes:
+        if self._notes is None:
+            raise ValueError("the ledger's file is closed")
+        return self._notes
+
+    def _close_files(self, *, keep_notes: bool = False) -> None:
+        self._db.close()
+        if self._notes is not None:
+            self._notes.close(keep=keep_notes)
+            self._notes = None
+        if self._locks >= 0:
+            os.close(self._locks)
+            self._locks = -1

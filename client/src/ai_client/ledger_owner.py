@@ -1,0 +1,132 @@
+"""Who holds entries of the ledger: a lock that dies with its process, and notes that outlive it.
+
+A process that uses the ledger is an owner. It holds a lock on one byte of `ledger.owners`, which the kernel frees when
+the process ends, however it ends: nothing can be mistaken for it later, as a process id could. Its flight notes are a
+file of small records, one for each entry in flight, written with `pwrite`: what was written is there after a kill
+-9, and a record costs a microsecond where a transaction costs twenty.
+"""
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+FILE_MODE: Final = 0o600
+SLOTS: Final = 4_096
+_RECORD: Final = struct.Struct("<qqqqqq")
+# struct flock on 64-bit Linux: type, whence, start, length, pid (must be 0 for open file description locks).
+_FLOCK: Final = struct.Struct("hhqqi4x")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Fate(IntEnum):
+    """What is known of an entry. The numbers are written to files: never change them."""
+
+    RESERVED = 0
+    SETTLED = 1
+    RELEASED = 2
+    BILLED_UNKNOWN = 3
+    SENT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The last thing that an owner wrote down about an entry."""
+
+    entry: int
+    fate: Fate
+    cost_nusd: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+
+
+def current_boot_id() -> str:
+    """Names this start of the machine: what was not synced before it may be lost."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def open_locks(ledger: Path) -> int:
+    """A descriptor of the file on whose bytes owners hold their locks."""
+    path = ledger.with_suffix(".owners")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+
+
+def lock_owner(locks: int, owner: int) -> None:
+    """Takes the owner's byte. Raises BlockingIOError where another process has it."""
+    fcntl.fcntl(locks, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, owner, 1, 0))
+
+
+def is_alive(locks: int, owner: int) -> bool:
+    """Whether anybody holds the owner's byte through another descriptor than `locks`."""
+    answer = fcntl.fcntl(locks, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, owner, 1, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def notes_path(ledger: Path, owner: int) -> Path:
+    """Where an owner writes its flight notes."""
+    return ledger.with_name(f"{ledger.stem}-{owner}.flight")
+
+
+class FlightNotes:
+    """The notes of this process. A slot holds one entry at a time; there are `SLOTS` of them."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError. The file gets all its blocks now, so that a full disk can't stop a note later."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, FILE_MODE)
+        try:
+            os.posix_fallocate(self._descriptor, 0, SLOTS * _RECORD.size)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        self._path = path
+        self._free = list(range(SLOTS - 1, -1, -1))
+
+    def take_slot(self) -> int | None:
+        """A free slot, or None where there are more entries in flight than slots."""
+        return self._free.pop() if self._free else None
+
+    def give_slot(self, slot: int) -> None:
+        """The entry's row says everything now: the slot may hold another one."""
+        self._free.append(slot)
+
+    def write(self, slot: int, note: Note) -> None:
+        """One write of less than a page: after a kill it is there whole, or not at all."""
+        record = _RECORD.pack(
+            note.entry,
+            note.fate,
+            note.cost_nusd,
+            note.input_tokens,
+            note.output_tokens,
+            note.cached_input_tokens,
+        )
+        os.pwrite(self._descriptor, record, slot * _RECORD.size)
+
+    def close(self, *, keep: bool) -> None:
+        """Closes the file, and deletes it unless entries are still in flight."""
+        os.close(self._descriptor)
+        if not keep:
+            self._path.unlink(missing_ok=True)
+
+
+def read_notes(path: Path) -> dict[int, Note] | None:
+    """The notes of an owner that is gone, by entry. None where they can't be trusted."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(content) != SLOTS * _RECORD.size:
+        return None
+    notes: dict[int, Note] = {}
+    for entry, fate, cost, read, written, cached in _RECORD.iter_unpack(content):
+        if entry == 0:
+            continue
+        try:
+            notes[entry] = Note(entry, Fate(fate), cost, read, written, cached)
+        except ValueError:
+            return None
+    return notes

@@ -1,0 +1,126 @@
+"""The ledger's file: its layout, and the rule that lets two releases use one file.
+
+A migration only adds: tables, indexes, columns that may be null or have a default. So the release before still reads
+and writes a file that this one has migrated, which a roll-back needs; and statements name their columns, never `*`.
+Where that can't be kept one day, `min_reader` in `meta` says which release is needed, and older ones refuse.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+FILE_MODE: Final = 0o600
+# Each transaction writes the pages it touched to the WAL: small pages cost less.
+PAGE_BYTES: Final = 1_024
+
+#: Statement lists, oldest first; a file's `user_version` is how many it has had.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        "INSERT INTO meta(name, value) VALUES('min_reader', '1')",
+        # AUTOINCREMENT: an owner's number is also its lock and its notes' name, so none is used twice.
+        """CREATE TABLE owner(
+            id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL, boot_id TEXT NOT NULL,
+            started_at REAL NOT NULL, low_entry INTEGER NOT NULL)""",
+        "CREATE TABLE tagset(id INTEGER PRIMARY KEY, tags TEXT NOT NULL UNIQUE)",
+        # What recovery looks for comes first: columns before it need not be decoded.
+        """CREATE TABLE entry(
+            id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, fate INTEGER NOT NULL, reserved_nusd INTEGER NOT NULL,
+            day TEXT NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, tagset INTEGER NOT NULL,
+            request_id TEXT NOT NULL, reserved_at REAL NOT NULL, ended_at REAL,
+            cost_nusd INTEGER NOT NULL DEFAULT 0, input_tokens INTEGER NOT NULL DEFAULT 0,
+            output_tokens INTEGER NOT NULL DEFAULT 0, cached_input_tokens INTEGER NOT NULL DEFAULT 0)""",
+        # `period` is a day (2026-11-24) or a month (2026-11).
+        """CREATE TABLE total(
+            period TEXT NOT NULL, tenant TEXT NOT NULL, held_nusd INTEGER NOT NULL, spent_nusd INTEGER NOT NULL,
+            PRIMARY KEY(period, tenant)) WITHOUT ROWID""",
+        """CREATE TABLE alert(
+            period TEXT NOT NULL, scope TEXT NOT NULL, limit_nusd INTEGER NOT NULL, share REAL NOT NULL,
+            told_at REAL NOT NULL, PRIMARY KEY(period, scope, limit_nusd, share)) WITHOUT ROWID""",
+        """CREATE TABLE usage_day(
+            day TEXT NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, tagset INTEGER NOT NULL,
+            requests INTEGER NOT NULL, unknown_requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, cost_nusd INTEGER NOT NULL,
+            unknown_nusd INTEGER NOT NULL, PRIMARY KEY(day, tenant, model, tagset)) WITHOUT ROWID""",
+    ),
+)
+
+
+class LedgerTooNewError(Exception):
+    """The file was written by a release whose layout this one can't read."""
+
+    def __init__(self, path: Path, *, needed: int, known: int) -> None:
+        super().__init__(
+            f"ledger {path}: its layout needs reader {needed}, this release knows {known};"
+            " install the release that wrote it, or a newer one"
+        )
+        self.needed = needed
+        self.known = known
+
+
+class Transaction:
+    """BEGIN IMMEDIATE to COMMIT, or ROLLBACK where the block raised: `with Transaction(db): …`."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._db.execute("COMMIT")
+        # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the first error.
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def open_ledger(
+    path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]] = MIGRATIONS
+) -> sqlite3.Connection:
+    """Opens the file, and makes or migrates it where needed. Raises OSError, `sqlite3.Error`, LedgerTooNewError.
+
+    The connection is in autocommit mode and may go from one thread to another, one at a time. It never checkpoints
+    by itself: that costs an fsync, which has no place on an event loop.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its -wal and -shm the mode of the main file, so that one is made first, by us.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(db, path, migrations)
+        db.execute(f"PRAGMA busy_timeout = {round(busy_timeout_s * 1_000)}")
+    except (sqlite3.Error, LedgerTooNewError):
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
+    if db.execute("PRAGMA user_version").fetchone()[0] < len(migrations):
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        with Transaction(db):
+            done = db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been first
+            for statements in migrations[done:]:
+                for statement in statements:
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {max(done, len(migrations))}")
+    needed = int(db.execute("SELECT value FROM meta WHERE name = 'min_reader'").fetchone()[0])
+    if needed > len(migrations):
+        raise LedgerTooNewError(path, needed=needed, known=len(migrations))
+    # NORMAL: a commit is in the page cache, safe from the death of the process; docs/adr/0012-ledger-durability.md.
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA journal_size_limit = 16777216")
