@@ -30,12 +30,12 @@ class Budget:
     limit_nusd: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Amount:
     """What is set aside for calls in flight, and what is booked (billed-unknown included)."""
 
-    held_nusd: int = 0
-    spent_nusd: int = 0
+    held_nusd: int
+    spent_nusd: int
 
 
 @dataclass(frozen=True, slots=True)

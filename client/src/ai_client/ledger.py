@@ -374,13 +374,13 @@ def _scope_name(scope: str) -> str:
 
 
 def _exceeded(refusal: Refusal, ask: Ask, period: Period) -> BudgetExceeded:
-    budget, amount = refusal.budget, refusal.amount
+    budget = refusal.budget
     return BudgetExceeded(
         f"tenant {ask.tenant!r}",
         scope=_scope_name(budget.scope),
         period=budget.span,
         limit_usd=budget.limit_nusd / NANO_PER_DOLLAR,
-        spent_usd=(amount.held_nusd + amount.spent_nusd) / NANO_PER_DOLLAR,
+        spent_usd=refusal.used_nusd / NANO_PER_DOLLAR,
         asked_usd=ask.reserve_nusd / NANO_PER_DOLLAR,
         resets_at=period.day_ends_at_s if budget.span is Span.DAY else period.month_ends_at_s,
     )

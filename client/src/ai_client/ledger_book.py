@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ai_client.budgets import ALL_TENANTS, Amount, Budget, BudgetPlan, Span, fits, shares_passed
 from ai_client.ledger_owner import Fate
@@ -58,8 +58,7 @@ def survive(point: CrashPoint) -> None:
     """The hook that does nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A reserve that is asked for."""
 
     request_id: str
@@ -69,8 +68,7 @@ class Ask:
     reserve_nusd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How an entry ended, and what is booked for it."""
 
     entry: int
@@ -86,8 +84,7 @@ class Ending:
     slot: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """An entry was made. Without a slot for flight notes it counts as sent from the start."""
 
     entry: int
@@ -96,10 +93,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The first budget that a reserve does not fit, and how it stood."""
+    """The first budget that a reserve does not fit, and what of it was held or spent."""
 
     budget: Budget
-    amount: Amount
+    used_nusd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ class Totals:
         self._db = db
         self._version = -1
         self._amounts: dict[tuple[str, str], Amount] = {}
-        self._changes: dict[tuple[str, str], tuple[int, int]] = {}
+        self._changes: dict[tuple[str, str], Amount] = {}
 
     def begin(self) -> None:
         """To be called first in each transaction: drops what another connection has made stale."""
@@ -138,41 +135,47 @@ class Totals:
         self._changes.clear()
 
     def amount(self, period: str, scope: str) -> Amount:
-        """How a scope stands in a day or month, changes of this transaction included."""
+        """How a scope stands in a day or month, changes of this transaction included. Not to be changed."""
         known = self._amounts.get((period, scope))
         if known is None:
             # Sums are read from the table, so changes that are not in it yet have to be there first.
-            self.write()
+            self._write()
             if scope == ALL_TENANTS:
                 row = self._db.execute(_EVERY_TENANT, (period,)).fetchone()
             else:
                 row = self._db.execute(_ONE_TENANT, (period, scope)).fetchone()
-            known = Amount(*(value or 0 for value in row)) if row else Amount()
+            known = Amount(*(value or 0 for value in row)) if row else Amount(0, 0)
             self._amounts[period, scope] = known
         return known
 
     def add(self, *, day: str, tenant: str, held_nusd: int, spent_nusd: int) -> None:
-        """Adds to the tenant's day and month."""
-        for period in (day, day[:7]):
-            held, spent = self._changes.get((period, tenant), (0, 0))
-            self._changes[period, tenant] = (held + held_nusd, spent + spent_nusd)
-            for scope in (tenant, ALL_TENANTS):
-                known = self._amounts.get((period, scope))
-                if known is not None:
-                    self._amounts[period, scope] = Amount(
-                        known.held_nusd + held_nusd, known.spent_nusd + spent_nusd
-                    )
+        """Adds to the tenant's day and its month."""
+        change = self._changes.get((day, tenant))
+        if change is None:
+            self._changes[day, tenant] = change = Amount(0, 0)
+        change.held_nusd += held_nusd
+        change.spent_nusd += spent_nusd
+        month = day[:7]
+        for key in ((day, tenant), (day, ALL_TENANTS), (month, tenant), (month, ALL_TENANTS)):
+            known = self._amounts.get(key)
+            if known is not None:
+                known.held_nusd += held_nusd
+                known.spent_nusd += spent_nusd
 
-    def write(self) -> None:
-        """Brings the changes into the table."""
-        for (period, tenant), (held, spent) in self._changes.items():
-            self._db.execute(_ADD, (period, tenant, held, spent))
-        self._changes.clear()
+    def finish(self) -> None:
+        """To be called last in each transaction."""
+        self._write()
 
     def forget(self) -> None:
         """After a roll-back nothing that was remembered is sure."""
         self._version = -1
         self._amounts.clear()
+        self._changes.clear()
+
+    def _write(self) -> None:
+        for (day, tenant), change in self._changes.items():
+            for period in (day, day[:7]):
+                self._db.execute(_ADD, (period, tenant, change.held_nusd, change.spent_nusd))
         self._changes.clear()
 
 
@@ -230,7 +233,7 @@ class Book:
                     book_ending(self._db, self._totals, ending, now_s)
                 outcomes = tuple(self._grant(ask, slot, period, now_s) for ask, slot in asks)
                 alerts = self._alerts(endings, now_s) if endings else ()
-                self._totals.write()
+                self._totals.finish()
                 self._crash_hook(CrashPoint.COMMIT_WRITTEN)
         except BaseException:
             self._totals.forget()
@@ -249,7 +252,7 @@ class Book:
             for budget in self._plan.of(ask.tenant):
                 amount = self._totals.amount(_name(budget, period.day), budget.scope)
                 if not fits(budget, amount, ask.reserve_nusd):
-                    return Refusal(budget, amount)
+                    return Refusal(budget, amount.held_nusd + amount.spent_nusd)
         row = (
             self._owner,
             Fate.RESERVED if slot is not None else Fate.SENT,

@@ -9,10 +9,9 @@ file of small records, one for each entry in flight, written with `pwrite`: what
 import fcntl
 import os
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 FILE_MODE: Final = 0o600
 SLOTS: Final = 4_096
@@ -32,8 +31,7 @@ class Fate(IntEnum):
     SENT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """The last thing that an owner wrote down about an entry."""
 
     entry: int
@@ -96,15 +94,7 @@ class FlightNotes:
 
     def write(self, slot: int, note: Note) -> None:
         """One write of less than a page: after a kill it is there whole, or not at all."""
-        record = _RECORD.pack(
-            note.entry,
-            note.fate,
-            note.cost_nusd,
-            note.input_tokens,
-            note.output_tokens,
-            note.cached_input_tokens,
-        )
-        os.pwrite(self._descriptor, record, slot * _RECORD.size)
+        os.pwrite(self._descriptor, _RECORD.pack(*note), slot * _RECORD.size)
 
     def close(self, *, keep: bool) -> None:
         """Closes the file, and deletes it unless entries are still in flight."""

@@ -104,7 +104,7 @@ def recover(
             db.execute("DELETE FROM owner WHERE id = ?", (owner,))
         for ending in endings:
             book_ending(db, totals, ending, now_s)
-        totals.write()
+        totals.finish()
         crash_hook(CrashPoint.RECOVERY_WRITTEN)
     crash_hook(CrashPoint.RECOVERY_DONE)
     for owner, _, _ in dead:
