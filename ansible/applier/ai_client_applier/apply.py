@@ -1,0 +1,174 @@
+"""One apply run: look, plan, lay down, start, verify, and go back where that fails."""
+
+from typing import Any, NamedTuple
+
+from ai_client_applier import good, journal, places, release
+from ai_client_applier.desired import Present, desired_items
+from ai_client_applier.errors import ApplyError
+from ai_client_applier.health import Verdict, failing, judge
+from ai_client_applier.host import Host
+from ai_client_applier.items import RELOAD, RESTART, SOCKETS, Item
+from ai_client_applier.lay import clear_pending, lay, run_effects, write_pending
+from ai_client_applier.marker import check_folders, check_owner
+from ai_client_applier.observe import Observed, observe, observe_present
+from ai_client_applier.plan import Plan, make_plan
+from ai_client_applier.request import Request
+from ai_client_applier.response import Response, state_of
+from ai_client_applier.tree import Tree
+
+_ASK_AGAIN_S = 0.5
+
+
+class Run(NamedTuple):
+    """What every step of a run needs."""
+
+    request: Request
+    tree: Tree
+    host: Host
+    artefact: bytes
+
+    @property
+    def only_verifies(self) -> bool:
+        """Whether the run was asked to look at the service's health and nothing else."""
+        return self.request.parts == {"verify"}
+
+
+def apply(run: Run) -> Response:
+    """Brings the host into the requested state, or says what that would change."""
+    present = observe_present(run.tree)
+    check_owner(present.marker, run.request.claim)
+    items = _items(run, present)
+    observed = observe(run.tree, run.host, request=run.request, items=items)
+    check_folders(observed.found, present.marker)
+    plan = make_plan(items, observed, wants_running=_wants_running(run))
+    if run.request.check:
+        return _respond(run, plan, Verdict(is_failed=False, rolls_back=False, reason=""), health=None)
+    if plan.needs_artefact and not run.artefact:
+        return Response(needs=run.host.tag())
+    if plan.is_empty:
+        return _verify_unchanged(run, plan)
+    return _change(run, plan, observed, present=present)
+
+
+def _items(run: Run, present: Present) -> list[Item]:
+    if run.only_verifies:
+        return []
+    digest = release.wanted(run.request, run.host).digest if "deploy" in run.request.parts else ""
+    return desired_items(run.request, digest=digest, python=run.host.python(), present=present)
+
+
+def _wants_running(run: Run) -> bool:
+    """A service without its configuration or key can't start; `--tags deploy` on a new host lays down no more."""
+    request = run.request
+    has_config = "config" in request.parts or run.tree.look(request.config_path).kind == "file"
+    has_key = (
+        bool(request.key) if "secrets" in request.parts else run.tree.look(request.key_path).kind == "file"
+    )
+    return "deploy" in request.parts and has_config and has_key
+
+
+def _verify_unchanged(run: Run, plan: Plan) -> Response:
+    if "verify" not in run.request.parts:
+        return _respond(run, plan, Verdict(is_failed=False, rolls_back=False, reason=""), health=None)
+    report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)
+    verdict = judge(report, is_changed=False, failed_before=frozenset(), only_asked=run.only_verifies)
+    if not verdict.reason:
+        good.record(run.tree, run.host, run.request)
+    return _respond(run, plan, verdict, health=report)
+
+
+def _change(run: Run, plan: Plan, observed: Observed, *, present: Present) -> Response:
+    failed_before = _failed_before(run, plan, observed)
+    write_pending(run.tree, run.host, run=run.request.run, effects=plan.effects)
+    lay(run.tree, run.host, plan=plan, artefact=run.artefact)
+    failure = run_effects(run.host, plan, observed=observed, present=present, socket=run.request.socket)
+    report, verdict = _verify(run, plan, failure=failure, failed_before=failed_before)
+    return _settle(run, plan, verdict, report=report)
+
+
+def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
+    """The checks that fail already, before anything changes: an outage is not the change's fault."""
+    service = observed.units.get(places.SERVICE)
+    touches = plan.effects & {RESTART, RELOAD, SOCKETS}
+    if "verify" not in run.request.parts or not touches or service is None or not service.is_running:
+        return frozenset()
+    report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)
+    return frozenset(failing(report))
+
+
+def _verify(
+    run: Run, plan: Plan, *, failure: str, failed_before: frozenset[str]
+) -> tuple[dict[str, Any] | None, Verdict]:
+    if failure:
+        return None, Verdict(is_failed=True, rolls_back=True, reason=failure)
+    if "verify" not in run.request.parts:
+        return None, Verdict(is_failed=False, rolls_back=False, reason="")
+    report = ask_health(run)
+    is_changed = bool(plan.effects)
+    return report, judge(
+        report, is_changed=is_changed, failed_before=failed_before, only_asked=run.only_verifies
+    )
+
+
+def ask_health(run: Run) -> dict[str, Any]:
+    """The health report; asked again until it is good or the deadline is over."""
+    deadline_s = run.host.clock_s() + run.request.health_deadline_s
+    while True:
+        left_s = deadline_s - run.host.clock_s()
+        report = run.host.health(run.request.socket, timeout_s=max(left_s, _ASK_AGAIN_S))
+        if not failing(report) or run.host.clock_s() + _ASK_AGAIN_S >= deadline_s:
+            return report
+        run.host.wait(_ASK_AGAIN_S)
+
+
+def _settle(run: Run, plan: Plan, verdict: Verdict, *, report: dict[str, Any] | None) -> Response:
+    run.host.reached("settle")
+    rolled_back = False
+    reason = verdict.reason
+    if verdict.rolls_back:
+        rolled_back, reason = _go_back(run, verdict)
+    elif not verdict.is_failed:
+        if report is not None and not verdict.reason:
+            good.record(run.tree, run.host, run.request)
+        good.prune_releases(run.tree, run.host, keep=run.request.keep_releases)
+        clear_pending(run.tree)
+    verdict = verdict._replace(reason=reason)
+    response = _respond(run, plan, verdict, health=report)._replace(rolled_back=rolled_back)
+    journal.append(run.tree, journal.line(response, time=run.host.now(), run=run.request.run))
+    return response
+
+
+def _go_back(run: Run, verdict: Verdict) -> tuple[bool, str]:
+    """Puts the last good state back. Keys stay: an old one may be revoked by now."""
+    state = good.state_before(run.tree, run=None)
+    if state is None:
+        run.host.systemctl("stop", *run.request.units)
+        return False, f"{verdict.reason}; there is no earlier good state, so the service was stopped"
+    if state.is_same(good.present_state(run.tree, run.host, run.request)):
+        return False, f"{verdict.reason}; this is the last good state, so there is nothing to go back to"
+    run.host.reached("go back")
+    _, failure = good.restore(run.tree, run.host, request=run.request, state=state)
+    if failure:
+        return False, f"{verdict.reason}; going back to release {state.release[:12]} failed too: {failure}"
+    clear_pending(run.tree)
+    faults = failing(ask_health(run))
+    after = f", which is unhealthy too: {faults}" if faults else ""
+    return True, f"{verdict.reason}; went back to release {state.release[:12]}{after}"
+
+
+def _respond(run: Run, plan: Plan, verdict: Verdict, *, health: dict[str, Any] | None) -> Response:
+    return Response(
+        changed=not plan.is_empty,
+        failed=verdict.is_failed,
+        message=verdict.reason,
+        changes=plan.changes,
+        actions=tuple(plan.actions()),
+        health=health,
+        state=state_of(run.tree, run.request),
+    )
+
+
+def refuse_without_root(effective_uid: int) -> None:
+    """Raises ApplyError where the program does not run as root."""
+    if effective_uid != 0:
+        raise ApplyError("the applier", "does not run as root", "use become: true with a login that has sudo")

@@ -1,0 +1,231 @@
+"""The host beyond its files: users, systemd, programs, the clock. Tests put another one in its place."""
+
+import grp
+import json
+import os
+import pwd
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+from ai_client_applier import places
+from ai_client_applier.errors import ApplyError
+from ai_client_applier.items import Ids
+from ai_client_applier.service_socket import ask
+
+_PROPERTIES = ("Id", "LoadState", "ActiveState", "NeedDaemonReload")
+# The longest that a service may take to drain its streams before systemd ends it.
+_SYSTEMCTL_TIMEOUT_S = 180
+_PROGRAM_TIMEOUT_S = 60
+_HTTP_OK = 200
+# The service took note of a new configuration that needs a new process.
+RESTART_NEEDED = 3
+
+
+class UnitState(NamedTuple):
+    """What systemd says of a unit."""
+
+    load: str
+    active: str
+    needs_reload: bool
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the unit does its work now."""
+        return self.active in ("active", "reloading")
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it is masked, in `/run` too."""
+        return self.load == "masked"
+
+
+UNKNOWN_UNIT = UnitState("not-found", "inactive", needs_reload=False)
+
+
+class Outcome(NamedTuple):
+    """How a program ended."""
+
+    status: int
+    output: str
+
+    @property
+    def tail(self) -> str:
+        """The end of what it said, on one line."""
+        return " ".join(self.output.split())[-400:]
+
+
+class Host:
+    """The real host."""
+
+    def reached(self, point: str) -> None:
+        """Called before each step that changes something; tests end the process here."""
+
+    def now(self) -> str:
+        """The time in UTC, as `2026-01-31T12:00:00Z`."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    def clock_s(self) -> float:
+        """Seconds that only go forward."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass between two questions."""
+        time.sleep(seconds)
+
+    def tag(self) -> str:
+        """The tree that this host needs, such as `cp311-x86_64`."""
+        return f"cp{sys.version_info.major}{sys.version_info.minor}-{os.uname().machine}"
+
+    def glibc(self) -> str:
+        """The version of the C library; empty where it is another one."""
+        name, version = _libc()
+        return version if name == "glibc" else ""
+
+    def python(self) -> str:
+        """The interpreter that the client runs under."""
+        return sys.executable
+
+    def ids(self) -> Ids:
+        """The numbers of our user and group."""
+        return Ids(_uid(places.USER), _gid(places.USER))
+
+    def add_identity(self, ids: Ids) -> None:
+        """Makes the system group and user, or what is missing of them."""
+        if ids.gid is None:
+            self._must("groupadd", "--system", places.USER)
+        if ids.uid is None:
+            self._must(
+                *(
+                    "useradd",
+                    "--system",
+                    "--gid",
+                    places.USER,
+                    "--no-create-home",
+                    "--home-dir",
+                    "/nonexistent",
+                ),
+                *("--shell", "/usr/sbin/nologin", places.USER),
+            )
+
+    def remove_identity(self, ids: Ids) -> None:
+        """Removes user and group; `userdel` takes the group along where it is the user's own."""
+        if ids.uid is not None:
+            self._must("userdel", places.USER)
+        if _gid(places.USER) is not None:
+            self._must("groupdel", places.USER)
+
+    def units(self, names: tuple[str, ...]) -> dict[str, UnitState]:
+        """The state of each unit, in one question."""
+        shown = self.run("systemctl", "show", f"--property={','.join(_PROPERTIES)}", *names)
+        if shown.status != 0:
+            raise ApplyError(
+                "systemctl show", shown.tail or f"ended with {shown.status}", "is systemd running here?"
+            )
+        states = {}
+        for block in shown.output.split("\n\n"):
+            values = dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line)
+            states[values.get("Id", "")] = UnitState(
+                values.get("LoadState", ""),
+                values.get("ActiveState", ""),
+                values.get("NeedDaemonReload") == "yes",
+            )
+        return {name: states.get(name, UNKNOWN_UNIT) for name in names}
+
+    def systemctl(self, *words: str) -> Outcome:
+        """Runs systemctl; what it ended with is for the caller to judge."""
+        return self.run("systemctl", *words, timeout_s=_SYSTEMCTL_TIMEOUT_S)
+
+    def unit_log(self, unit: str) -> str:
+        """The last lines that a unit logged, on one line."""
+        return self.run("journalctl", "--unit", unit, "--lines", "5", "--output", "cat", "--no-pager").tail
+
+    def refresh_trust(self) -> Outcome:
+        """Rebuilds the store of trusted certificates."""
+        return self.run("update-ca-certificates", timeout_s=_SYSTEMCTL_TIMEOUT_S)
+
+    def reload_client(self, socket: str) -> Outcome:
+        """Has the running service read its configuration and key again; RESTART_NEEDED where that is not enough."""
+        try:
+            status, answer = ask(socket, "POST", "/control/reload", timeout_s=_PROGRAM_TIMEOUT_S)
+        except ApplyError as error:
+            return Outcome(1, str(error))
+        if answer.get("restart_needed"):
+            return Outcome(RESTART_NEEDED, "")
+        told = answer.get("error")
+        return Outcome(
+            0 if status == _HTTP_OK else 1, str(told.get("message") if isinstance(told, dict) else told)
+        )
+
+    def health(self, socket: str, *, timeout_s: float) -> dict[str, Any]:
+        """The service's health report; where the service gives none, what the client says without it."""
+        try:
+            _, report = ask(socket, "GET", "/health", timeout_s=timeout_s)
+            if isinstance(report.get("checks"), dict):
+                return report
+        except ApplyError:
+            pass
+        return self._health_by_client(timeout_s=timeout_s)
+
+    def _health_by_client(self, *, timeout_s: float) -> dict[str, Any]:
+        outcome = self.run(places.LAUNCHER, "--health-check", "--json", timeout_s=timeout_s)
+        for line in reversed(outcome.output.splitlines()):
+            try:
+                report = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(report, dict) and isinstance(report.get("checks"), dict):
+                return report
+        detail = f"no health report: {outcome.tail or f'ended with {outcome.status}'}"
+        return {"ok": False, "checks": {"service": {"ok": False, "detail": detail}}}
+
+    def _must(self, *argv: str) -> None:
+        outcome = self.run(*argv)
+        if outcome.status != 0:
+            raise ApplyError(
+                argv[0], outcome.tail or f"ended with {outcome.status}", "run it by hand on the host"
+            )
+
+    def run(self, *argv: str, timeout_s: float = _PROGRAM_TIMEOUT_S, stdin: bytes = b"") -> Outcome:
+        """Runs a program with a clean environment and returns its status and all that it said."""
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin,
+                env=environment,
+                cwd="/",
+                timeout=timeout_s,
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except FileNotFoundError:
+            return Outcome(127, f"{argv[0]} is not installed")
+        except subprocess.TimeoutExpired:
+            return Outcome(124, f"{argv[0]} did not end within {timeout_s:g} s")
+        return Outcome(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _gid(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _libc() -> tuple[str, str]:
+    """`("glibc", "2.36")`, asked of the C library itself."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return "", ""
+    return name, version

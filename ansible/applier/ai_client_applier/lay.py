@@ -1,0 +1,141 @@
+"""Lays items down and runs what must follow."""
+
+import json
+from collections.abc import Iterable
+
+from ai_client_applier import places, release
+from ai_client_applier.desired import Present
+from ai_client_applier.errors import ApplyError
+from ai_client_applier.host import RESTART_NEEDED, Host, Outcome
+from ai_client_applier.items import (
+    DAEMON_RELOAD,
+    RELOAD,
+    RESTART,
+    SOCKETS,
+    TRUST,
+    Absent,
+    Directory,
+    File,
+    Identity,
+    Ids,
+    Item,
+    Link,
+    Release,
+)
+from ai_client_applier.observe import Observed
+from ai_client_applier.plan import Plan
+from ai_client_applier.tree import Tree
+
+
+def write_pending(tree: Tree, host: Host, *, run: str, effects: Iterable[str]) -> None:
+    """Writes down what this run is about to do, so that the next one can end it."""
+    if tree.look(places.HOME).kind != "directory":
+        # Nothing of ours runs here yet, so nothing can be left undone.
+        return
+    host.reached("write down what is to be done")
+    content = {"run": run, "effects": sorted(effects)}
+    tree.write(places.PENDING, (json.dumps(content) + "\n").encode(), gid=0, mode=0o600)
+
+
+def clear_pending(tree: Tree) -> None:
+    """The run has ended."""
+    tree.remove(places.PENDING)
+
+
+def lay(tree: Tree, host: Host, *, plan: Plan, artefact: bytes) -> None:
+    """Puts every item of the plan in place."""
+    ids = host.ids()
+    for change in plan.changes:
+        if places.PARTIAL_PREFIX in change.path:
+            tree.remove_all(change.path)
+    for item in plan.items:
+        host.reached(f"lay {item.path}")
+        if isinstance(item, Identity):
+            host.add_identity(ids)
+            ids = host.ids()
+        else:
+            _lay_item(tree, host, item, ids=ids, artefact=artefact)
+
+
+def _lay_item(tree: Tree, host: Host, item: Item, *, ids: Ids, artefact: bytes) -> None:
+    match item:
+        case Directory():
+            tree.directory(
+                item.path,
+                uid=_known(ids.owner(item.owner)),
+                gid=_known(ids.group(item.group)),
+                mode=item.mode,
+            )
+        case File():
+            tree.write(item.path, item.content, gid=_known(ids.group(item.group)), mode=item.mode)
+        case Link():
+            tree.link(item.path, item.target)
+        case Absent():
+            tree.remove(item.path)
+        case Release():
+            release.install(tree, host, digest=item.digest, artefact=artefact)
+
+
+def _known(number: int | None) -> int:
+    if number is None:
+        raise ApplyError(f"user {places.USER}", "vanished during the run", "run again")
+    return number
+
+
+def run_effects(host: Host, plan: Plan, *, observed: Observed, present: Present, socket: str) -> str:
+    """Makes systemd and the service take up what changed. Returns why that failed; empty where it did not."""
+    if TRUST in plan.effects:
+        host.reached("refresh the trust store")
+        outcome = host.refresh_trust()
+        if outcome.status != 0:
+            remedy = "install the package ca-certificates, or leave ai_custom_ca empty"
+            raise ApplyError("update-ca-certificates", outcome.tail or f"ended with {outcome.status}", remedy)
+    masked = [name for name, state in observed.units.items() if state.is_masked]
+    if masked:
+        host.systemctl("unmask", "--runtime", *masked)
+    if DAEMON_RELOAD in plan.effects:
+        host.reached("reload systemd")
+        failure = _failure(host, host.systemctl("daemon-reload"), "systemctl daemon-reload")
+        if failure:
+            return failure
+    gone = [unit for unit in present.units if unit not in observed.units]
+    return _run_service(host, plan, observed=observed, gone=gone, socket=socket)
+
+
+def _run_service(host: Host, plan: Plan, *, observed: Observed, gone: list[str], socket: str) -> str:
+    service = observed.units.get(places.SERVICE)
+    if service is None or not (plan.stopped or service.is_running):
+        return ""
+    if SOCKETS in plan.effects:
+        host.reached("restart the sockets")
+        if gone:
+            host.systemctl("stop", *gone)
+        return _systemctl(host, "restart", *observed.units)
+    if plan.stopped:
+        host.reached("start the service")
+        failure = _systemctl(host, "start", *plan.stopped)
+        if failure or places.SERVICE in plan.stopped:
+            return failure
+    if RESTART in plan.effects:
+        host.reached("restart the service")
+        return _systemctl(host, "restart", places.SERVICE)
+    return _reload(host, socket) if RELOAD in plan.effects else ""
+
+
+def _reload(host: Host, socket: str) -> str:
+    host.reached("reload the service")
+    outcome = host.reload_client(socket)
+    if outcome.status == RESTART_NEEDED:
+        return _systemctl(host, "restart", places.SERVICE)
+    return _failure(host, outcome, "ai-client reload")
+
+
+def _systemctl(host: Host, verb: str, *units: str) -> str:
+    return _failure(host, host.systemctl(verb, *units), f"systemctl {verb}")
+
+
+def _failure(host: Host, outcome: Outcome, what: str) -> str:
+    if outcome.status == 0:
+        return ""
+    said = outcome.tail or f"ended with {outcome.status}"
+    return f"{what} failed: {said}; the service's log: {host.unit_log(places.SERVICE)}"

@@ -1,0 +1,34 @@
+"""Takes out of a text what looks like a secret."""
+
+import hashlib
+import re
+
+_KEY = re.compile(r"\b(hs_(?:live|test)_|sk-)[A-Za-z0-9_-]{4,}")
+_ASSIGNED = re.compile(
+    r"(?im)^(?P<name>[^\S\n]*[\w.-]*(?:api[_-]?key|secret|password|passwd|token)[\w.-]*[^\S\n]*[=:][^\S\n]*)(?P<value>\S[^\n]*)$"
+)
+_URL_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
+_PEM_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+# A digest of a token tells nothing about it, and a limit is a number.
+_HARMLESS = re.compile(r"(?:token_sha256|token_limit)\b", re.IGNORECASE)
+
+
+def mask(text: str) -> str:
+    """The text with keys, passwords, logins in addresses and private keys replaced by `[masked]`."""
+    text = _PEM_KEY.sub("[masked private key]", text)
+    text = _URL_LOGIN.sub(r"\g<scheme>[masked]@", text)
+    text = _KEY.sub(r"\1[masked]", text)
+    return _ASSIGNED.sub(_mask_assignment, text)
+
+
+def _mask_assignment(match: "re.Match[str]") -> str:
+    if _HARMLESS.search(match["name"]):
+        return match[0]
+    return f"{match['name']}[masked]"
+
+
+def fingerprint(secret: str) -> str:
+    """Names a key without telling it: the first 12 hex digits of its SHA-256, as the client's audit log does."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:12]

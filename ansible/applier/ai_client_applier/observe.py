@@ -1,0 +1,102 @@
+"""What is on the host now, gathered without changing anything."""
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ai_client_applier import places, release
+from ai_client_applier.desired import Present
+from ai_client_applier.host import Host, UnitState
+from ai_client_applier.items import NOTHING, Found, Identity, Ids, Item, Release
+from ai_client_applier.marker import read_marker
+from ai_client_applier.request import Request
+from ai_client_applier.tree import Tree
+
+
+class Pending(NamedTuple):
+    """What a run that did not end left to do. `run` is its name."""
+
+    run: str
+    effects: tuple[str, ...]
+
+
+class Observed(NamedTuple):
+    """The host's present state, as far as the wanted items ask for it."""
+
+    ids: Ids
+    found: dict[str, Found]
+    units: dict[str, UnitState]
+    pending: Pending | None
+    leftovers: tuple[str, ...]
+
+
+def observe_present(tree: Tree) -> Present:
+    """Which of our units, certificates and claims are on the host."""
+    return Present(
+        units=tuple(name for name in tree.names(places.UNIT_DIR) if _is_our_unit(name)),
+        trust=tuple(
+            f"{places.TRUST_DIR}/{name}" for name in tree.names(places.TRUST_DIR) if _is_our_trust(name)
+        ),
+        marker=read_marker(tree),
+    )
+
+
+def _is_our_unit(name: str) -> bool:
+    return name.startswith("ai-client") and name.endswith((".service", ".socket"))
+
+
+def _is_our_trust(name: str) -> bool:
+    return name.startswith(places.TRUST_PREFIX) and name.endswith(".crt")
+
+
+def observe(tree: Tree, host: Host, *, request: Request, items: Iterable[Item]) -> Observed:
+    """What is where the items belong, and how the units are."""
+    return Observed(
+        ids=host.ids(),
+        found={item.path: look(tree, item) for item in items},
+        units=host.units(tuple(request.units)) if "deploy" in request.parts or _asks_service(request) else {},
+        pending=read_pending(tree),
+        leftovers=tuple(_leftovers(tree, request)),
+    )
+
+
+def _asks_service(request: Request) -> bool:
+    return bool(request.parts & {"config", "secrets"})
+
+
+def look(tree: Tree, item: Item) -> Found:
+    """What is at an item's path; of a release, a file where it is intact."""
+    match item:
+        case Identity():
+            return NOTHING
+        case Release():
+            if release.is_intact(tree, item.digest):
+                return Found("file")
+            return Found("other") if tree.look(item.path).kind != "absent" else NOTHING
+        case _:
+            return tree.look(item.path)
+
+
+def read_pending(tree: Tree) -> Pending | None:
+    """What an unfinished run left to do; None where the last one ended."""
+    content = tree.read(places.PENDING)
+    if content is None:
+        return None
+    try:
+        raw = json.loads(content)
+        return Pending(str(raw["run"]), tuple(raw["effects"]))
+    except (ValueError, KeyError, TypeError):
+        # Whatever it was, doing everything again is safe.
+        return Pending("", ("daemon-reload", "restart"))
+
+
+def _leftovers(tree: Tree, request: Request) -> Iterable[str]:
+    folders = {
+        *(places.HOME, request.directories.config, places.OPT, f"{places.OPT}/bin", places.RELEASES),
+        *(places.UNIT_DIR, places.TRUST_DIR, request.bundle_path.rpartition("/")[0]),
+        *(places.wants_path(unit).rpartition("/")[0] for unit in request.units),
+    }
+    for folder in sorted(folders):
+        for name in tree.names(folder):
+            if name.startswith(places.PARTIAL_PREFIX):
+                yield f"{folder}/{name}"

@@ -1,0 +1,74 @@
+"""The program's start on a host: reads the request from standard input, answers with one line."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from ai_client_applier.apply import Run, apply, refuse_without_root
+from ai_client_applier.errors import ApplyError
+from ai_client_applier.host import Host
+from ai_client_applier.request import Request, parse_request
+from ai_client_applier.response import Response
+from ai_client_applier.tree import Tree
+
+# A folder that every host has: locking it leaves nothing behind.
+_LOCKED = "/etc"
+
+
+def main(stdin: BinaryIO) -> int:
+    """Runs what follows on `stdin`: a line with two lengths, the request, the artefact."""
+    request_bytes, artefact_bytes = map(int, stdin.readline().split())
+    try:
+        request = parse_request(stdin.read(request_bytes))
+        artefact = stdin.read(artefact_bytes)
+        refuse_without_root(os.geteuid())
+        response = respond(Run(request, Tree(), Host(), artefact))
+    except ApplyError as error:
+        response = Response(failed=True, message=str(error))
+    sys.stdout.write(response.encode() + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+def respond(run: Run) -> Response:
+    """Does what the request says, alone on this host. What the system refuses becomes an ApplyError."""
+    try:
+        with _alone(run.tree, run.request):
+            return _modes(run)
+    except OSError as error:
+        where = error.filename.removeprefix(run.tree.root) if isinstance(error.filename, str) else "the host"
+        raise ApplyError(
+            where, error.strerror or "can't be used", "mend this on the host and run again"
+        ) from error
+
+
+def _modes(run: Run) -> Response:
+    if run.request.mode == "apply":
+        return apply(run)
+    # Imported here: most runs compile neither.
+    if run.request.mode == "rollback":
+        from ai_client_applier.rollback import roll_back
+
+        return roll_back(run)
+    from ai_client_applier.decommission import collect, decommission
+
+    return collect(run) if run.request.mode == "collect" else decommission(run)
+
+
+@contextmanager
+def _alone(tree: Tree, request: Request) -> Iterator[None]:
+    """Holds the host's lock; many may look at once, one alone may change."""
+    descriptor = os.open(tree.real(_LOCKED), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if request.check else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ApplyError(
+                "this host", "is being changed by another run", "wait for that run to end"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

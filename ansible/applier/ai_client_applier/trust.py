@@ -1,0 +1,36 @@
+"""Splits a bundle of certificates: the host's store takes one certificate a file."""
+
+import base64
+import binascii
+import hashlib
+import re
+
+from ai_client_applier import places
+from ai_client_applier.errors import ApplyError
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+
+
+def split_bundle(bundle: str) -> dict[str, bytes]:
+    """The certificates of a PEM bundle by the path that each has in the host's store."""
+    files = {}
+    for body in _CERTIFICATE.findall(bundle):
+        try:
+            content = base64.b64decode("".join(body.split()), validate=True)
+        except binascii.Error as error:
+            raise _unusable("holds a certificate that is not base64") from error
+        name = f"{places.TRUST_DIR}/{places.TRUST_PREFIX}{hashlib.sha256(content).hexdigest()[:16]}.crt"
+        lines = base64.b64encode(content).decode()
+        text = "\n".join(lines[start : start + 64] for start in range(0, len(lines), 64))
+        files[name] = f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n".encode()
+    if bundle.strip() and len(files) < bundle.count("-----BEGIN CERTIFICATE-----"):
+        raise _unusable("holds a certificate twice or broken")
+    if bundle.strip() and not files:
+        raise _unusable("holds no certificate")
+    if "PRIVATE KEY-----" in bundle:
+        raise _unusable("holds a private key")
+    return files
+
+
+def _unusable(reason: str) -> ApplyError:
+    return ApplyError("ai_custom_ca", reason, "give certificates in PEM form, each once, and nothing else")

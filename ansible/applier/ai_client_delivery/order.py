@@ -1,0 +1,83 @@
+"""From role variables to what one host is asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Template
+
+from ai_client_delivery.artefact import Artefact, read_artefact
+from ai_client_delivery.errors import DeliveryError
+from ai_client_delivery.rendering import render_config, render_units
+from ai_client_delivery.variables import check_key, read_certificates
+
+MODES = ("apply", "rollback", "decommission")
+PARTS = ("deploy", "config", "secrets", "verify")
+
+
+class Order(NamedTuple):
+    """A request as the host reads it, the artefact that it may ask for, and where a decommission keeps files."""
+
+    request: dict[str, Any]
+    artefact: Artefact | None = None
+    keep_in: Path | None = None
+
+
+def make_order(
+    *,
+    mode: str,
+    parts: frozenset[str],
+    check: bool,
+    values: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    templates: Mapping[str, Template],
+) -> Order:
+    """The order for one host. `values` are the role's variables that are not secret, `secrets` the others.
+
+    Raises DeliveryError.
+    """
+    request: dict[str, Any] = {
+        "mode": mode,
+        "parts": sorted(parts),
+        "check": check,
+        "claim": {"name": values["ai_claim"], "owner": values["ai_claim_owner"]},
+        "run": values.get("ai_run") or "",
+        "directories": {name: values[f"ai_{name}_dir"] for name in ("config", "cache", "log")},
+        "cert_path": values.get("ai_cert_path") or "",
+        "socket": values.get("ai_gateway_socket") or "",
+        "spool_dir": values.get("ai_batch_spool_dir") or "",
+        "health_deadline_s": values.get("ai_health_deadline", 0.0),
+        "keep_releases": values.get("ai_keep_releases", 0),
+        **dict.fromkeys(("version", "config", "ca_bundle", "key", "key_next"), ""),
+        **{name: {} for name in ("trees", "units", "collect")},
+    }
+    if mode == "rollback" and not request["run"]:
+        raise DeliveryError("ai_run", "is empty", "name the roll-out that is to be undone")
+    if mode != "apply":
+        keep_in = values.get("ai_fetch_dir")
+        return Order(request, keep_in=Path(keep_in).expanduser() if keep_in else None)
+    if "deploy" in parts or "config" in parts:
+        request["ca_bundle"] = read_certificates(values["ai_custom_ca"])
+    if "config" in parts:
+        request["config"] = render_config(templates, values)
+    if "secrets" in parts:
+        request |= _keys(secrets)
+    if "deploy" not in parts:
+        return Order(request)
+    artefact = read_artefact(
+        values["ai_artefacts"], version=values["ai_client_version"], pin=values["ai_client_digest"]
+    )
+    request |= {
+        "version": artefact.version,
+        "trees": artefact.request(),
+        "units": render_units(templates, values),
+    }
+    return Order(request, artefact)
+
+
+def _keys(secrets: Mapping[str, Any]) -> dict[str, str]:
+    key, key_next = (check_key(name, secrets.get(name)) for name in ("ai_api_key", "ai_api_key_next"))
+    if not key:
+        remedy = "set it (Vault), or HOLYSHEEP_API_KEY in the controller's environment"
+        raise DeliveryError("ai_api_key", "is empty", remedy)
+    return {"key": key, "key_next": key_next}

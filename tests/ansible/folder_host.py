@@ -1,0 +1,318 @@
+"""A host that is a folder: real files, and a systemd that is one JSON file, so that it outlives a killed process."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import tarfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ai_client_applier import places
+from ai_client_applier.apply import Run
+from ai_client_applier.errors import ApplyError
+from ai_client_applier.host import Host, Outcome, UnitState
+from ai_client_applier.items import Ids
+from ai_client_applier.program import respond
+from ai_client_applier.request import PARTS, PROTOCOL, parse_request
+from ai_client_applier.response import Response
+from ai_client_applier.tree import Tree
+
+UID, GID = 4711, 4712
+TAG = "cp311-x86_64"
+KEY, KEY_2 = "hs_test_first_key_00", "hs_test_second_key_0"
+FOLDERS = (
+    "etc/systemd/system",
+    "opt",
+    "usr/local/share/ca-certificates",
+    "var/cache",
+    "var/log",
+    "var/lib",
+    "run",
+)
+
+
+class FolderHost(Host):
+    """Acts as systemd would; `kill_at` ends the process before its n-th change."""
+
+    def __init__(self, root: Path, *, kill_at: int | None = None) -> None:
+        self.root = root
+        self.points: list[str] = []
+        self.kill_at = kill_at
+        self.time_s = 0.0
+
+    def reached(self, point: str) -> None:
+        self.points.append(point)
+        if self.kill_at is not None and len(self.points) == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def now(self) -> str:
+        return "2026-01-31T12:00:00Z"
+
+    def clock_s(self) -> float:
+        return self.time_s
+
+    def wait(self, seconds: float) -> None:
+        self.time_s += seconds
+
+    def tag(self) -> str:
+        return TAG
+
+    def glibc(self) -> str:
+        return "2.36"
+
+    def python(self) -> str:
+        return sys.executable
+
+    def ids(self) -> Ids:
+        known = self.state["identity"]
+        return Ids(UID if known else None, GID if known else None)
+
+    def add_identity(self, ids: Ids) -> None:
+        self._update(identity=True)
+
+    def remove_identity(self, ids: Ids) -> None:
+        self._update(identity=False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What systemd and the user database know."""
+        path = self.root / "run/systemd.json"
+        empty: dict[str, Any] = {"identity": False, "running": {}, "loaded": {}, "commands": [], "faults": {}}
+        return json.loads(path.read_text()) if path.exists() else empty
+
+    def _update(self, **changes: Any) -> None:
+        (self.root / "run/systemd.json").write_text(json.dumps({**self.state, **changes}))
+
+    def fail(self, **faults: str) -> None:
+        """Makes health checks fail from now on; a detail a check."""
+        self._update(faults=faults)
+
+    def stop(self, unit: str) -> None:
+        """As somebody would by hand."""
+        self._update(running={name: seen for name, seen in self.state["running"].items() if name != unit})
+
+    def units(self, names: tuple[str, ...]) -> dict[str, UnitState]:
+        state = self.state
+        return {
+            name: UnitState(
+                "masked" if self._is_masked(name) else "loaded" if name in state["loaded"] else "not-found",
+                "active" if name in state["running"] else "inactive",
+                name in state["loaded"] and state["loaded"][name] != self._unit_text(name),
+            )
+            for name in names
+        }
+
+    def _is_masked(self, name: str) -> bool:
+        path = self.root / "etc/systemd/system" / name
+        return path.is_symlink() and os.readlink(path) == "/dev/null"
+
+    def _unit_text(self, name: str) -> str:
+        path = self.root / "etc/systemd/system" / name
+        return path.read_text() if path.is_file() else ""
+
+    def systemctl(self, *words: str) -> Outcome:
+        verb, units = words[0], [word for word in words[1:] if not word.startswith("-")]
+        state = self.state
+        self._update(commands=[*state["commands"], " ".join(words)])
+        if verb == "daemon-reload":
+            folder = self.root / "etc/systemd/system"
+            self._update(loaded={path.name: path.read_text() for path in folder.iterdir() if path.is_file()})
+            return Outcome(0, "")
+        running = dict(state["running"])
+        for unit in units:
+            if verb in ("stop", "restart"):
+                running.pop(unit, None)
+        for unit in units:
+            if verb in ("start", "restart") and unit not in running:
+                if unit not in state["loaded"]:
+                    return Outcome(5, f"Unit {unit} not found.")
+                if unit == places.SERVICE and (self.root / "opt/ai-client/current/refuses").exists():
+                    self._update(running=running)
+                    return Outcome(1, f"Job for {unit} failed.")
+                running[unit] = self.service_sees()
+        self._update(running=running)
+        return Outcome(0, "")
+
+    def service_sees(self) -> dict[str, str]:
+        """What a process that starts or reloads now works with."""
+        home = self.root / "etc/ai-client"
+        return {
+            "release": os.readlink(self.root / "opt/ai-client/current"),
+            "config": (home / "ai-client.conf").read_text(),
+            "key": (home / "key").read_text(),
+        }
+
+    def unit_log(self, unit: str) -> str:
+        return "the log's last line"
+
+    def refresh_trust(self) -> Outcome:
+        self._update(commands=[*self.state["commands"], "update-ca-certificates"])
+        return Outcome(0, "")
+
+    def reload_client(self, socket: str) -> Outcome:
+        state = self.state
+        seen = self.service_sees()
+        refused = "refuse-reload" in seen["config"]
+        self._update(commands=[*state["commands"], "reload"])
+        if refused:
+            return Outcome(1, "not reloaded: line 1 is wrong")
+        running = {**state["running"], places.SERVICE: {**state["running"][places.SERVICE], **seen}}
+        running[places.SERVICE]["release"] = state["running"][places.SERVICE]["release"]
+        self._update(running=running)
+        return Outcome(0, "")
+
+    def health(self, socket: str, *, timeout_s: float) -> dict[str, Any]:
+        faults = dict(self.state["faults"])
+        bad = self.root / "opt/ai-client/current/unhealthy"
+        if bad.exists():
+            faults["config"] = bad.read_text()
+        if places.SERVICE not in self.state["running"]:
+            faults["service"] = "not running"
+        names = ("config", "key", "tls", "upstream", "disk", "service")
+        checks = {name: {"ok": name not in faults, "detail": faults.get(name, "fine")} for name in names}
+        return {"ok": not faults, "checks": checks}
+
+
+def artefact(**files: str) -> bytes:
+    """A packed tree with a main.py and the given files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, text in {"main.py": "print('ai-client')\n", "lib/mod.py": "X = 1\n", **files}.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(text), 0o644
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The declared state, in what the tests vary."""
+
+    config: str = "[api]\ntimeout = 30\n"
+    key: str = KEY
+    key_next: str = ""
+    packed: bytes = field(default_factory=artefact)
+    parts: tuple[str, ...] = PARTS
+    mode: str = "apply"
+    check: bool = False
+    claim: str = "fleet/test/host-01"
+    owner: str = "fleet/test"
+    run: str = "run-1"
+    tcp: bool = True
+    ca_bundle: str = ""
+    cache_dir: str = "/var/cache/ai-client"
+    unit_note: str = ""
+    collect: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.packed).hexdigest()
+
+    def encode(self) -> bytes:
+        """As the controller sends it."""
+        units = {"ai-client.socket": "[Socket]\n", "ai-client.service": f"[Service]\n{self.unit_note}"}
+        if self.tcp:
+            units = {"ai-client-tcp.socket": "[Socket]\n", **units}
+        return json.dumps(
+            {
+                "protocol": PROTOCOL,
+                "mode": self.mode,
+                "parts": list(self.parts),
+                "check": self.check,
+                "claim": {"name": self.claim, "owner": self.owner},
+                "run": self.run,
+                "directories": {
+                    "config": "/etc/ai-client",
+                    "cache": self.cache_dir,
+                    "log": "/var/log/ai-client",
+                },
+                "version": "0.1.0",
+                "trees": {TAG: {"digest": self.digest, "glibc_min": "2.17"}},
+                "config": self.config,
+                "units": units,
+                "ca_bundle": self.ca_bundle,
+                "cert_path": "",
+                "socket": "/run/ai-client/gateway.sock",
+                "spool_dir": "",
+                "key": self.key,
+                "key_next": self.key_next,
+                "health_deadline_s": 2.0,
+                "keep_releases": 2,
+                "collect": self.collect,
+            }
+        ).encode()
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One host and the ways to ask it."""
+
+    root: Path
+
+    @property
+    def host(self) -> FolderHost:
+        return FolderHost(self.root)
+
+    def path(self, absolute: str) -> Path:
+        """Where an absolute path of the host lies."""
+        return self.root / absolute.lstrip("/")
+
+    def ask(self, wanted: Wanted, host: FolderHost | None = None) -> Response:
+        """One run, with the artefact sent when the host asks for it. Errors come as failed answers, as on the wire."""
+        host = host or self.host
+        response = self._once(wanted, host, b"")
+        return self._once(wanted, host, wanted.packed) if response.needs else response
+
+    def _once(self, wanted: Wanted, host: FolderHost, packed: bytes) -> Response:
+        try:
+            return respond(Run(parse_request(wanted.encode()), Tree(str(self.root)), host, packed))
+        except ApplyError as error:
+            return Response(failed=True, message=str(error))
+
+    def ask_killed_at(self, wanted: Wanted, point: int) -> bool:
+        """One run in a process of its own that ends before its n-th change; whether it came that far."""
+        child = os.fork()
+        if child == 0:
+            self.ask(wanted, FolderHost(self.root, kill_at=point))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        return os.WIFSIGNALED(status)
+
+    def files(self) -> dict[str, tuple[Any, ...]]:
+        """Every path of the host but systemd's own, with what can be seen of it."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for path in sorted(self.root.rglob("*")):
+            name = str(path.relative_to(self.root))
+            if name == "run/systemd.json":
+                continue
+            status = path.lstat()
+            content: Any = None
+            if path.is_symlink():
+                content = os.readlink(path)
+            elif path.is_file():
+                content = path.read_bytes()
+            found[name] = (status.st_mode, status.st_uid, status.st_gid, content)
+        return found
+
+    def partial_files(self) -> list[str]:
+        """Names of files of ours that are not in place."""
+        return [name for name in self.files() if places.PARTIAL_PREFIX in name]
+
+
+def new_rig(root: Path) -> Rig:
+    """An empty host."""
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    return Rig(root)
+
+
+def varied(wanted: Wanted, **changes: Any) -> Wanted:
+    """The same with some changes."""
+    return replace(wanted, **changes)
