@@ -32,13 +32,14 @@ def write_record(path: Path, record: Mapping[str, object]) -> None:
     write_text(path, json.dumps(record, sort_keys=True, indent=1) + "\n", mode=0o600)
 
 
-def write_text(path: Path, text: str, *, mode: int, owner: int = 0) -> None:
+def write_text(path: Path, text: str, *, mode: int, owner: int | None = None) -> None:
     """Puts a file in place by rename, with its mode and owner from the start."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         os.fchmod(file.fileno(), mode)
-        os.fchown(file.fileno(), owner, owner)
+        if owner is not None:
+            os.fchown(file.fileno(), owner, owner)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -35,6 +35,11 @@ def holds(netns: str, pid: int) -> bool:
         return False
 
 
+def hardware_address(address: IPv4Interface) -> str:
+    """A MAC that follows from the address: a host wired anew must not wait until its neighbours forget the old one."""
+    return ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *address.ip.packed))
+
+
 def path_of(netns: str) -> Path:
     """The namespace's file."""
     return NETNS_FOLDER / netns
@@ -54,7 +59,7 @@ def raise_bridge(places: FleetPlaces, network: NetworkSpec) -> None:
     _batch(
         places.netns,
         "link set lo up",
-        f"link add {BRIDGE} type bridge",
+        f"link add {BRIDGE} address {hardware_address(network.bridge)} type bridge",
         f"link set {BRIDGE} up",
         f"addr add {network.bridge} dev {BRIDGE}",
     )
@@ -68,38 +73,13 @@ def wire_host(host: HostPlaces, spec: HostSpec, link: Link | None) -> None:
     _ip("netns", "add", host.netns)
     _forbid_forwarding(host.netns)
     bridge = host.fleet.netns
-    _ip(
-        "-n",
-        bridge,
-        "link",
-        "add",
-        host.bridge_port,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "lan0",
-        "netns",
-        host.netns,
-    )
+    _cable(bridge, host.bridge_port, host.netns, "lan0")
     _batch(bridge, f"link set {host.bridge_port} master {BRIDGE} up")
-    _batch(host.netns, "link set lo up", f"addr add {spec.address} dev lan0", "link set lan0 up")
+    _batch(host.netns, "link set lo up", *_settings("lan0", spec.address))
     if link is not None:
-        _ip(
-            "link",
-            "add",
-            host.fleet.link_interface,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "link0",
-            "netns",
-            host.netns,
-        )
-        _batch(host.netns, f"addr add {link.jump} dev link0", "link set link0 up")
-        _batch(None, f"addr add {link.control} dev {host.fleet.link_interface}")
-        _batch(None, f"link set {host.fleet.link_interface} up")
+        _cable(None, host.fleet.link_interface, host.netns, "link0")
+        _batch(host.netns, *_settings("link0", link.jump))
+        _batch(None, *_settings(host.fleet.link_interface, link.control))
 
 
 def unwire_host(host: HostPlaces, *, with_link: bool) -> None:
@@ -173,6 +153,19 @@ def _setns(handle: int) -> None:
     if libc.setns(handle, _CLONE_NEWNET):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), "setns")
+
+
+def _cable(netns: str | None, interface: str, far_netns: str, far_interface: str) -> None:
+    where = [] if netns is None else ["-n", netns]
+    _ip(*where, "link", "add", interface, "type", "veth", "peer", "name", far_interface, "netns", far_netns)
+
+
+def _settings(interface: str, address: IPv4Interface) -> list[str]:
+    return [
+        f"link set {interface} address {hardware_address(address)}",
+        f"addr add {address} dev {interface}",
+        f"link set {interface} up",
+    ]
 
 
 def _forbid_forwarding(netns: str) -> None:
