@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ai_client.errors import (
+    AIClientError,
+    AuthenticationError,
+    ConfigurationError,
+    PermissionDeniedError,
+    UpstreamError,
+)
 from ai_client.settings import ApiKey, Settings
+from ai_client.transport.base import TransportOptions
+from ai_client.transport.tls import make_tls_context
 
 LEAST_FREE_BYTES = 64_000_000
 PROBE_TIMEOUT_S = 5.0
@@ -31,8 +40,8 @@ class Check:
 
 Report = dict[str, Check]
 
-# Asks the upstream for its models with the key and gives the status.
-UpstreamProbe = Callable[[], Awaitable[int]]
+# Asks the upstream for its models. Raises AIClientError.
+UpstreamProbe = Callable[[], Awaitable[object]]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -48,9 +57,11 @@ def from_json(answer: dict[str, Any]) -> Report:
     return {name: Check(bool(check["ok"]), str(check["detail"])) for name, check in answer["checks"].items()}
 
 
-async def examine(settings: Settings, key: ApiKey, *, probe: UpstreamProbe) -> Report:
+async def examine(
+    settings: Settings, key: ApiKey, *, options: TransportOptions, probe: UpstreamProbe
+) -> Report:
     """All checks but `service`, which only the caller can make, for a configuration and key that were read."""
-    tls, upstream = await asyncio.gather(check_tls(settings), check_upstream(settings, probe=probe))
+    tls, upstream = await asyncio.gather(check_tls(settings, options), check_upstream(settings, probe=probe))
     return {
         "config": Check(True, f"read; upstream {settings.api.base_url}"),
         "key": Check(True, f"from {key.source}, fingerprint {key.fingerprint}"),
@@ -60,24 +71,7 @@ async def examine(settings: Settings, key: ApiKey, *, probe: UpstreamProbe) -> R
     }
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """What verifies the upstream: the system's store and `cert_path`, or nothing where `verify_ssl` is off.
-
-    Raises OSError or ssl.SSLError where `cert_path` can't be used.
-    """
-    context = ssl.create_default_context()
-    if not settings.security.verify_ssl:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    extra = settings.security.cert_path
-    if extra is not None:
-        context.load_verify_locations(
-            cafile=None if extra.is_dir() else str(extra), capath=str(extra) if extra.is_dir() else None
-        )
-    return context
-
-
-async def check_tls(settings: Settings) -> Check:
+async def check_tls(settings: Settings, options: TransportOptions) -> Check:
     """Whether the upstream's certificate chain verifies, and for how long it is good."""
     address = urlsplit(settings.api.base_url)
     if address.scheme != "https":
@@ -86,12 +80,14 @@ async def check_tls(settings: Settings) -> Check:
         return Check(True, "behind a proxy: verified by the request to the upstream")
     host, port = address.hostname or "", address.port or 443
     try:
-        context = tls_context(settings)
+        context = make_tls_context(options)
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as exc:
         remedy = "mend the certificate, or name its CA in [security] cert_path"
         return Check(False, f"{host}:{port}: {exc.verify_message}; {remedy}")
+    except ConfigurationError as exc:
+        return Check(False, str(exc))
     except (OSError, TimeoutError) as exc:
         return Check(False, f"{host}:{port} can't be reached ({_reason(exc)}); see the upstream check")
     certificate = writer.get_extra_info("peercert") or {}
@@ -113,16 +109,18 @@ async def check_upstream(settings: Settings, *, probe: UpstreamProbe) -> Check:
     started_s = time.monotonic()
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            status = await probe()
-    except (OSError, TimeoutError) as exc:
+            await probe()
+    except (AuthenticationError, PermissionDeniedError) as exc:
+        remedy = "lay down a valid key and reload the service"
+        return Check(False, f"refuses the key with {exc.http_status}; {remedy}")
+    except UpstreamError as exc:
+        return Check(False, f"{settings.api.base_url}/models answers {exc.status}; check [api] base_url")
+    except AIClientError as exc:
+        return Check(False, str(exc))
+    except TimeoutError:
         remedy = "check the network, the proxy and [api] base_url"
-        return Check(False, f"{settings.api.base_url} does not answer ({_reason(exc)}); {remedy}")
-    took_ms = (time.monotonic() - started_s) * 1000
-    if status in (401, 403):
-        return Check(False, f"refuses the key with {status}; lay down a valid key and reload the service")
-    if status >= 500 or status == 404:
-        return Check(False, f"{settings.api.base_url}/models answers {status}; check [api] base_url")
-    return Check(True, f"answers {status} in {took_ms:.0f} ms")
+        return Check(False, f"{settings.api.base_url} does not answer in {PROBE_TIMEOUT_S:g} s; {remedy}")
+    return Check(True, f"answers in {(time.monotonic() - started_s) * 1000:.0f} ms")
 
 
 def check_disk(folders: tuple[Path, ...]) -> Check:

@@ -55,18 +55,12 @@ async def _without_service(options: argparse.Namespace, reason: str) -> dict[str
     except KeyMissingError as exc:
         report["key"] = Check(False, str(exc))
     if settings is not None and key is not None:
-        from ai_client.gateway.passthrough import Passthrough  # noqa: PLC0415
-        from ai_client.request import Request  # noqa: PLC0415
+        from ai_client.client import AIAPIClient  # noqa: PLC0415
+        from ai_client.gateway.assembly import client_options  # noqa: PLC0415
 
-        upstream = Passthrough(settings, key)
-
-        async def probe() -> int:
-            return (await upstream.send(Request(endpoint="models", body={}))).status
-
-        try:
-            report |= await health.examine(settings, key, probe=probe)
-        finally:
-            await upstream.aclose()
+        knobs = client_options(settings)
+        async with AIAPIClient(key.secret, settings.api.base_url, options=knobs) as client:
+            report |= await health.examine(settings, key, options=knobs.transport, probe=client.models)
     else:
         report |= {name: Check(False, unknown) for name in ("tls", "upstream")}
     if settings is not None:

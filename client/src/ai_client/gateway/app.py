@@ -38,6 +38,28 @@ class Control(Protocol):
         ...
 
 
+class Users:
+    """Counts the requests that go by one configuration, so that it is known when the last has ended."""
+
+    __slots__ = ("_gone", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._gone: asyncio.Event | None = None
+
+    def leave(self) -> None:
+        """One has ended."""
+        self.count -= 1
+        if self.count == 0 and self._gone is not None:
+            self._gone.set()
+
+    async def gone(self) -> None:
+        """Waits for the last. No other may come meanwhile."""
+        if self.count:
+            self._gone = asyncio.Event()
+            await self._gone.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What one configuration makes of the gateway; a reload puts another in its place, whole."""
@@ -47,6 +69,7 @@ class Runtime:
     host_check: HostCheck
     default_model: str
     max_body_bytes: int
+    users: Users
 
 
 class GatewayApp:
@@ -79,10 +102,14 @@ class GatewayApp:
         if route is None:
             await self._unknown(scope).send(send)
             return
+        users = runtime.users
+        users.count += 1
         try:
             await route(_Call(runtime, scope["path"], caller, steering, receive, send))
         except AIClientError as exc:
             await failures.from_error(exc).send(send)
+        finally:
+            users.leave()
 
     @staticmethod
     def _admit(runtime: Runtime, client: tuple[str, int] | None, steering: Steering) -> Caller | Failure:

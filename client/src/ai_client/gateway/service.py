@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -12,19 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import ai_client
-from ai_client import health
-from ai_client.gateway.app import GatewayApp, Runtime
+from ai_client import health, logs
+from ai_client.events import EventStream
+from ai_client.gateway.app import GatewayApp, Runtime, Users
+from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder, transport_options
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.metrics_listener import MetricsListener
-from ai_client.gateway.passthrough import Passthrough
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.health import Check
 from ai_client.request import Request
 from ai_client.sdnotify import Notifier
-from ai_client.settings import ApiKey, ConfigError, KeyMissingError, Settings, load, read_key
+from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings, load, read_keys
 
-HEALTH_KEPT_S = 2.0
+HEALTH_KEPT_S = 5.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,21 @@ class Sources:
     key_file: Path | None
     environment: Mapping[str, str]
 
-    def read(self) -> tuple[Settings, ApiKey]:
+    def read(self) -> tuple[Settings, KeyPair]:
         """Both, or ConfigError or KeyMissingError."""
         settings = load(self.config_path)
-        return settings, read_key(key_file=self.key_file, environment=self.environment)
+        return settings, self.read_keys()
+
+    def read_keys(self) -> KeyPair:
+        """The keys, or KeyMissingError."""
+        return read_keys(key_file=self.key_file, environment=self.environment)
+
+    def fresh_key(self) -> str | None:
+        """The key as it is now, for a client whose key was refused; None where there is none."""
+        try:
+            return self.read_keys().current.secret
+        except KeyMissingError:
+            return None
 
 
 class Service:
@@ -47,59 +62,82 @@ class Service:
     def __init__(self, sources: Sources, *, operators: frozenset[int]) -> None:
         self._sources = sources
         self._operators = operators
-        self._settings, self._key = sources.read()
-        self._upstream = Passthrough(self._settings, self._key)
+        self._settings, self._keys = sources.read()
+        self._events = EventStream()
+        self._assembly = self._assemble()
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
         self._stop = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._background: set[asyncio.Task[object]] = set()
         self._health: tuple[float, dict[str, Any]] | None = None
         self._last_watchdog_s = 0.0
 
+    def _assemble(self) -> Assembly:
+        keys = key_provider(self._keys, reload=self._sources.fresh_key)
+        state = state_folder(self._settings, self._sources.environment)
+        return assemble(self._settings, keys, state=state, events=self._events)
+
     def _runtime(self) -> Runtime:
         return Runtime(
-            upstream=self._upstream,
+            upstream=self._assembly.client,
             doorkeeper=Doorkeeper(tenants=self._settings.tenants, operators=self._operators),
             host_check=HostCheck(self._settings.gateway),
             default_model=self._settings.models.default,
             max_body_bytes=int(self._settings.gateway.max_body_mb * 1_000_000),
+            users=Users(),
         )
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT: the exit code. Raises ListenError."""
-        loop = asyncio.get_running_loop()
+        self._start_logs()
         listeners = open_listeners(self._settings.gateway, self._sources.environment)
         metrics = MetricsListener(self._settings.monitoring)
         self._server.on_tick = self._on_tick
-        reloads: set[asyncio.Task[object]] = set()
-
-        def reload_soon() -> None:
-            task: asyncio.Task[object] = loop.create_task(self.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, reload_soon)
+        self._handle_signals()
         try:
             await metrics.start()
             await self._server.start(listeners.all())
             self._notifier.ready(f"serving on {listeners.describe()}")
+            _log.info("serving", extra=logs.fields({"where": listeners.describe()}))
             await self._stop.wait()
             await self._drain()
         finally:
             await metrics.stop()
-            await self._upstream.aclose()
+            await self._assembly.aclose()
             _close(listeners)
+        _log.info("stopped")
         return 0
+
+    def _start_logs(self) -> None:
+        logging_ = self._settings.logging
+        logs.start(
+            folder=logging_.log_dir,
+            level=logging_.level,
+            retention_days=logging_.retention_days,
+            wall_clock=time.time,
+        )
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(loop.create_task(self.reload())))
+
+    def _in_background(self, task: asyncio.Task[Any]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _drain(self) -> None:
         drain_s = self._settings.gateway.drain_s
         self._notifier.stopping(f"draining {self._server.requests_in_flight} requests")
         self._notifier.extend(drain_s + 5)
         self._app.is_draining = True
-        await self._server.drain(limit_s=drain_s)
+        _log.info("draining", extra=logs.fields({"requests": self._server.requests_in_flight}))
+        cut = await self._server.drain(limit_s=drain_s)
+        if cut:
+            _log.warning("drain_cut_off", extra=logs.fields({"requests": cut, "drain_seconds": drain_s}))
 
     def _on_tick(self) -> None:
         every_s = self._notifier.watchdog_s
@@ -113,31 +151,54 @@ class Service:
         async with self._reloading:
             self._notifier.reloading()
             try:
-                settings, key = await asyncio.to_thread(self._sources.read)
+                settings, keys = await asyncio.to_thread(self._sources.read)
             except (ConfigError, KeyMissingError) as exc:
                 self._notifier.ready("serving with the old configuration: the new one is wrong")
+                _log.error("reload_failed", extra=logs.fields({"reason": str(exc)}))
                 return False, {"ok": False, "error": str(exc)}
-            before, self._settings, self._key = self._upstream, settings, key
-            self._upstream = Passthrough(settings, key)
-            self._app.runtime = self._runtime()
+            changed = self._take(settings, keys)
             self._health = None
             self._notifier.ready("serving")
-            await before.aclose()
-            return True, {"ok": True, "key_fingerprint": key.fingerprint}
+            _log.info("reloaded", extra=logs.fields({"changed": changed, "key": keys.current.fingerprint}))
+            return True, {"ok": True, "changed": changed, "key_fingerprint": keys.current.fingerprint}
+
+    def _take(self, settings: Settings, keys: KeyPair) -> list[str]:
+        """Put both in place and name what changed. A new key needs no new client: no connection is dropped."""
+        changed = []
+        if keys != self._keys:
+            following = None if keys.following is None else keys.following.secret
+            self._assembly.client.keys.rotate(keys.current.secret, following=following)
+            changed.append("key")
+        self._keys = keys
+        if settings != self._settings:
+            before, users = self._assembly, self._app.runtime.users
+            self._settings = settings
+            self._assembly = self._assemble()
+            self._app.runtime = self._runtime()
+            self._in_background(asyncio.get_running_loop().create_task(_retire(before, users)))
+            changed.append("config")
+        return changed
 
     async def health(self) -> dict[str, Any]:
-        """All checks; kept for two seconds, so that many askers cost the upstream one request."""
+        """All checks; kept for some seconds, so that many askers cost the upstream one request."""
         now_s = time.monotonic()
         if self._health is not None and now_s - self._health[0] < HEALTH_KEPT_S:
             return self._health[1]
-        report = await health.examine(self._settings, self._key, probe=self._probe)
+        options = transport_options(self._settings)
+        report = await health.examine(self._settings, self._keys.current, options=options, probe=self._probe)
         report["service"] = Check(True, f"version {ai_client.__version__}, pid {os.getpid()}")
         answer = health.as_json(report)
         self._health = (time.monotonic(), answer)
         return answer
 
-    async def _probe(self) -> int:
-        return (await self._upstream.send(Request(endpoint="models", body={}))).status
+    async def _probe(self) -> object:
+        return await self._assembly.client.send(Request(endpoint="models", body={}, priority=0))
+
+
+async def _retire(assembly: Assembly, users: Users) -> None:
+    """Close a client when the last request that began with it has ended."""
+    await users.gone()
+    await assembly.aclose()
 
 
 def _close(listeners: Listeners) -> None:

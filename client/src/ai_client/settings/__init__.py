@@ -1,6 +1,13 @@
 """The configuration file as frozen data, and the key that comes from elsewhere."""
 
-from ai_client.settings.credentials import DEFAULT_KEY_PATH, ApiKey, KeyMissingError, read_key
+from ai_client.settings.credentials import (
+    DEFAULT_KEY_PATH,
+    ApiKey,
+    KeyMissingError,
+    KeyPair,
+    read_key,
+    read_keys,
+)
 from ai_client.settings.ini import Problem
 from ai_client.settings.load import DEFAULT_PATH, ConfigError, load, loads
 from ai_client.settings.model import (
@@ -35,6 +42,7 @@ __all__ = [
     "ConfigError",
     "GatewaySettings",
     "KeyMissingError",
+    "KeyPair",
     "LoggingSettings",
     "ModelPrice",
     "ModelSettings",
@@ -48,4 +56,5 @@ __all__ = [
     "load",
     "loads",
     "read_key",
+    "read_keys",
 ]

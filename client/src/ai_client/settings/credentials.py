@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULT_KEY_PATH = Path("/etc/ai-client/key")
+NEXT_SUFFIX = ".next"
 KEY_VARIABLES = ("AI_CLIENT_API_KEY", "HOLYSHEEP_API_KEY")
 
 _KEY = re.compile(r"hs_(?:live|test)_[A-Za-z0-9_-]{8,256}")
@@ -29,6 +30,23 @@ class ApiKey:
     def fingerprint(self) -> str:
         """Names the key in logs and audit lines without telling it: 12 hex digits of its SHA-256."""
         return hashlib.sha256(self.secret.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """The key in use and, while two overlap in a rotation, the one that follows it."""
+
+    current: ApiKey
+    following: ApiKey | None
+
+
+def read_keys(*, key_file: Path | None, environment: Mapping[str, str]) -> KeyPair:
+    """The key as `read_key` finds it, and the one in `FILE.next` beside a key file. Raises KeyMissingError."""
+    current = read_key(key_file=key_file, environment=environment)
+    if current.source in KEY_VARIABLES:
+        return KeyPair(current, None)
+    path = Path(current.source + NEXT_SUFFIX)
+    return KeyPair(current, _from_file(path) if path.exists() else None)
 
 
 def read_key(*, key_file: Path | None, environment: Mapping[str, str]) -> ApiKey:
