@@ -8,9 +8,21 @@ from collections.abc import Mapping
 import pulumi
 from pulumi_command import local
 
-# What a child may inherit. The shell expands the values, so none of them is in state.
-_INHERITED = ("PATH", "HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSH_AUTH_SOCK", "CI")
-_CLEAN = " ".join(f'{name}="${name}"' for name in _INHERITED)
+# What a child may inherit where it is set: the shell expands the names, so no value is in state.
+_INHERITED = (
+    "PATH",
+    "HOME",
+    "XDG_CACHE_HOME",
+    "XDG_STATE_HOME",
+    "SSH_AUTH_SOCK",
+    "CI",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+_CLEAN = " ".join(f'${{{name}+{name}="${name}"}}' for name in _INHERITED)
 
 NOTHING = "exit 0"
 

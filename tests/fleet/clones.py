@@ -36,6 +36,11 @@ class Run:
         ]
         return {e["urn"].rsplit("::", 1)[1]: e["op"] for e in events if e["op"] != "same"}
 
+    def errors(self) -> str:
+        """What went wrong, as the user sees it; everything that was printed where that was no stream of events."""
+        events = [e["diagnosticEvent"] for e in self.json_lines() if "diagnosticEvent" in e]
+        return "\n".join(e["message"] for e in events if e["severity"] == "error") or self.output[-6000:]
+
     def messages(self) -> str:
         """Everything that was said to the user."""
         events = [
@@ -101,10 +106,9 @@ class Clone:
             check=False,
         )
         self.outputs.append(done.stdout)
-        assert expect in (None, done.returncode), (
-            f"{argv} ended with {done.returncode}:\n{done.stdout[-6000:]}"
-        )
-        return Run(done.returncode, done.stdout)
+        run = Run(done.returncode, done.stdout)
+        assert expect in (None, run.status), f"{argv} ended with {run.status}:\n{run.errors()}"
+        return run
 
     def environment(self) -> dict[str, str]:
         """The caller's environment, which has the engine on its PATH, with this clone's tools before it."""

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,14 +43,24 @@ def in_files(roots: Iterable[Path], secret: str, *, allowed: Iterable[Path] = ()
 
 def _files(roots: Iterable[Path]) -> Iterator[Path]:
     for root in roots:
-        if root.is_file():
-            yield root
-        for folder, _, names in os.walk(root):
-            yield from (Path(folder, name) for name in names if not Path(folder, name).is_symlink())
+        found = (
+            [root] if root.is_file() else (Path(f, name) for f, _, names in os.walk(root) for name in names)
+        )
+        yield from (path for path in found if _is_ordinary(path))
+
+
+def _is_ordinary(path: Path) -> bool:
+    """Whether it can be read to its end: no link, pipe, socket or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 class Watch:
     """Samples, while a command runs, what other users of the machine could see: arguments and temporary files.
+
+    Of a folder it looks only at what has come since the watch began.
 
     Attributes:
         hits: what held the secret.
@@ -61,6 +72,7 @@ class Watch:
         self.samples = 0
         self._secret = secret
         self._folders = tuple(folders)
+        self._old = {path for folder in self._folders for path in folder.iterdir()}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample_until_stopped)
 
@@ -76,7 +88,8 @@ class Watch:
         while not self._stop.wait(0.05):
             self.samples += 1
             self._look_at_arguments()
-            self.hits.update(in_files(self._folders, self._secret))
+            new = [path for folder in self._folders for path in folder.iterdir() if path not in self._old]
+            self.hits.update(in_files(new, self._secret))
 
     def _look_at_arguments(self) -> None:
         wanted = needles(self._secret)

@@ -103,7 +103,7 @@ def test_no_command_can_hang_the_engine_or_pass_on_its_environment(dev: Declared
         assert inputs["addPreviousOutputInEnv"] is False, name
         for step in ("create", "update", "delete"):
             line = inputs.get(step)
-            assert line in (None, "exit 0") or line.startswith('exec env -i PATH="$PATH" '), name
+            assert line in (None, "exit 0") or line.startswith("exec env -i "), name
 
 
 def test_two_runs_declare_the_same_but_for_the_nonce(dev: Declared) -> None:
