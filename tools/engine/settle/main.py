@@ -19,12 +19,16 @@ DESCRIPTION = "Builds or finds the Pulumi engine, and prints what belongs in fro
 def main(arguments: list[str]) -> int:
     """Prints one line on stdout, or one error on stderr; gives the exit code."""
     parser = argparse.ArgumentParser(prog="tools/engine/build", description=DESCRIPTION)
-    parser.add_argument("--plugin", action="store_true", help="settle the command plugin too")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--plugin", action="store_true", help="settle the command plugin too")
+    which.add_argument(
+        "--stand-in", action="store_true", help="the stand-in for it, even where the real one is"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     environ = dict(os.environ)
     try:
-        folders = settle(environ, is_plugin_wanted=options.plugin)
+        folders = settle(environ, is_plugin_wanted=options.plugin, is_stand_in_wanted=options.stand_in)
     except EngineError as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1
@@ -34,11 +38,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def settle(environ: dict[str, str], *, is_plugin_wanted: bool) -> list[Path]:
+def settle(environ: dict[str, str], *, is_plugin_wanted: bool, is_stand_in_wanted: bool) -> list[Path]:
     """The folders that belong in front of PATH."""
     progress = Progress()
     folder = engine.ensure(MODULES, environ=environ, progress=progress)
-    if not is_plugin_wanted:
-        return [folder]
-    found = plugin.ensure(MODULES, engine=folder, environ=environ, progress=progress)
+    found = None
+    if is_plugin_wanted:
+        found = plugin.ensure(MODULES, engine=folder, environ=environ, progress=progress)
+    elif is_stand_in_wanted:
+        found = plugin.stand_in(MODULES, environ=environ, progress=progress)
     return [folder] if found is None else [folder, found]

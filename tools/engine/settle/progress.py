@@ -30,7 +30,7 @@ class Progress:
         if not step.is_live:
             self.say(f"{text} …")
         yield step
-        self.say(f"{text}: done in {step.elapsed_s():.0f} s")
+        self.say(f"{text}: took {step.elapsed_s():.0f} s")
 
 
 @dataclass
