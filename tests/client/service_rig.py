@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -35,10 +36,12 @@ async def until(condition: Callable[[], bool], *, what: str, deadline_s: float =
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that is free now, and that the kernel gives to nobody meanwhile: it lies below its range."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 @dataclass

@@ -16,6 +16,7 @@ from ai_client.errors import (
 from ai_client.gateway.asgi import JSON_TYPE, Headers, Send, respond
 
 # The OpenAI SDK retries by itself unless told not to; retries are this service's work alone.
+DRAINING = "draining"
 NO_RETRY = (b"x-should-retry", b"false")
 
 
@@ -44,6 +45,8 @@ class Failure:
             seconds = max(0.0, self.retry_after_s)
             headers.append((b"retry-after", str(math.ceil(seconds)).encode()))
             headers.append((b"retry-after-ms", str(math.ceil(seconds * 1000)).encode()))
+        if self.code == DRAINING:
+            headers.append((b"connection", b"close"))
         if not self.may_retry:
             headers.append(NO_RETRY)
         if self.request_id:
@@ -69,7 +72,7 @@ def invalid(
 def draining(retry_after_s: float) -> Failure:
     """The service is being stopped or replaced."""
     message = "The service is restarting; send the request again."
-    return Failure(503, "overloaded_error", "draining", message, None, retry_after_s, may_retry=True)
+    return Failure(503, "overloaded_error", DRAINING, message, None, retry_after_s, may_retry=True)
 
 
 def from_error(error: AIClientError) -> Failure:

@@ -16,6 +16,7 @@ from ai_client.gateway.protocol import GatewayProtocol
 KEEP_ALIVE_S = 75
 REQUEST_ARRIVAL_S = 30.0
 TICK_S = 1.0
+LINGER_S = 0.1
 
 
 class Server:
@@ -65,25 +66,28 @@ class Server:
         self._ticker = loop.create_task(self._tick())
 
     async def drain(self, *, limit_s: float) -> int:
-        """Stop accepting, let running requests end, close the rest after `limit_s`: how many were cut off."""
+        """Stop accepting, let running requests end, cut off the rest after `limit_s`: how many those were.
+
+        Idle connections stay until the end, so that a request that is on its way on one gets its answer (the
+        application's 503) and no reset.
+        """
         for server in self._servers:
             server.close()
-        for connection in list(self._state.connections):
-            connection.shutdown()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
+        await asyncio.sleep(min(LINGER_S, limit_s) if self._state.connections else 0)
         while self._state.tasks and loop.time() < until_s:
             await asyncio.wait(list(self._state.tasks), timeout=until_s - loop.time())
-        cut = len(self._state.tasks)
-        for task in list(self._state.tasks):
+        left = list(self._state.tasks)
+        for task in left:
             task.cancel()
-        if self._state.tasks:
-            await asyncio.wait(list(self._state.tasks), timeout=1)
+        if left:
+            await asyncio.wait(left, timeout=1)
         for connection in list(self._state.connections):
             connection.transport.close()
         if self._ticker is not None:
             self._ticker.cancel()
-        return cut
+        return len(left)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
