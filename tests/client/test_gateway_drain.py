@@ -91,9 +91,26 @@ async def test_a_drain_has_an_end(tmp_path: Path) -> None:
             rig.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(DEADLINE_S):
                 assert await rig.process.wait() == 0
-            await asyncio.wait([task])
-            assert task.exception() is not None
+            assert (await task).json()["error"]["code"] == "draining"
         await until(lambda: simulator.counts.in_flight == 0, what="the upstream call to be cancelled")
+
+
+async def test_a_stream_that_is_cut_off_ends_with_an_error_event(tmp_path: Path) -> None:
+    """The caller must not take half an answer for a whole one."""
+    async with (
+        Simulator(SLOW) as simulator,
+        running_service(tmp_path, simulator) as rig,
+        rig.client() as client,
+    ):
+        rig.config.write_text(rig.config.read_text().replace("drain_seconds = 5", "drain_seconds = 0.2"))
+        assert (await rig.command("reload")).code == 0
+        body = CHAT | {"stream": True, "x_simulator_fault": "stall"}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            rig.process.send_signal(signal.SIGTERM)
+            rest = [line async for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "draining"
 
 
 async def test_no_answer_is_lost_while_a_changed_configuration_is_put_in_place(tmp_path: Path) -> None:

@@ -102,12 +102,17 @@ class GatewayApp:
         if route is None:
             await self._unknown(scope).send(send)
             return
+        call = _Call(runtime, scope["path"], caller, steering, receive, send)
         users = runtime.users
         users.count += 1
         try:
-            await route(_Call(runtime, scope["path"], caller, steering, receive, send))
+            await route(call)
         except AIClientError as exc:
-            await failures.from_error(exc).send(send)
+            await call.fail(failures.from_error(exc))
+        except asyncio.CancelledError:
+            # Either the caller has left, and nobody reads this any more, or the drain is over.
+            if self.is_draining:
+                await call.fail(failures.draining(DRAIN_RETRY_S))
         finally:
             users.leave()
 
@@ -179,6 +184,15 @@ class _Call:
     steering: Steering
     receive: Receive
     send: Send
+    has_begun: bool = False
+
+    async def fail(self, failure: Failure) -> None:
+        """Answer with a failure: as an event where the answer has begun already."""
+        if not self.has_begun:
+            await failure.send(self.send)
+            return
+        await self.send({"type": "http.response.body", "body": failure.event(), "more_body": True})
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def request(self) -> Request | Failure:
         """Read and check the body."""
@@ -264,25 +278,15 @@ def _are_messages(value: object) -> bool:
 async def _stream(call: _Call, request: Request) -> None:
     stream = await call.runtime.upstream.stream(request)
     send = call.send
+    answer = headers.returned(stream.headers)
+    answer.append((b"cache-control", b"no-cache"))
+    answer.append((b"x-ai-model", headers.safe(stream.model)))
+    answer.append((b"x-request-id", headers.safe(stream.request_id)))
     try:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": stream.status,
-                "headers": [
-                    *headers.returned(stream.headers),
-                    (b"cache-control", b"no-cache"),
-                    (b"x-ai-model", headers.safe(stream.model)),
-                    (b"x-request-id", headers.safe(stream.request_id)),
-                ],
-            }
-        )
-        try:
-            async for chunk in stream:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except AIClientError as exc:
-            event = failures.from_error(exc).event()
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.start", "status": stream.status, "headers": answer})
+        call.has_begun = True
+        async for chunk in stream:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         await stream.aclose()
