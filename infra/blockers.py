@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.nodes import Fleet
+from infra.nodes import Captured, Fleet
 from infra.schema import FleetSettings
 from infra.sources import local
+from infra.ssh import is_pinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,11 @@ class Blocker:
 
 def blockers(settings: FleetSettings, fleet: Fleet) -> tuple[Blocker, ...]:
     """Everything that stands between a preview and `up`. Local hosts get their host keys when they are made."""
-    return (*_missing_keys(settings), *_unpinned_hosts(settings, fleet))
+    return (*_missing_keys(settings, fleet), *_unpinned_hosts(settings, fleet))
 
 
-def _missing_keys(settings: FleetSettings) -> Iterable[Blocker]:
-    lacking = [n for n, group in settings.groups.items() if group.hosts and settings.key_for(n) is None]
+def _missing_keys(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
+    lacking = [g.name for g in fleet.groups if g.nodes and settings.key_for(g.name) is None]
     if lacking:
         yield Blocker(
             "fleet:apiKey",
@@ -40,10 +41,13 @@ def _missing_keys(settings: FleetSettings) -> Iterable[Blocker]:
 def _unpinned_hosts(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
     made_by_up = {host.name for host in local.hosts(settings)}
     nodes = (*fleet.jump_hosts, *fleet.targets)
-    unpinned = [node.name for node in nodes if not node.host_keys and node.name not in made_by_up]
+    unpinned = [
+        node.name for node in nodes if not is_pinned(node, Captured()) and node.name not in made_by_up
+    ]
     if unpinned:
         yield Blocker(
             "hostKeys",
             f"no pinned host key for {', '.join(unpinned)}",
-            "write each host's public key, read over a channel that you trust, as hostKeys in the stack's file",
+            "write each host's public key, read over a channel that you trust, as hostKeys in the stack's file"
+            " (of an instance into its tag), or name who certifies them in ssh.certificateAuthority",
         )

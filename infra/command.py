@@ -27,12 +27,22 @@ _CLEAN = " ".join(f'${{{name}+{name}="${name}"}}' for name in _INHERITED)
 NOTHING = "exit 0"
 
 
+# AWS's variables, some of them secret, come through an open file: as arguments of `env` other users would see them.
+_AWS_DESCRIPTOR = "3"
+_AWS = f"{_AWS_DESCRIPTOR}<<AWS\n$(env | grep '^AWS_')\nAWS"
+
+
 def child(module: str, *words: str) -> str:
     """A shell line that becomes a Python module of this project, with a clean environment.
 
     `exec`, since cancel and timeout end the shell's process alone; `env -i`, since a child would inherit everything.
     """
     return " ".join([f"exec env -i {_CLEAN} LANG=C.UTF-8 .venv/bin/python -m", module, *words])
+
+
+def child_with_aws(module: str) -> str:
+    """A shell line as `child` gives it, whose module gets the number of the open file that holds AWS's variables."""
+    return f"{child(module, _AWS_DESCRIPTOR)} {_AWS}"
 
 
 def command(

@@ -16,7 +16,7 @@ import pulumi
 from pulumi_command import local
 
 from infra import orders, secrets
-from infra.command import NOTHING, child, command
+from infra.command import NOTHING, child, child_with_aws, command
 from infra.content import deploy_digest
 from infra.nodes import Captured, Fleet, Node, NodeGroup
 from infra.plan import Finding
@@ -24,6 +24,7 @@ from infra.schema import FleetSettings
 from infra.waves import waves
 
 _RUN = child("infra.run")
+_RUN_WITH_AWS = child_with_aws("infra.run")
 _DIGEST_LENGTH = 16
 
 
@@ -68,7 +69,8 @@ class Deployment(pulumi.ComponentResource):
         layout = self._args.settings.groups[group.name]
         before: list[pulumi.Resource] = []
         summaries = []
-        for index, wave in enumerate(waves(group.nodes, canary=layout.canary, serial=layout.serial), start=1):
+        there = [node for node in group.nodes if not node.away]
+        for index, wave in enumerate(waves(there, canary=layout.canary, serial=layout.serial), start=1):
             ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
             run = self._wave(f"{group.name}-{index}", group, wave, ready)
             summaries.append(run.stdout)
@@ -81,9 +83,10 @@ class Deployment(pulumi.ComponentResource):
             lambda known: orders.decommission(args.settings, args.fleet, known, node=node).as_json()
         )
         return command(
-            f"claim-{node.name}",
+            # Another instance under the same name is another host, and the old one is still to be cleaned up.
+            f"claim-{node.name}" + (f"-{node.instance.id}" if node.instance else ""),
             create=NOTHING,
-            delete=_RUN,
+            delete=_RUN_WITH_AWS if node.instance else _RUN,
             stdin=order,
             facts={"CLAIM": args.fleet.claim(node.name), "ADDRESS": node.address},
             parent=self,

@@ -3,6 +3,8 @@
 FleetError
 ├── SettingsError      a configuration key is wrong, missing or contradicts another
 ├── NodeSourceError    a source of hosts could not answer
+├── KeySourceError     the upstream key could not be read from where it is kept
+├── RemovalError       more hosts would be removed at once than the stack allows
 ├── ContentError       a file of this project that a host needs is missing or damaged
 └── PlaybookError      a playbook run could not be started or its result not be read
 """
@@ -30,6 +32,14 @@ class SettingsError(FleetError):
 
 class NodeSourceError(FleetError):
     """A source of hosts could not answer; its hosts are unknown, which never means that there are none."""
+
+
+class KeySourceError(FleetError):
+    """The upstream key could not be read from where it is kept, or is not a key."""
+
+
+class RemovalError(FleetError):
+    """More hosts would be removed at once than the stack allows."""
 
 
 class ContentError(FleetError):

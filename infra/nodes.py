@@ -8,6 +8,23 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloudInstance:
+    """What a host is at its cloud, so that the cloud can be asked whether it is gone; nothing of it is secret.
+
+    Attributes:
+        id: instance id.
+        region: region that it lives in.
+        account: number of the account that it belongs to.
+        role_arn: role that may look at it, or "" where the caller's own identity may.
+    """
+
+    id: str
+    region: str
+    account: str
+    role_arn: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One host.
 
@@ -19,7 +36,10 @@ class Node:
         zone: availability zone, or "" where the source has none.
         jump: names of the jump hosts on the way, outermost first.
         host_keys: pinned public host keys in OpenSSH's one-line form, without host name.
+        host_authorities: public keys of those who certify its host key, where none is pinned.
         variables: Ansible variables of this host alone.
+        instance: what it is at its cloud; None elsewhere.
+        away: why it cannot be reached now although it is there, or "". Such a host keeps its claim and is not deployed.
     """
 
     name: str
@@ -29,7 +49,10 @@ class Node:
     zone: str = ""
     jump: tuple[str, ...] = ()
     host_keys: tuple[str, ...] = ()
+    host_authorities: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
+    instance: CloudInstance | None = None
+    away: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

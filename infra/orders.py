@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from infra import secrets, ssh
@@ -57,6 +58,7 @@ def decommission(settings: FleetSettings, fleet: Fleet, captured: Captured, *, n
         inventory={"all": {"hosts": {node.name: alone}}},
         ssh_config=ssh.config_text((*fleet.jump_hosts, node), outgoing(settings), known_hosts=KNOWN_HOSTS),
         known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, node), captured),
+        instance=asdict(node.instance) if node.instance else {},
     )
 
 

@@ -18,7 +18,7 @@ from infra.errors import PlaybookError
 from infra.nodes import Captured, Fleet
 from infra.run import HostResults, Order, execute
 from infra.schema import FleetSettings
-from infra.ssh import pinned
+from infra.ssh import is_pinned
 
 
 class HostState(StrEnum):
@@ -29,6 +29,7 @@ class HostState(StrEnum):
     ABSENT = "absent"
     BLOCKED = "blocked"
     UNSEEN = "unseen"
+    AWAY = "away"
     UNREACHABLE = "unreachable"
     FAILED = "failed"
 
@@ -81,9 +82,15 @@ def look(
     todo = []
     for group in fleet.groups:
         state = {node.name: _unseen(settings, group.name, node.name, running) for node in group.nodes}
-        reached = [n for n in group.nodes if state[n.name] is None and _all_pinned(fleet, n.name, captured)]
+        reached = [
+            n
+            for n in group.nodes
+            if state[n.name] is None and not n.away and _all_pinned(fleet, n.name, captured)
+        ]
         findings |= {
-            n.name: Finding(state[n.name] or HostState.BLOCKED) for n in group.nodes if n not in reached
+            n.name: Finding(HostState.AWAY, n.away) if n.away else Finding(state[n.name] or HostState.BLOCKED)
+            for n in group.nodes
+            if n not in reached
         }
         if reached:
             todo.append(orders.deploy(settings, fleet, captured, group=group.name, nodes=reached, check=True))
@@ -101,7 +108,7 @@ def _unseen(settings: FleetSettings, group: str, name: str, running: frozenset[s
 def _all_pinned(fleet: Fleet, name: str, captured: Captured) -> bool:
     """Whether the host and every jump host on the way to it have a pinned key."""
     by_name = {node.name: node for node in (*fleet.jump_hosts, *fleet.targets)}
-    return all(pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))
+    return all(is_pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))
 
 
 def probe(orders: Iterable[Order]) -> dict[str, Finding]:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from infra import guard
 from infra.errors import FleetError, PlaybookError
 from infra.inventory import as_yaml
+from infra.nodes import CloudInstance
 
 KNOWN_HOSTS = "{known_hosts}"
 
@@ -42,6 +43,7 @@ class Order:
         with_artefact: whether hosts may need the artefact; it is built first where this machine has none.
         check: whether to look only, and tell the differences.
         tags: parts of the role to run; all where empty.
+        instance: what the one host is at its cloud; where that is gone, the host is not contacted. Empty elsewhere.
     """
 
     playbook: str
@@ -52,6 +54,7 @@ class Order:
     with_artefact: bool = False
     check: bool = False
     tags: tuple[str, ...] = ()
+    instance: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """The order as the child reads it."""
@@ -186,7 +189,7 @@ def main() -> int:
     raw = json.load(sys.stdin)
     order = Order(**{**raw, "tags": tuple(raw["tags"])})
     try:
-        results, tail = execute(order)
+        results, tail = _forgotten(order) or execute(order)
     except FleetError as error:
         print(error, file=sys.stderr)
         return 1
@@ -197,6 +200,22 @@ def main() -> int:
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _forgotten(order: Order) -> tuple[HostResults, str] | None:
+    """Results of a host whose instance is gone; None where there is a host to contact."""
+    if not order.instance:
+        return None
+    from infra import cloud  # noqa: PLC0415  (settings and boto3 would double the start of every run)
+
+    (host,) = order.hosts()
+    with cloud.credentials_from(int(sys.argv[1]) if sys.argv[1:] else None):
+        reason = cloud.fate(host, CloudInstance(**order.instance))
+    return (
+        ({host: {"changed": False, "message": f"{reason}: forgotten without contact"}}, "")
+        if reason
+        else None
+    )
 
 
 def _hosts(inventory: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 _HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}")
 
 
@@ -44,6 +46,16 @@ HostKey = Annotated[
     str, _matching(_HOST_KEY, "a public host key such as 'ssh-ed25519 AAAA…', without host name, is needed")
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Region = Annotated[str, _matching(_REGION, "a region such as 'eu-central-1' is needed")]
+InstanceState = Literal["pending", "running", "stopping", "stopped"]
+RoleArn = Annotated[
+    str, _matching(_ROLE_ARN, "an ARN such as 'arn:aws:iam::123456789012:role/name' is needed")
+]
+
+
+def is_host_key(text: str) -> bool:
+    """Whether a text is a public host key in OpenSSH's one-line form, without host name."""
+    return bool(_HOST_KEY.fullmatch(text))
 
 
 class _Model(BaseModel):
@@ -69,11 +81,33 @@ class HostSettings(_Model):
     vars: dict[str, Any] = Field(default_factory=dict)
 
 
+class Ec2Settings(_Model):
+    """Which existing instances are a group's hosts, how they are named, and how their host keys are known.
+
+    `filters` are DescribeInstances' own (`tag:Role: [api]`); an instance has to pass all of them. `name_tag` "" names
+    hosts by instance id. `host_keys` go by host name or instance id, and come before the instance's `host_key_tag`.
+    """
+
+    filters: dict[str, tuple[str, ...]] = Field(min_length=1)
+    region: Region | None = None
+    vpc_id: str | None = None
+    zones: tuple[str, ...] = ()
+    states: tuple[InstanceState, ...] = Field(
+        default=("pending", "running", "stopping", "stopped"), min_length=1
+    )
+    role_arn: RoleArn | None = None
+    name_tag: str = "Name"
+    host_key_tag: str = "ssh-host-key"
+    host_keys: dict[HostName, tuple[HostKey, ...]] = Field(default_factory=dict)
+    allow_empty: bool = False
+
+
 class GroupSettings(_Model):
     """A group of hosts, or of other groups (`children`)."""
 
-    source: Literal["static", "local"] = "static"
+    source: Literal["static", "local", "ec2"] = "static"
     hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
+    ec2: Ec2Settings | None = None
     children: tuple[GroupName, ...] = ()
     user: Login | None = None
     port: Port | None = None
@@ -96,9 +130,13 @@ class JumpHostSettings(_Model):
 
 
 class SshSettings(_Model):
-    """How ssh goes out; without `identity_file` the agent and ssh's own defaults serve."""
+    """How ssh goes out; without `identity_file` the agent and ssh's own defaults serve.
+
+    `certificate_authority` are public keys that certify host keys, for hosts that have no pinned key of their own.
+    """
 
     identity_file: str | None = None
+    certificate_authority: tuple[HostKey, ...] = ()
     connect_timeout_s: int = Field(default=10, ge=1, le=300)
 
 
@@ -138,6 +176,15 @@ class AccountSettings(_Model):
     tpm: int | None = Field(default=None, ge=1)
 
 
+class ApiKeySecretSettings(_Model):
+    """The upstream key in AWS Secrets Manager; `field` where the secret is a JSON object."""
+
+    secret_id: str = Field(min_length=1, max_length=2048)
+    region: Region | None = None
+    role_arn: RoleArn | None = None
+    field: str | None = None
+
+
 class FleetSettings(_Model):
     """Everything under `fleet:` of one stack."""
 
@@ -155,6 +202,7 @@ class FleetSettings(_Model):
     api_key: SecretStr | None = None
     api_key_next: SecretStr | None = None
     api_keys: dict[GroupName, SecretStr] = Field(default_factory=dict)
+    api_key_secret: ApiKeySecretSettings | None = None
 
     @property
     def has_local_hosts(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +17,8 @@ from pydantic.alias_generators import to_camel
 from infra.errors import SettingsError
 from infra.schema import (
     AccountSettings,
+    ApiKeySecretSettings,
+    Ec2Settings,
     FleetSettings,
     GroupSettings,
     HostSettings,
@@ -26,6 +27,7 @@ from infra.schema import (
     SimulatorSettings,
     SshSettings,
 )
+from infra.secrets import is_key
 
 PREFIX = "fleet:"
 SECRET_KEYS = ("apiKey", "apiKeyNext", "apiKeys")
@@ -60,6 +62,7 @@ def load(
     except ValidationError as error:
         raise _as_settings_error(error) from None
     _check_references(settings)
+    _check_key_sources(settings)
     _check_unique(settings)
     scopes = _variable_scopes(settings)
     _check_variables(scopes, variables)
@@ -106,7 +109,7 @@ def _check_secrets(own: Mapping[str, Any], secret: set[str]) -> None:
 
 
 def _check_key(name: str, value: object) -> None:
-    if not isinstance(value, str) or not re.fullmatch(r"hs_(live|test)_[A-Za-z0-9_-]{4,500}", value):
+    if not is_key(value):
         raise SettingsError(
             name,
             "is not a key: one starts with hs_live_ or hs_test_, followed by letters, digits, _ or -",
@@ -148,7 +151,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     depth = len(path)
     model: type[BaseModel] = FleetSettings
     if where == "groups":
-        model = HostSettings if depth > 2 else GroupSettings
+        model = (Ec2Settings if path[2] == "ec2" else HostSettings) if depth > 2 else GroupSettings
     elif where == "jumpHosts":
         model = JumpHostSettings
     elif where in _SECTIONS:
@@ -160,14 +163,14 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "ssh": SshSettings,
     "local": LocalSettings,
     "account": AccountSettings,
+    "apiKeySecret": ApiKeySecretSettings,
 }
 
 
 def _check_references(settings: FleetSettings) -> None:
     for name, group in settings.groups.items():
         key = f"{PREFIX}groups.{name}"
-        if group.children and group.hosts:
-            raise SettingsError(key, "has both hosts and children", "put the hosts into a group of their own")
+        _check_source(key, group)
         for child in group.children:
             if child not in settings.groups:
                 raise SettingsError(
@@ -183,6 +186,37 @@ def _check_references(settings: FleetSettings) -> None:
     for name in settings.api_keys:
         if name not in settings.groups:
             raise SettingsError(f"{PREFIX}apiKeys.{name}", "no such group", _nearest(name, settings.groups))
+
+
+def _check_key_sources(settings: FleetSettings) -> None:
+    for name, key in (("apiKey", settings.api_key), ("apiKeyNext", settings.api_key_next)):
+        if settings.api_key_secret and key is not None:
+            raise SettingsError(
+                f"{PREFIX}apiKeySecret",
+                f"is set beside {PREFIX}{name}",
+                "keep one of the two: 'pulumi config rm'",
+            )
+
+
+def _check_source(key: str, group: GroupSettings) -> None:
+    if group.children and (group.hosts or group.ec2):
+        raise SettingsError(key, "has both hosts and children", "put the hosts into a group of their own")
+    if group.source == "ec2" and group.ec2 is None:
+        raise SettingsError(
+            f"{key}.ec2", "is missing", "say which instances with ec2: {filters: {'tag:Role': […]}}"
+        )
+    if group.source != "ec2" and group.ec2 is not None:
+        raise SettingsError(f"{key}.ec2", f"has no use with source: {group.source}", "set source: ec2")
+    if group.source == "ec2" and group.hosts:
+        raise SettingsError(
+            f"{key}.hosts",
+            "the hosts of this group come from EC2",
+            "put other hosts into a group of their own",
+        )
+    if group.ec2 is not None and "instance-state-name" in group.ec2.filters:
+        raise SettingsError(
+            f"{key}.ec2.filters.instance-state-name", "states have a key of their own", "use ec2.states"
+        )
 
 
 def _descendants(settings: FleetSettings, name: str) -> set[str]:

@@ -20,14 +20,20 @@ def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) ->
 
 
 def known_hosts_text(nodes: Iterable[Node], captured: Captured) -> str:
-    """A `known_hosts` file: keys declared for a node, or those captured when it was made."""
-    lines = [f"{node.name} {key}" for node in nodes for key in pinned(node, captured)]
+    """A `known_hosts` file: keys declared for a node or captured when it was made, else those that certify its key."""
+    lines = [line for node in nodes for line in _known(node, captured)]
     return "".join(f"{line}\n" for line in lines)
 
 
-def pinned(node: Node, captured: Captured) -> tuple[str, ...]:
-    """The host keys that a node may show."""
-    return node.host_keys or captured.host_keys.get(node.name, ())
+def is_pinned(node: Node, captured: Captured) -> bool:
+    """Whether it is known which host key a node may show."""
+    return bool(_known(node, captured))
+
+
+def _known(node: Node, captured: Captured) -> list[str]:
+    keys = node.host_keys or captured.host_keys.get(node.name, ())
+    certified = [f"@cert-authority {node.name} {key}" for key in node.host_authorities]
+    return [f"{node.name} {key}" for key in keys] or certified
 
 
 def _block(node: Node) -> str:

@@ -45,7 +45,7 @@ def show(findings: Mapping[str, Finding]) -> None:
     if not pulumi.runtime.is_dry_run():
         return
     for host, finding in findings.items():
-        if finding.state in {HostState.UNREACHABLE, HostState.FAILED}:
+        if finding.state in {HostState.UNREACHABLE, HostState.FAILED, HostState.AWAY}:
             pulumi.log.warn(finding.as_text(host))
         elif finding.state is HostState.DIFFERS:
             pulumi.log.info(finding.as_text(host))
