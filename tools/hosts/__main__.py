@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tools.hosts import inputs
+from tools.hosts.commands import search_path
 from tools.hosts.errors import HostsError
 from tools.hosts.image import ensure_image
 from tools.hosts.machines import host_down, host_up
@@ -65,7 +66,8 @@ def _run(given: argparse.Namespace) -> Answer:
         return {"image": str(ensure_image(suite, say))}
     act = _parsed(f"{given.verb} {getattr(given, 'way', '')}".strip(), sys.stdin.read())
     require_root()
-    require_programs(TO_MAKE if getattr(given, "way", "down") == "up" else TO_REMOVE, say)
+    programs = TO_MAKE if getattr(given, "way", "down") == "up" else TO_REMOVE
+    require_programs(programs, say, path=search_path(os.environ))
     return act()
 
 

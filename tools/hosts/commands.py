@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from tools.hosts.errors import HostsError
 
+_KEPT = ("HOME", "http_proxy", "https_proxy", "no_proxy")
+_SYSTEM = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
 
 def run(argv: Sequence[str], *, remedy: str, timeout_s: float = 60, stdin: str | None = None) -> str:
     """Runs a program to its end; returns its output, or raises with the last line it complained with."""
@@ -32,13 +35,11 @@ def run(argv: Sequence[str], *, remedy: str, timeout_s: float = 60, stdin: str |
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What children may know: no more than they need, and messages in English."""
-    path = environment.get("PATH", "")
-    missing = [
-        folder for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin") if folder not in path.split(":")
-    ]
-    kept = {
-        key: environment[key]
-        for key in ("HOME", "http_proxy", "https_proxy", "no_proxy")
-        if key in environment
-    }
-    return {"LC_ALL": "C.UTF-8", "PATH": ":".join([*filter(None, [path]), *missing]), **kept}
+    kept = {key: environment[key] for key in _KEPT if key in environment}
+    return {"LC_ALL": "C.UTF-8", "PATH": search_path(environment), **kept}
+
+
+def search_path(environment: Mapping[str, str]) -> str:
+    """The caller's path and, behind it, the folders that a user's own often lacks."""
+    given = [folder for folder in environment.get("PATH", "").split(os.pathsep) if folder]
+    return os.pathsep.join([*given, *(folder for folder in _SYSTEM if folder not in given)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tools.hosts import recipe
-from tools.hosts.commands import child_environment, run
+from tools.hosts.commands import child_environment, run, search_path
 from tools.hosts.errors import HostsError
 from tools.hosts.files import locked, write_text
 from tools.hosts.inputs import LOGIN
@@ -40,7 +40,7 @@ def ensure_image(suite: str, say: Say) -> Path:
     image = image_path(suite)
     if image.is_dir():
         return image
-    require_programs(TO_BUILD, say)
+    require_programs(TO_BUILD, say, path=search_path(os.environ))
     with locked(image.with_name(f"{image.name}.lock"), timeout_s=BUILD_TIMEOUT_S, say=say):
         if not image.is_dir():
             require_space(image.parent, needed_mb=NEEDED_MB, variable="XDG_CACHE_HOME")

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.hosts.commands import run
@@ -28,7 +28,6 @@ KEYRING_PACKAGE = "debian-archive-keyring"
 APT_LOCK = Path("/run/lock/ai-client-fleet-apt.lock")
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES = 4096
-_SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
 
 
 def require_root() -> None:
@@ -37,21 +36,20 @@ def require_root() -> None:
         raise HostsError("local hosts", "only root can make or remove them", "run as root, or with sudo")
 
 
-def require_programs(programs: Iterable[str], say: Callable[[str], None]) -> None:
-    """Installs what is missing, or says how to."""
-    programs = tuple(programs)
-    packages = missing_packages(programs)
+def require_programs(programs: Sequence[str], say: Callable[[str], None], *, path: str) -> None:
+    """Installs what is not on the path, or says how to."""
+    packages = missing_packages(programs, path=path)
     if not packages:
         return
     words = " ".join(packages)
-    if shutil.which("apt-get", path=_SEARCH) is None:
+    if shutil.which("apt-get", path=path) is None:
         raise HostsError("this machine", f"lacks {words}", "install these Debian packages' programs")
     with locked(APT_LOCK, timeout_s=600, say=say):
-        _install(programs, say)
+        _install(programs, say, path=path)
 
 
-def _install(programs: Iterable[str], say: Callable[[str], None]) -> None:
-    packages = missing_packages(programs)
+def _install(programs: Sequence[str], say: Callable[[str], None], *, path: str) -> None:
+    packages = missing_packages(programs, path=path)
     if not packages:
         return
     words = " ".join(packages)
@@ -64,27 +62,26 @@ def _install(programs: Iterable[str], say: Callable[[str], None]) -> None:
         timeout_s=600,
         remedy=remedy,
     )
-    left = missing_packages(programs)
+    left = missing_packages(programs, path=path)
     if left:
         raise HostsError("this machine", f"still lacks {' '.join(left)}", remedy)
 
 
-def missing_packages(programs: Iterable[str]) -> list[str]:
-    """Debian packages whose program is not found."""
-    programs = set(programs)
-    missing = {PACKAGE_OF[name] for name in programs if shutil.which(name, path=_SEARCH) is None}
+def missing_packages(programs: Sequence[str], *, path: str) -> list[str]:
+    """Debian packages whose program is not found on the path."""
+    missing = {PACKAGE_OF[name] for name in programs if shutil.which(name, path=path) is None}
     if "debootstrap" in programs and not KEYRING.exists():
         missing.add(KEYRING_PACKAGE)
     return sorted(missing)
 
 
-def require_inotify_instances(say: Callable[[str], None]) -> None:
+def require_inotify_instances(say: Callable[[str], None], *, setting: Path = INOTIFY) -> None:
     """Each host's systemd takes several; the kernel's usual 128 are gone after 26 hosts."""
-    if int(INOTIFY.read_text()) >= INOTIFY_INSTANCES:
+    if int(setting.read_text()) >= INOTIFY_INSTANCES:
         return
     say(f"raising fs.inotify.max_user_instances to {INOTIFY_INSTANCES}")
     try:
-        INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n")
+        setting.write_text(f"{INOTIFY_INSTANCES}\n")
     except OSError as error:
         remedy = f"run: sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES}"
         raise HostsError(

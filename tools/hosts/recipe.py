@@ -5,6 +5,9 @@ import json
 
 from tools.hosts.inputs import LOGIN
 
+REVISION = 1
+"""Counts changes in how the image is made from what stands here."""
+
 PACKAGES = (
     "ca-certificates",
     "curl",
@@ -84,5 +87,13 @@ def files(suite: str) -> dict[str, tuple[int, str]]:
 
 def digest(suite: str) -> str:
     """Names the image: whatever goes into it goes in here."""
-    parts = [suite, PACKAGES, DPKG_WHILE_BUILDING, MASKED_UNITS, sorted(files(suite).items()), LOGIN]
+    parts = [
+        REVISION,
+        suite,
+        PACKAGES,
+        DPKG_WHILE_BUILDING,
+        MASKED_UNITS,
+        sorted(files(suite).items()),
+        LOGIN,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
