@@ -149,7 +149,10 @@ async def running_service(
     process = await _start(folder, simulator, extra)
     rig = _rig(folder, process)
     try:
-        await until(rig.socket.exists, what="the gateway's socket")
+        await until(
+            lambda: rig.socket.exists() or process.returncode is not None, what="the gateway's socket"
+        )
+        assert process.returncode is None, "the service ended at its start"
         yield rig
     finally:
         if process.returncode is None:

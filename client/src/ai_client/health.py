@@ -36,6 +36,8 @@ class Check:
 
     is_ok: bool
     detail: str
+    #: When the certificate that was seen expires, in seconds since the epoch; None where none was.
+    expires_at_s: float | None = None
 
 
 Report = dict[str, Check]
@@ -99,9 +101,10 @@ async def check_tls(settings: Settings, options: TransportOptions) -> Check:
 def _certificate(certificate: dict[str, Any], *, version: str, now_s: float) -> Check:
     if "notAfter" not in certificate:
         return Check(True, f"{version}, not verified ([security] verify_ssl is off)")
-    days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - now_s) / 86_400
+    expires_at_s = float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    days = (expires_at_s - now_s) / 86_400
     hint = "; renew it soon" if days < CERTIFICATE_WARNING_DAYS else ""
-    return Check(True, f"{version}, certificate good for {days:.0f} days{hint}")
+    return Check(True, f"{version}, certificate good for {days:.0f} days{hint}", expires_at_s)
 
 
 async def check_upstream(settings: Settings, *, probe: UpstreamProbe) -> Check:

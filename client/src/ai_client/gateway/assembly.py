@@ -15,6 +15,7 @@ from ai_client.ledger import SpendLedger
 from ai_client.options import CacheOptions, ClientOptions, QueueOptions, RetryOptions, TenantOptions
 from ai_client.prices import Prices
 from ai_client.settings import CachingSettings, KeyPair, Settings
+from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Timeouts, TransportOptions
 
 LEDGER_NAME = "ledger.sqlite"
@@ -86,6 +87,7 @@ class Assembly:
     """A client and the stores that it uses."""
 
     client: AIAPIClient
+    transport: AiohttpTransport
     cache: ResponseCache | None
     ledger: SpendLedger
 
@@ -115,15 +117,18 @@ def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: Even
         tags=settings.cost_tags,
         events=events,
     )
+    options = client_options(settings)
+    transport = AiohttpTransport(options.transport)
     client = AIAPIClient(
         keys,
         base_url=settings.api.base_url,
         max_concurrent=performance.max_concurrent_requests,
         requests_per_minute=performance.rate_limit_rpm,
         tokens_per_minute=performance.token_limit_tpm,
-        options=client_options(settings),
+        options=options,
+        transport=transport,
         cache=cache,
         ledger=ledger,
         events=events,
     )
-    return Assembly(client, cache, ledger)
+    return Assembly(client, transport, cache, ledger)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from ai_client.gateway.asgi import Receive, Scope, Send, respond, respond_json
 from ai_client.gateway.server import Server
@@ -19,7 +19,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class MetricsListener:
     """Listens where `[monitoring]` says; not at all where metrics are off."""
 
-    def __init__(self, monitoring: MonitoringSettings, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, monitoring: MonitoringSettings, registry: CollectorRegistry) -> None:
         self._monitoring = monitoring
         self._registry = registry
         self._server = Server(self._app, wall_clock=time.time)

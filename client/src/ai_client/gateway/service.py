@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ai_client
 from ai_client import health, logs
@@ -18,15 +19,18 @@ from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
 from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder, transport_options
 from ai_client.gateway.callers import Doorkeeper, HostCheck
+from ai_client.gateway.gauges import Moment, registry_of
 from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.health import Check
+from ai_client.metrics import Recorder
 from ai_client.request import Request
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings, load, read_keys
 
 HEALTH_KEPT_S = 5.0
+CERTIFICATE_EVERY_S = 6 * 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +68,9 @@ class Service:
         self._operators = operators
         self._settings, self._keys = sources.read()
         self._events = EventStream()
+        self._recorder = self._make_recorder()
+        self._events.subscribe(self._recorder)
+        self._certificate_expires_at_s: float | None = None
         self._assembly = self._assemble()
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
@@ -92,23 +99,51 @@ class Service:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT: the exit code. Raises ListenError."""
         self._start_logs()
-        listeners = open_listeners(self._settings.gateway, self._sources.environment)
-        metrics = MetricsListener(self._settings.monitoring)
-        self._server.on_tick = self._on_tick
         self._handle_signals()
+        listeners = open_listeners(self._settings.gateway, self._sources.environment)
+        metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
+        self._server.on_tick = self._on_tick
         try:
             await metrics.start()
+            watch = asyncio.create_task(self._watch_certificate())
+            self._in_background(watch)
             await self._server.start(listeners.all())
             self._notifier.ready(f"serving on {listeners.describe()}")
             _log.info("serving", extra=logs.fields({"where": listeners.describe()}))
             await self._stop.wait()
             await self._drain()
         finally:
+            for task in self._background:
+                task.cancel()
             await metrics.stop()
             await self._assembly.aclose()
             _close(listeners)
         _log.info("stopped")
         return 0
+
+    def _make_recorder(self) -> Recorder:
+        settings = self._settings
+        models = {*settings.model_costs, settings.models.default, *settings.models.fallback_chain}
+        tenants = [tenant.name for tenant in settings.tenants]
+        provider = urlsplit(settings.api.base_url).hostname or "unknown"
+        return Recorder(provider=provider, models=models, tenants=tenants)
+
+    def _look(self) -> Moment:
+        pool = self._assembly.transport.statistics()
+        return Moment(
+            connections=self._server.connections,
+            requests_in_flight=self._server.requests_in_flight,
+            queued=0,
+            pool_in_use=pool.in_use,
+            pool_size=pool.size,
+            certificate_expires_at_s=self._certificate_expires_at_s,
+        )
+
+    async def _watch_certificate(self) -> None:
+        while True:
+            check = await health.check_tls(self._settings, transport_options(self._settings))
+            self._certificate_expires_at_s = check.expires_at_s or self._certificate_expires_at_s
+            await asyncio.sleep(CERTIFICATE_EVERY_S)
 
     def _start_logs(self) -> None:
         logging_ = self._settings.logging
@@ -155,7 +190,9 @@ class Service:
             except (ConfigError, KeyMissingError) as exc:
                 self._notifier.ready("serving with the old configuration: the new one is wrong")
                 _log.error("reload_failed", extra=logs.fields({"reason": str(exc)}))
+                self._recorder.reloaded(is_ok=False)
                 return False, {"ok": False, "error": str(exc)}
+            self._recorder.reloaded(is_ok=True)
             changed = self._take(settings, keys)
             self._health = None
             self._notifier.ready("serving")

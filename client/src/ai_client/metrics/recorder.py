@@ -1,0 +1,200 @@
+"""From events to metrics. Names and buckets are OpenTelemetry's GenAI conventions where there is one.
+
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ (in development; as of 2026), written as Prometheus
+writes them: dots become underscores, the unit a suffix. What has no convention begins with `ai_client_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from ai_client.events import (
+    Admitted,
+    BreakerChanged,
+    BudgetAlert,
+    CacheHit,
+    CacheMissed,
+    ConcurrencyChanged,
+    Event,
+    Failed,
+    FellBack,
+    FirstByte,
+    KeyRotated,
+    Retried,
+    Settled,
+    StoreDegraded,
+    Throttled,
+)
+from ai_client.metrics.families import Bounded, CounterFamily, GaugeFamily, HistogramFamily
+
+DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKENS = tuple(float(4**power) for power in range(14))
+FIRST_CHUNK_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+WAIT_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+MOST_MODELS = 50
+MOST_TENANTS = 100
+
+_OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+_BREAKER = {"closed": 0, "half-open": 1, "open": 2}
+_OPERATION = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+
+
+class Recorder:
+    """An event listener and a `prometheus_client` collector.
+
+    Cardinality is bounded: models and tenants beyond a number of them become `other`.
+    """
+
+    def __init__(self, *, provider: str, models: Iterable[str], tenants: Iterable[str]) -> None:
+        self._provider = provider
+        self._model = Bounded(models, limit=MOST_MODELS)
+        self._tenant = Bounded(tenants, limit=MOST_TENANTS)
+        self._make_operation_metrics()
+        self._make_own_metrics()
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            Settled: self._settled,
+            Failed: self._failed,
+            Admitted: self._admitted,
+            FirstByte: self._first_byte,
+            CacheHit: self._cache_hit,
+            CacheMissed: lambda event: self.cache.add(("miss",)),
+            Retried: lambda event: self.retries.add((event.error,)),
+            FellBack: lambda event: self.fallbacks.add(
+                (self._model(event.model), self._model(event.to_model))
+            ),
+            Throttled: lambda event: self.throttled.add((self._model(event.model),)),
+            BreakerChanged: self._breaker_changed,
+            ConcurrencyChanged: lambda event: self.concurrency.put(event.after, (self._model(event.model),)),
+            BudgetAlert: self._budget_alert,
+            StoreDegraded: lambda event: self.degraded.add((event.store,)),
+            KeyRotated: lambda event: self.rotations.add(),
+        }
+
+    def _make_operation_metrics(self) -> None:
+        self.duration = HistogramFamily(
+            "gen_ai_client_operation_duration_seconds",
+            "Whole time of a request, waiting and retries included.",
+            (*_OPERATION, "error_type"),
+            bounds=DURATION_S,
+        )
+        self.tokens = HistogramFamily(
+            "gen_ai_client_token_usage",
+            "Tokens of a request as the provider counted them.",
+            (*_OPERATION, "gen_ai_token_type"),
+            bounds=TOKENS,
+        )
+        self.first_chunk = HistogramFamily(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "From sending a streamed request upstream to the first chunk of its answer.",
+            _OPERATION,
+            bounds=FIRST_CHUNK_S,
+        )
+
+    def _make_own_metrics(self) -> None:
+        self.requests = CounterFamily(
+            "ai_client_requests_total", "Requests that ended, by outcome.", ("tenant", "model", "code")
+        )
+        self.cost = CounterFamily("ai_client_cost_usd_total", "US dollars booked.", ("tenant", "model"))
+        self.queue_wait = HistogramFamily(
+            "ai_client_queue_wait_seconds", "Wait for admission.", ("priority",), bounds=WAIT_S
+        )
+        self.overhead = HistogramFamily(
+            "ai_client_overhead_seconds", "What the service itself adds to a request.", bounds=OVERHEAD_S
+        )
+        self.cache = CounterFamily(
+            "ai_client_cache_lookups_total", "Look-ups by outcome: hit, shared, miss.", ("outcome",)
+        )
+        self.retries = CounterFamily("ai_client_retries_total", "Attempts sent again, by error.", ("error",))
+        self.fallbacks = CounterFamily(
+            "ai_client_fallbacks_total", "Requests that another model answered.", ("from_model", "to_model")
+        )
+        self.throttled = CounterFamily(
+            "ai_client_throttled_total", "Times that the upstream slowed us.", ("model",)
+        )
+        self.billed_unknown = CounterFamily(
+            "ai_client_billed_unknown_total", "Requests that may have been billed unseen."
+        )
+        self.breaker = GaugeFamily(
+            "ai_client_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", ("model",)
+        )
+        self.concurrency = GaugeFamily(
+            "ai_client_concurrency_limit", "Requests at once, as adapted to the upstream.", ("model",)
+        )
+        self.budget_used = GaugeFamily(
+            "ai_client_budget_used_ratio",
+            "Share of a budget that was spent at its last alert.",
+            ("scope", "period"),
+        )
+        self.degraded = CounterFamily(
+            "ai_client_store_degraded_total", "Local stores that failed.", ("store",)
+        )
+        self.rotations = CounterFamily(
+            "ai_client_key_rotations_total", "Times that another key came into use."
+        )
+        self.reloads = CounterFamily("ai_client_config_reloads_total", "Reloads by outcome.", ("outcome",))
+        self.reload_ok = GaugeFamily(
+            "ai_client_config_last_reload_successful", "Whether the last reload took the new configuration."
+        )
+        self.reload_ok.put(1)
+
+    def __call__(self, event: Event) -> None:
+        """The listener."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by `prometheus_client` at each scrape."""
+        for family in vars(self).values():
+            if isinstance(family, CounterFamily | GaugeFamily | HistogramFamily):
+                yield family.collect()
+
+    def reloaded(self, *, is_ok: bool) -> None:
+        """A reload has ended."""
+        self.reloads.add(("ok" if is_ok else "failed",))
+        self.reload_ok.put(1 if is_ok else 0)
+
+    def _operation(self, event: Settled | Failed | FirstByte) -> tuple[str, str, str]:
+        name = _OPERATIONS.get(event.endpoint, event.endpoint)
+        return name, self._provider, self._model(event.model)
+
+    def _settled(self, event: Settled) -> None:
+        operation = self._operation(event)
+        tenant, model = self._tenant(event.tenant), operation[2]
+        self.duration.observe((*operation, ""), event.latency_s)
+        self.overhead.observe((), max(0.0, event.latency_s - event.waited_s - event.upstream_s))
+        self.requests.add((tenant, model, str(event.status)))
+        if event.usage is not None and not event.cached:
+            self.tokens.observe((*operation, "input"), event.usage.input_tokens)
+            if event.usage.output_tokens:
+                self.tokens.observe((*operation, "output"), event.usage.output_tokens)
+        if event.cost_usd:
+            self.cost.add((tenant, model), event.cost_usd)
+
+    def _failed(self, event: Failed) -> None:
+        operation = self._operation(event)
+        self.duration.observe((*operation, event.code), event.latency_s)
+        self.requests.add((self._tenant(event.tenant), operation[2], event.code))
+        if event.billed_unknown:
+            self.billed_unknown.add()
+
+    def _admitted(self, event: Admitted) -> None:
+        self.queue_wait.observe((str(event.priority),), event.waited_s)
+
+    def _first_byte(self, event: FirstByte) -> None:
+        self.first_chunk.observe(self._operation(event), event.after_s)
+
+    def _cache_hit(self, event: CacheHit) -> None:
+        self.cache.add(("shared" if event.shared else "hit",))
+
+    def _breaker_changed(self, event: BreakerChanged) -> None:
+        self.breaker.put(_BREAKER.get(event.after, 2), (self._model(event.model),))
+
+    def _budget_alert(self, event: BudgetAlert) -> None:
+        if event.limit_usd > 0:
+            self.budget_used.put(event.spent_usd / event.limit_usd, (event.scope, event.period))
