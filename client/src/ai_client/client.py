@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import random
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import httpx
 
+from ai_client.batch_run import as_request, run_in_order
 from ai_client.clock import Clock, SystemClock
-from ai_client.errors import AIClientError, ClientClosedError, MalformedResponseError
+from ai_client.errors import MalformedResponseError, ServerError
 from ai_client.events import EventStream
-from ai_client.keys import KeyProvider
-from ai_client.options import ClientOptions
+from ai_client.keys import ApiKey, KeyProvider
+from ai_client.options import ClientOptions, Limits
+from ai_client.pipeline import Pipeline
 from ai_client.ports import Cache, Ledger
-from ai_client.request import CacheMode, Importance, Request, Response, usage_from_json
+from ai_client.request import CacheMode, Importance, Request, Response
+from ai_client.routing import RoutingPolicy
 from ai_client.sse import SSEParser
 from ai_client.streaming import StreamResponse
 from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Transport
-from ai_client.upstream import error_from_answer
-from ai_client.wire import build_wire_request, encode_body
+from ai_client.transport.httpx import HttpxTransport
 
 DEFAULT_BASE_URL = "https://api.holysheep.ai/v1"
 
@@ -30,8 +30,9 @@ DEFAULT_BASE_URL = "https://api.holysheep.ai/v1"
 class AIAPIClient:
     """Sends requests to one OpenAI-compatible API under one set of limits.
 
-    Works as an async context manager and without one; `aclose` ends it. Limits: `max_concurrent` requests
-    at once, `requests_per_minute` and `tokens_per_minute` (None: no limit) in any 60 s as the server counts.
+    Works as an async context manager and without one; `aclose` ends it. Limits: `max_concurrent` requests at
+    once, `requests_per_minute` and `tokens_per_minute` (None: no limit) in any 60 s as the server counts.
+    What is handed in (`cache`, `ledger`, `transport`, `http_client`) is not closed by it.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class AIAPIClient:
         *,
         tokens_per_minute: int | None = None,
         options: ClientOptions | None = None,
+        routing: RoutingPolicy | None = None,
         cache: Cache | None = None,
         ledger: Ledger | None = None,
         transport: Transport | None = None,
@@ -53,19 +55,28 @@ class AIAPIClient:
     ) -> None:
         self.keys = api_key if isinstance(api_key, KeyProvider) else KeyProvider(api_key)
         self.events = events or EventStream()
-        self._base_url = base_url.rstrip("/")
-        self._options = options or ClientOptions()
-        self._clock = clock or SystemClock()
-        self._random = random_source or random.Random()  # noqa: S311 - jitter, not a secret
-        self._cache = cache
-        self._ledger = ledger
-        self._max_concurrent = max_concurrent
-        self._limit_rpm = requests_per_minute
-        self._limit_tpm = tokens_per_minute
-        self._transport = transport or AiohttpTransport(self._options.transport)
-        self._id_prefix = secrets.token_hex(6)
-        self._count = 0
-        self._closed = False
+        chosen = options or ClientOptions()
+        self._owned_transport: Transport | None = None
+        if transport is None:
+            made: Transport = (
+                HttpxTransport(http_client, chosen.transport)
+                if http_client is not None
+                else AiohttpTransport(chosen.transport)
+            )
+            transport = self._owned_transport = made
+        self._pipeline = Pipeline(
+            base_url=base_url.rstrip("/"),
+            keys=self.keys,
+            limits=Limits(max_concurrent, requests_per_minute, tokens_per_minute),
+            options=chosen,
+            routing=routing,
+            cache=cache,
+            ledger=ledger,
+            transport=transport,
+            clock=clock or SystemClock(),
+            random_source=random_source or random.Random(),  # noqa: S311 - jitter, not a secret
+            events=self.events,
+        )
 
     async def chat_completion(
         self,
@@ -78,6 +89,7 @@ class AIAPIClient:
         deadline_s: float | None = None,
         cache_mode: CacheMode = CacheMode.DEFAULT,
         idempotency_key: str | None = None,
+        merge: bool = False,
         **parameters: Any,
     ) -> dict[str, Any]:
         """The answer, parsed. `parameters` (temperature, max_tokens …) go into the body untouched."""
@@ -90,8 +102,9 @@ class AIAPIClient:
             deadline_s=deadline_s,
             cache_mode=cache_mode,
             idempotency_key=idempotency_key,
+            merge=merge,
         )
-        response = await self.send(request)
+        response = await self._pipeline.send(request)
         answer: dict[str, Any] = response.json()
         return answer
 
@@ -104,6 +117,7 @@ class AIAPIClient:
         tenant: str = "default",
         importance: Importance | None = None,
         deadline_s: float | None = None,
+        cache_mode: CacheMode = CacheMode.DEFAULT,
         **parameters: Any,
     ) -> AsyncIterator[dict[str, Any]]:
         """The chunks of a streamed answer, parsed: `async for chunk in client.stream_chat_completion(…)`."""
@@ -115,91 +129,116 @@ class AIAPIClient:
             tenant=tenant,
             importance=importance,
             deadline_s=deadline_s,
+            cache_mode=cache_mode,
         )
         parser = SSEParser()
-        async with await self.stream(request) as response:
+        async with await self._pipeline.stream(request) as response:
             async for raw in response:
                 for chunk in parser.feed(raw):
+                    if "error" in chunk:
+                        raise ServerError("upstream", "broke the stream off with an error event")
                     yield chunk
+
+    async def embeddings(
+        self,
+        texts: str | Sequence[str],
+        model: str,
+        priority: int = 5,
+        *,
+        tenant: str = "default",
+        deadline_s: float | None = None,
+        **parameters: Any,
+    ) -> list[list[float]]:
+        """One vector a text, in their order."""
+        inputs = [texts] if isinstance(texts, str) else list(texts)
+        request = Request(
+            endpoint="embeddings",
+            body={"model": model, "input": inputs, **parameters},
+            priority=priority,
+            tenant=tenant,
+            deadline_s=deadline_s,
+        )
+        response = await self._pipeline.send(request)
+        return _vectors(response, len(inputs))
+
+    async def batch_process(
+        self,
+        requests: Iterable[Mapping[str, Any] | Sequence[Mapping[str, Any]] | str | Request],
+        model: str = "deepseek-v3.2",
+        *,
+        priority: int = 5,
+        tenant: str = "default",
+    ) -> list[dict[str, Any] | Exception]:
+        """The answers in the order of `requests`, an exception in the place of each that failed.
+
+        A request is a mapping with `messages` and any parameters, a list of messages, a prompt, or a `Request`.
+        """
+        calls = [as_request(each, model=model, priority=priority, tenant=tenant) for each in requests]
+        # Twice as many as may be sent at once keep the queue from running dry, and never flood it.
+        return await run_in_order(
+            calls, self._pipeline.send, at_once=2 * self._pipeline.limits.max_concurrent
+        )
 
     async def send(self, request: Request) -> Response:
         """One request, answered whole. Raises AIClientError only."""
-        self._check_open()
-        wire, model, request_id = self._wire(request)
-        answer = await self._transport.fetch(wire)
-        if answer.status >= 300:
-            raise self._error(answer.status, answer.headers, answer.body, model=model, request_id=request_id)
-        try:
-            value = json.loads(answer.body)
-        except ValueError as error:
-            raise MalformedResponseError("upstream", "answered with something that is not JSON") from error
-        usage = usage_from_json(value.get("usage")) if isinstance(value, dict) else None
-        return Response(
-            status=answer.status,
-            headers=answer.headers,
-            body=answer.body,
-            model=model,
-            usage=usage,
-            request_id=request_id,
-        )
+        return await self._pipeline.send(request)
 
     async def stream(self, request: Request) -> StreamResponse:
         """One request, answered piece by piece. Raises AIClientError only, here and while it is read."""
-        self._check_open()
-        wire, model, request_id = self._wire(request)
-        stream = await self._transport.open(wire)
-        if stream.status >= 300:
-            try:
-                body = b"".join([chunk async for chunk in stream.chunks()])
-            finally:
-                await stream.aclose()
-            raise self._error(stream.status, stream.headers, body, model=model, request_id=request_id)
-        return StreamResponse(stream, model=model, request_id=request_id, on_end=lambda: None)
-
-    def _wire(self, request: Request) -> Any:
-        self._count += 1
-        request_id = f"{self._id_prefix}-{self._count:x}"
-        wire = build_wire_request(
-            request,
-            base_url=self._base_url,
-            body=None if request.endpoint == "models" else encode_body(request),
-            key=self.keys.current,
-            idempotency_key=request.idempotency_key or request_id,
-            request_id=request_id,
-        )
-        return wire, request.model, request_id
-
-    def _error(
-        self, status: int, headers: Mapping[str, str], body: bytes, *, model: str, request_id: str
-    ) -> AIClientError:
-        return error_from_answer(
-            status,
-            headers,
-            body,
-            model=model,
-            key_fingerprint=self.keys.current.fingerprint,
-            request_id=request_id,
-            wall_s=self._clock.wall(),
-        )
+        return await self._pipeline.stream(request)
 
     async def models(self) -> list[str]:
         """The names of the models that the upstream offers."""
-        response = await self.send(Request(endpoint="models", body={}))
-        return [entry["id"] for entry in response.json().get("data", ()) if "id" in entry]
+        return await self._pipeline.models()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClientClosedError("client", "is closed")
+    def get_stats(self) -> dict[str, Any]:
+        """Counters since the client was made, and where it stands. `error_rate`: errors over attempts that ended."""
+        return self._pipeline.get_stats()
+
+    def reconfigure(
+        self,
+        *,
+        api_key: str | ApiKey | None = None,
+        following_key: str | ApiKey | None = None,
+        limits: Limits | None = None,
+        options: ClientOptions | None = None,
+        routing: RoutingPolicy | None = None,
+    ) -> None:
+        """New keys, limits, options or routing for a running client; what is None stays as it is.
+
+        No request is dropped: those under way end as they began. `options.transport` is read only at the start.
+        """
+        if api_key is not None:
+            self.keys.rotate(api_key, following=following_key)
+        self._pipeline.reconfigure(limits=limits, options=options, routing=routing)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What counts in the rate window now, as JSON data: for `restore` in the next process."""
+        return self._pipeline.snapshot()
+
+    def restore(self, state: Mapping[str, Any]) -> int:
+        """Counts what an earlier process sent, so that a restart opens no second window. How many requests."""
+        return self._pipeline.restore(state)
 
     async def aclose(self) -> None:
-        """Closes connections and files. Calling it twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
-        await self._transport.aclose()
+        """Ends those who wait with ClientClosedError and closes the connections. Calling it twice is fine."""
+        await self._pipeline.aclose()
+        if self._owned_transport is not None:
+            await self._owned_transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _vectors(response: Response, count: int) -> list[list[float]]:
+    try:
+        data = sorted(response.json()["data"], key=lambda entry: entry["index"])
+        vectors = [entry["embedding"] for entry in data]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedResponseError("upstream", "answered embeddings in another shape") from error
+    if len(vectors) != count:
+        raise MalformedResponseError("upstream", f"answered {len(vectors)} embeddings for {count} texts")
+    return vectors

@@ -78,6 +78,15 @@ class CacheOptions:
         return self.ttl_by_endpoint.get(endpoint, self.ttl_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may send. None: no limit."""
+
+    max_concurrent: int = 50
+    requests_per_minute: int | None = 3000
+    tokens_per_minute: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
     """All of them. `AIAPIClient` takes one; `reconfigure` takes another for a running client."""
@@ -95,5 +104,10 @@ class ClientOptions:
     deadline_s: float | None = None
     #: Tokens of output to reserve where the caller gives no max_tokens.
     default_output_tokens: int = 1024
+    #: Tokens of output that money is set aside for there: no model of the usual lists answers with more.
+    unbounded_output_tokens: int = 16_384
+    #: Ask for the usage event of streams whose caller did not, and keep it from the caller. Without it the whole
+    #: reserve of such a stream is booked.
+    ask_stream_usage: bool = True
     #: Merge embedding requests that come within a few milliseconds.
     merge_embeddings: bool = True

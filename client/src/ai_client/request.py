@@ -93,10 +93,14 @@ class Response:
     usage: Usage | None = None
     cost_usd: float | None = None
     request_id: str = ""
+    #: The body as it was parsed on the way, to spare a second time; None where it was not.
+    parsed: Any = field(default=None, repr=False, compare=False)
 
     def json(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.body)
+        """The body, parsed. Of one response it is the same object each time."""
+        if self.parsed is None:
+            self.parsed = json.loads(self.body)
+        return self.parsed
 
 
 def usage_from_json(value: object) -> Usage | None:

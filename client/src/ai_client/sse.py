@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ai_client.errors import MalformedResponseError
@@ -48,9 +49,14 @@ class StreamTail:
         self._tail = tail if len(tail) <= _TAIL_BYTES else tail[-_TAIL_BYTES:]
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the end marker came."""
-        return any(_data_of(line) == b"[DONE]" for line in self._tail.rsplit(b"\n", 4)[1:] or [self._tail])
+        return _END.search(self._tail) is not None
+
+    @property
+    def says_error(self) -> bool:
+        """Whether the upstream broke it off with an error event."""
+        return _ERROR.search(self._tail) is not None
 
     @property
     def usage(self) -> Usage | None:
@@ -59,6 +65,49 @@ class StreamTail:
             if b'"usage"' in line and (usage := _usage_of(line)) is not None:
                 return usage
         return None
+
+
+_END = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_ERROR = re.compile(rb'^(?:data: ?\{\s*"error"\s*:\s*[{"]|event: ?error)', re.MULTILINE)
+# Without choices, but with usage: what `include_usage` adds at the end. Azure's first event has neither.
+_USAGE_EVENT = re.compile(rb'data: ?(?=[^\n]*"usage"\s*:\s*\{)[^\n]*"choices"\s*:\s*\[\s*\][^\n]*\r?\n\r?\n')
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+
+
+class UsageEventFilter:
+    """Takes the usage event out of a stream whose caller did not ask for it.
+
+    Whole events pass at once. The begun event at a chunk's end waits for its rest: nobody can use half of one.
+    """
+
+    __slots__ = ("_begun",)
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._begun:
+            chunk = self._begun + chunk
+            self._begun = b""
+        if not chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            end = chunk.rfind(b"\n\n") + 2
+            if end < 2:
+                end = 0
+            chunk, self._begun = chunk[:end], chunk[end:]
+        if b'"usage"' in chunk and _USAGE_EVENT.search(chunk):
+            return _USAGE_EVENT.sub(b"", chunk)
+        return chunk
+
+    def rest(self) -> bytes:
+        """What is left at the end: an upstream may end without an empty line."""
+        rest, self._begun = self._begun, b""
+        return rest
+
+
+def usage_at_end(body: bytes) -> Usage | None:
+    """The usage of a large JSON answer, from its last bytes, without parsing it all."""
+    found = _USAGE.findall(body[-_TAIL_BYTES:])
+    return usage_from_json(json.loads(found[-1])) if found else None
 
 
 def _data_of(line: bytes) -> bytes:

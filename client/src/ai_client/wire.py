@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from ai_client.keys import ApiKey
 from ai_client.request import Request
@@ -12,15 +13,21 @@ from ai_client.transport.base import WireRequest
 USER_AGENT = "ai-client"
 
 
-def encode_body(request: Request, *, model: str | None = None) -> bytes:
-    """The body as JSON; `model`, where given, replaces the one that the caller named."""
+def encode_body(request: Request, *, model: str | None = None, ask_usage: bool = False) -> bytes:
+    """The body as JSON; `model`, where given, replaces the one that the caller named.
+
+    `ask_usage` asks for the usage event at the end of a stream, which is what it is settled by.
+    """
     body = request.body
-    if (model is not None and body.get("model") != model) or (
-        request.stream and body.get("stream") is not True
-    ):
-        body = {**body, "model": model or request.model}
-        if request.stream:
-            body["stream"] = True
+    changes: dict[str, Any] = {}
+    if model is not None and body.get("model") != model:
+        changes["model"] = model
+    if request.stream and body.get("stream") is not True:
+        changes["stream"] = True
+    if ask_usage:
+        changes["stream_options"] = {"include_usage": True}
+    if changes:
+        body = {**body, **changes}
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 

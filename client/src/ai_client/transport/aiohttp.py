@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Final
@@ -36,15 +35,12 @@ from ai_client.transport.base import (
     WireRequest,
     WireResponse,
     WireStream,
+    plain_headers,
 )
 from ai_client.transport.tls import make_tls_context, verification_error
 
 # Bodies above this may block while they are written; aiohttp's own timer starts only when they are out.
 _LARGE_BODY_BYTES = 64 * 1024
-_DROPPED_HEADERS = frozenset(
-    ("content-encoding", "content-length", "transfer-encoding", "connection", "keep-alive")
-)
-
 
 # Everything that aiohttp raises for trouble with a request; the errors of this package are none of these.
 _FOREIGN: Final = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
@@ -111,18 +107,18 @@ class AiohttpTransport:
             body = await response.read()
         except _FOREIGN as error:
             response.close()
-            raise _translate(error, exchange, self._tls) from error
+            raise _translate(error, exchange) from error
         except BaseException:
             response.close()
             raise
         finally:
             self._pool.give_back()
-        return WireResponse(response.status, _plain_headers(response), body)
+        return WireResponse(response.status, plain_headers(response.headers), body)
 
     async def open(self, request: WireRequest) -> WireStream:
         exchange = _Exchange(request, request.timeouts or self._options.timeouts)
         response = await self._start(exchange)
-        return _AiohttpStream(response, exchange, self._pool, self._tls)
+        return _AiohttpStream(response, exchange, self._pool)
 
     async def _start(self, exchange: _Exchange) -> aiohttp.ClientResponse:
         """Sends and waits for the headers. A place in the pool is held when it returns, not when it raises."""
@@ -138,7 +134,7 @@ class AiohttpTransport:
                 response = await self._request(session, exchange)
         except _FOREIGN as error:
             self._pool.give_back()
-            raise _translate(error, exchange, self._tls) from error
+            raise _translate(error, exchange) from error
         except BaseException:
             self._pool.give_back()
             raise
@@ -211,17 +207,14 @@ class AiohttpTransport:
 class _AiohttpStream:
     """See `base.WireStream`."""
 
-    __slots__ = ("_exchange", "_open", "_pool", "_response", "_tls", "headers", "status")
+    __slots__ = ("_exchange", "_open", "_pool", "_response", "headers", "status")
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, exchange: _Exchange, pool: Pool, tls: ssl.SSLContext
-    ) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, exchange: _Exchange, pool: Pool) -> None:
         self.status = response.status
-        self.headers = _plain_headers(response)
+        self.headers = plain_headers(response.headers)
         self._response = response
         self._exchange = exchange
         self._pool = pool
-        self._tls = tls
         self._open = True
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -230,7 +223,7 @@ class _AiohttpStream:
             try:
                 chunk = await content.readany()
             except _FOREIGN as error:
-                raise _translate(error, self._exchange, self._tls) from error
+                raise _translate(error, self._exchange) from error
             if not chunk:
                 return
             yield chunk
@@ -250,24 +243,16 @@ def _make_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     return connection
 
 
-def _plain_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {
-        lower: value
-        for name, value in response.headers.items()
-        if (lower := name.lower()) not in _DROPPED_HEADERS
-    }
-
-
-def _translate(error: Exception, exchange: _Exchange, tls: ssl.SSLContext) -> AIClientError:
+def _translate(error: Exception, exchange: _Exchange) -> AIClientError:
     host = _host(exchange.request.url)
     if isinstance(error, TimeoutError):
         return _timeout_error(host, exchange)
     translation: AIClientError
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            translation = verification_error(host, error.certificate_error, tls)
+            translation = verification_error(host, error.certificate_error)
         case aiohttp.ClientConnectorSSLError():
-            translation = verification_error(host, error.os_error, tls)
+            translation = verification_error(host, error.os_error)
         case aiohttp.ClientConnectorError():  # DNS, refusal, proxy
             translation = ConnectError(host, _why(error))
         case aiohttp.InvalidURL():

@@ -12,6 +12,7 @@ from ai_client.transport.base import TransportOptions
 def make_tls_context(options: TransportOptions) -> ssl.SSLContext:
     """The host's trust store, and the bundle of `ca_path` beside it. TLS 1.2 at least."""
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.ca_path is not None:
         try:
             context.load_verify_locations(cadata=Path(options.ca_path).read_text("ascii"))
@@ -28,14 +29,17 @@ def make_tls_context(options: TransportOptions) -> ssl.SSLContext:
     return context
 
 
-def verification_error(host: str, error: BaseException, context: ssl.SSLContext) -> TLSVerificationError:
-    """What OpenSSL says of it. No version was agreed on, so the range that was offered is told."""
+def verification_error(host: str, error: BaseException) -> TLSVerificationError:
+    """What OpenSSL says of it. The handshake ended before a version was agreed on, so what was offered is told."""
     reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
-    return TLSVerificationError(host, verify_reason=str(reason), tls_version=_offered(context))
+    return TLSVerificationError(host, verify_reason=str(reason), tls_version="TLSv1.2 or TLSv1.3 offered")
 
 
-def _offered(context: ssl.SSLContext) -> str:
-    lowest = context.minimum_version.name.replace("_", ".").removesuffix("SUPPORTED")
-    highest = context.maximum_version
-    name = "TLSv1.3" if highest is ssl.TLSVersion.MAXIMUM_SUPPORTED else highest.name.replace("_", ".")
-    return f"offered {lowest} to {name}"
+def find_tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The TLS error that another library's error was made from, if it was."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -1,0 +1,158 @@
+"""A concurrency limit that follows the upstream's latency, after Netflix' Gradient2
+(github.com/Netflix/concurrency-limits), made for answers of very different length.
+
+Latency is first set against what it should be for the answer's length: `a + b * tokens`, fitted by least
+squares over recent windows, so that a hundredfold longer answer is not mistaken for a slow upstream. The limit
+then follows the ratio of a window's whole latency to its whole expectation: while that is near 1 the limit
+grows by the square root of itself, as it rises the limit shrinks, to half at most in one step.
+"""
+
+from __future__ import annotations
+
+import math
+
+# How far latency may be over the expectation before the limit shrinks.
+_TOLERANCE = 1.5
+_SMOOTHING = 0.5
+_SMALLEST_WINDOW = 8
+# A window that was slow teaches little, or overload would become the expectation.
+_WEIGHT_OF_SLOW = 0.1
+_SLOW_RATIO = 1.25
+_FORGET = 0.95
+_FLOOR_SHARE = 0.5
+_FLOOR_WINDOW = 100
+_FAILURE_CUT = 0.8
+_FAILURE_PAUSE_S = 1.0
+
+
+class _Expectation:
+    """Latency by length: least squares with forgetting; both terms are kept from being negative."""
+
+    __slots__ = ("_l", "_n", "_t", "_tl", "_tt", "base_s", "per_token_s")
+
+    def __init__(self) -> None:
+        self._n = self._t = self._l = self._tt = self._tl = 0.0
+        self.base_s = 0.0
+        self.per_token_s = 0.0
+
+    @property
+    def known(self) -> bool:
+        return self._n > 0
+
+    def learn(self, sums: tuple[float, float, float, float, float], weight: float) -> None:
+        n, t, lat, tt, tl = sums
+        self._n = self._n * _FORGET + n * weight
+        self._t = self._t * _FORGET + t * weight
+        self._l = self._l * _FORGET + lat * weight
+        self._tt = self._tt * _FORGET + tt * weight
+        self._tl = self._tl * _FORGET + tl * weight
+        spread = self._n * self._tt - self._t * self._t
+        slope = (
+            (self._n * self._tl - self._t * self._l) / spread if spread > 1e-9 * self._n * self._tt else 0.0
+        )
+        base = (self._l - slope * self._t) / self._n
+        if slope < 0:
+            slope, base = 0.0, self._l / self._n
+        elif base < 0:
+            slope, base = self._tl / self._tt, 0.0
+        self.base_s, self.per_token_s = base, slope
+
+
+class AdaptiveConcurrency:
+    """The limit of one lane: between `min_limit` and `max_limit`, where it starts."""
+
+    __slots__ = (
+        "_busiest",
+        "_cut_at_s",
+        "_enabled",
+        "_exact",
+        "_expectation",
+        "_floor_count",
+        "_floor_next_s",
+        "_l",
+        "_n",
+        "_t",
+        "_tl",
+        "_tt",
+        "floor_s",
+        "limit",
+        "max_limit",
+        "min_limit",
+    )  # fmt: skip
+
+    def __init__(self, *, max_limit: int, min_limit: int = 1, enabled: bool = True) -> None:
+        self.max_limit = max_limit
+        self.min_limit = max(1, min(min_limit, max_limit))
+        self.limit = max_limit
+        #: Half of the shortest latency seen lately: whoever has less time left need not start.
+        self.floor_s = 0.0
+        self._enabled = enabled
+        self._exact = float(max_limit)
+        self._expectation = _Expectation()
+        self._floor_next_s = math.inf
+        self._floor_count = 0
+        self._cut_at_s = -math.inf
+        self._n = self._busiest = 0
+        self._t = self._l = self._tt = self._tl = 0.0
+
+    def observe(self, latency_s: float, tokens: int, *, in_flight: int) -> bool:
+        """An answer of `tokens` came after `latency_s`. Whether the limit moved."""
+        self._n += 1
+        self._t += tokens
+        self._l += latency_s
+        self._tt += tokens * tokens
+        self._tl += tokens * latency_s
+        self._busiest = max(in_flight, self._busiest)
+        self._note_floor(latency_s)
+        if self._n < max(_SMALLEST_WINDOW, self.limit):
+            return False
+        return self._end_window()
+
+    def failed(self, now_s: float) -> bool:
+        """The upstream failed or timed out: it may be overloaded. Whether the limit moved."""
+        if not self._enabled or now_s - self._cut_at_s < _FAILURE_PAUSE_S:
+            return False
+        self._cut_at_s = now_s
+        return self._set(self._exact * _FAILURE_CUT)
+
+    def set_max(self, max_limit: int) -> None:
+        """A new upper bound. A limit that was at the old one goes with it."""
+        was_at_max = self._exact >= self.max_limit
+        self.max_limit = max_limit
+        self.min_limit = max(1, min(self.min_limit, max_limit))
+        self._set(float(max_limit) if was_at_max else self._exact)
+
+    def _reset_window(self) -> None:
+        self._n = self._busiest = 0
+        self._t = self._l = self._tt = self._tl = 0.0
+
+    def _end_window(self) -> bool:
+        sums = (self._n, self._t, self._l, self._tt, self._tl)
+        busiest = self._busiest
+        self._reset_window()
+        expectation = self._expectation
+        if not expectation.known:
+            expectation.learn(sums, 1.0)
+            return False
+        expected_s = expectation.base_s * sums[0] + expectation.per_token_s * sums[1]
+        ratio = sums[2] / expected_s if expected_s > 0 else 1.0
+        expectation.learn(sums, _WEIGHT_OF_SLOW if ratio > _SLOW_RATIO else 1.0)
+        # With half of it unused the limit is not what latency depends on.
+        if not self._enabled or (busiest < self.limit / 2 and ratio <= _TOLERANCE):
+            return False
+        gradient = max(0.5, min(1.0, _TOLERANCE / ratio))
+        target = self._exact * gradient + math.sqrt(self._exact)
+        return self._set(self._exact * (1 - _SMOOTHING) + target * _SMOOTHING)
+
+    def _set(self, exact: float) -> bool:
+        self._exact = min(float(self.max_limit), max(float(self.min_limit), exact))
+        before, self.limit = self.limit, int(self._exact)
+        return self.limit != before
+
+    def _note_floor(self, latency_s: float) -> None:
+        self._floor_next_s = min(latency_s, self._floor_next_s)
+        self._floor_count += 1
+        if self._floor_count >= _FLOOR_WINDOW:
+            self.floor_s = self._floor_next_s * _FLOOR_SHARE
+            self._floor_next_s = math.inf
+            self._floor_count = 0

@@ -1,0 +1,225 @@
+"""Where an answer comes from: the cache, a call that is in flight for somebody else, or a call of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from ai_client.attempt import Desk
+from ai_client.call import Call
+from ai_client.dispatch import Dispatcher
+from ai_client.errors import AIClientError, CacheMissError, DeadlineExceeded, OverloadError
+from ai_client.flight import Flights
+from ai_client.flight_stream import StreamFlights
+from ai_client.outcomes import Outcomes
+from ai_client.ports import Cache, CachedResponse
+from ai_client.request import CacheMode, Response
+from ai_client.streaming import ChunkSource, Replay, StreamResponse, UpstreamStream
+
+_CACHEABLE = frozenset(("chat/completions", "completions", "embeddings"))
+_KEPT_HEADERS = ("content-type",)
+
+Result = TypeVar("Result")
+
+
+class Answers:
+    """Without a cache every call is one's own."""
+
+    def __init__(
+        self, desk: Desk, dispatcher: Dispatcher, *, cache: Cache | None, outcomes: Outcomes
+    ) -> None:
+        self._desk = desk
+        self._dispatcher = dispatcher
+        self._cache = cache
+        self._outcomes = outcomes
+        self._flights: Flights[Response] = Flights(is_leaders_own=_is_leaders_own)
+        self._streams: StreamFlights[UpstreamStream] = StreamFlights(
+            is_leaders_own=_is_leaders_own, on_whole=self._store_stream
+        )
+
+    async def whole(self, call: Call) -> Response:
+        """The whole answer."""
+        cache = self._cache
+        key = None if cache is None else self._key(call, cache)
+        if cache is None or key is None:
+            self._refuse_if_only_cached(call)
+            return await self._dispatcher.whole(call)
+        cached = self._look_up(call, cache, key)
+        if cached is not None:
+            return _from_cache(cached, call)
+        flight = self._flights.run(key, lambda: self._fetch_and_store(call, cache, key))
+        response, is_shared = await self._within_deadline(call, flight)
+        if not is_shared:
+            return response
+        self._note_shared(call, response.model)
+        return replace(response, cached=True, attempts=0, cost_usd=0.0, request_id=call.request_id)
+
+    async def opened(self, call: Call) -> StreamResponse:
+        """The answer, piece by piece."""
+        call.usage_asked = self._desk.options.ask_stream_usage and "stream_options" not in call.request.body
+        cache = self._cache
+        key = None if cache is None else self._key(call, cache)
+        if cache is None or key is None:
+            self._refuse_if_only_cached(call)
+            upstream = await self._open_upstream(call)
+            return self._stream(upstream, upstream, call, is_shared=False)
+        cached = self._look_up(call, cache, key)
+        if cached is not None:
+            return self._replay(cached, call)
+        opening = self._streams.open(key, lambda: self._open_upstream(call))
+        reader = await self._within_deadline(call, opening)
+        if reader.is_shared:
+            self._note_shared(call, reader.source.model)
+        return self._stream(reader, reader.source, call, is_shared=reader.is_shared)
+
+    async def aclose(self) -> None:
+        await self._flights.aclose()
+        await self._streams.aclose()
+
+    def _key(self, call: Call, cache: Cache) -> str | None:
+        """None where the answer neither comes from the cache nor goes into it."""
+        request = call.request
+        if request.endpoint not in _CACHEABLE or request.cache_mode is CacheMode.NO_STORE:
+            return None
+        return cache.key(call.routed_request(), request.tenant)
+
+    def _look_up(self, call: Call, cache: Cache, key: str) -> CachedResponse | None:
+        """The cached answer. Raises CacheMissError where only that was asked for."""
+        cached = cache.get(key)
+        reporter, statistics = self._desk.reporter, self._desk.statistics
+        if cached is not None and cached.stream == call.request.stream:
+            statistics.cache_hits += 1
+            call.model = cached.model
+            if reporter.events.active:
+                reporter.cache_hit(call, shared=False)
+            return cached
+        statistics.cache_misses += 1
+        if reporter.events.active:
+            reporter.cache_missed(call)
+        self._refuse_if_only_cached(call)
+        return None
+
+    def _refuse_if_only_cached(self, call: Call) -> None:
+        if call.request.cache_mode is CacheMode.ONLY_IF_CACHED:
+            raise CacheMissError(
+                f"request {call.request_id}", "has no cached answer", request_id=call.request_id
+            )
+
+    def _note_shared(self, call: Call, model: str) -> None:
+        call.model = model
+        self._desk.statistics.shared += 1
+        if self._desk.reporter.events.active:
+            self._desk.reporter.cache_hit(call, shared=True)
+
+    async def _within_deadline(self, call: Call, work: Awaitable[Result]) -> Result:
+        """Whoever joined a flight has a deadline of its own."""
+        remaining_s = call.remaining_s(self._desk.clock.monotonic())
+        if remaining_s is None:
+            return await work
+        try:
+            async with asyncio.timeout(remaining_s):
+                return await work
+        except TimeoutError:
+            raise call.deadline_error("upstream") from None
+
+    async def _fetch_and_store(self, call: Call, cache: Cache, key: str) -> Response:
+        response = await self._dispatcher.whole(call)
+        ttl_s = self._desk.options.cache.ttl_of(call.request.endpoint)
+        # A fallback's answer is not the one that the key asks for.
+        if ttl_s > 0 and call.model == call.routed_model:
+            entry = CachedResponse(
+                status=response.status,
+                headers=_kept(response.headers),
+                body=response.body,
+                model=response.model,
+                usage=response.usage,
+            )
+            cache.put(key, entry, ttl_s=ttl_s)
+        return response
+
+    def _store_stream(self, key: str, source: UpstreamStream, body: bytes) -> None:
+        call = source.call
+        ttl_s = self._desk.options.cache.ttl_of(call.request.endpoint)
+        if self._cache is None or ttl_s <= 0 or source.model != call.routed_model:
+            return
+        entry = CachedResponse(
+            status=source.status,
+            headers=_kept(source.headers),
+            body=body,
+            model=source.model,
+            stream=True,
+            usage=source.usage,
+        )
+        self._cache.put(key, entry, ttl_s=ttl_s)
+
+    async def _open_upstream(self, call: Call) -> UpstreamStream:
+        attempt, wire = await self._dispatcher.opened(call)
+        return UpstreamStream(wire, attempt, call, clock=self._desk.clock)
+
+    def _stream(
+        self, source: ChunkSource, upstream: UpstreamStream, call: Call, *, is_shared: bool
+    ) -> StreamResponse:
+        def on_end(response: StreamResponse, error: BaseException | None) -> None:
+            response.usage = upstream.usage
+            response.cost_usd = 0.0 if is_shared else upstream.cost_usd
+            if error is None:
+                self._outcomes.stream_ended(
+                    call,
+                    status=upstream.status,
+                    cached=is_shared,
+                    usage=upstream.usage,
+                    cost_usd=response.cost_usd,
+                    first_byte_s=upstream.first_byte_s,
+                )
+            else:
+                self._outcomes.failed(call, error)
+
+        return StreamResponse(
+            source,
+            status=upstream.status,
+            headers=upstream.headers,
+            call=call,
+            cached=is_shared,
+            on_end=on_end,
+        )
+
+    def _replay(self, cached: CachedResponse, call: Call) -> StreamResponse:
+        def on_end(response: StreamResponse, error: BaseException | None) -> None:
+            response.usage = cached.usage
+            self._outcomes.stream_ended(
+                call, status=cached.status, cached=True, usage=cached.usage, cost_usd=0.0, first_byte_s=None
+            )
+
+        return StreamResponse(
+            Replay(cached.body),
+            status=cached.status,
+            headers=cached.headers,
+            call=call,
+            cached=True,
+            on_end=on_end,
+        )
+
+
+def _is_leaders_own(error: AIClientError) -> bool:
+    """A deadline and a place in the queue are one caller's: others may fare better."""
+    return isinstance(error, DeadlineExceeded | OverloadError)
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+
+
+def _from_cache(cached: CachedResponse, call: Call) -> Response:
+    return Response(
+        status=cached.status,
+        headers=cached.headers,
+        body=cached.body,
+        model=cached.model,
+        cached=True,
+        attempts=0,
+        usage=cached.usage,
+        cost_usd=0.0,
+        request_id=call.request_id,
+    )
