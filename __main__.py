@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import cloud, fleet, local_hosts, outputs, plan, removals, stack
+from infra import cloud, fleet, house_rules, local_hosts, outputs, plan, removals, stack
 from infra.blockers import blockers
 from infra.deployment import Deployment, DeploymentArgs
 from infra.errors import FleetError
@@ -13,6 +13,7 @@ from infra.sources import local
 def main() -> None:
     settings = cloud.with_api_key(stack.read_settings())
     declared = fleet.build(settings, cloud.instances(settings))
+    house_rules.check(settings, declared)
     removals.check(removals.recorded(), declared, allowed=settings.max_removals)
     status = local_hosts.status(settings.stack) if settings.has_local_hosts else {}
     captured = local.captured(settings.stack) if settings.has_local_hosts else Captured()
