@@ -146,7 +146,7 @@ class Dispatcher:
             attempt.failed(error)
             raise
         cost_usd = attempt.answered(usage, headers=answer.headers)
-        return Response(
+        response = Response(
             status=answer.status,
             headers=answer.headers,
             body=answer.body,
@@ -155,8 +155,9 @@ class Dispatcher:
             usage=usage,
             cost_usd=cost_usd,
             request_id=call.request_id,
-            parsed=value,
         )
+        response.parsed = value
+        return response
 
     async def _exchange(self, attempt: Attempt, call: Call) -> WireResponse:
         wire = attempt.wire_request()

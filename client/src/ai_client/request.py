@@ -93,8 +93,8 @@ class Response:
     usage: Usage | None = None
     cost_usd: float | None = None
     request_id: str = ""
-    #: The body as it was parsed on the way, to spare a second time; None where it was not.
-    parsed: Any = field(default=None, repr=False, compare=False)
+    #: The body as it was parsed on the way, to spare a second time. A copy with another body has none.
+    parsed: Any = field(default=None, init=False, repr=False, compare=False)
 
     def json(self) -> Any:
         """The body, parsed. Of one response it is the same object each time."""
