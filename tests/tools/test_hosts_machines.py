@@ -159,6 +159,16 @@ def test_a_killed_host_comes_back_with_content_and_keys(fleet, ssh_config):
     assert on(ssh_config, "web-1", "cat mark /etc/machine-id").split() == ["kept", machine_id]
 
 
+def test_what_a_newer_nspawn_leaves_when_killed_is_cleared(fleet):
+    """Since systemd 257 it mounts a folder of its own in /run, and would not start over that of a killed one."""
+    left = Path("/run/systemd/nspawn/unix-export") / fleet.places.host("web-1").machine
+    os.kill(fleet.pid("web-1"), signal.SIGKILL)
+    left.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", left], check=True)
+    fleet.ask("host", "up", order=WEB_1)
+    assert not left.is_mount()
+
+
 def test_hosts_come_back_after_a_reboot_of_the_machine(fleet, ssh_config):
     """With all that a reboot takes gone, `up` of each host brings it back, side by side, whatever the order."""
     before = fleet.ask("status")

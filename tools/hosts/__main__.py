@@ -59,12 +59,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _run(given: argparse.Namespace) -> Answer:
     if given.verb == "status":
-        return status(_places(inputs.parse_fleet(sys.stdin.read())))
+        return status(_places(inputs.parse_fleet(_order())))
     if given.verb == "image":
         suite = inputs.suite_name(given.suite)
         require_root()
         return {"image": str(ensure_image(suite, say))}
-    act = _parsed(f"{given.verb} {getattr(given, 'way', '')}".strip(), sys.stdin.read())
+    act = _parsed(f"{given.verb} {getattr(given, 'way', '')}".strip(), _order())
     require_root()
     programs = TO_MAKE if getattr(given, "way", "down") == "up" else TO_REMOVE
     require_programs(programs, say, path=search_path(os.environ))
@@ -90,6 +90,10 @@ def _parsed(verb: str, text: str) -> Callable[[], Answer]:
     if verb == "network down":
         return lambda: network_down(_places(fleet), fleet, say)
     return lambda: purge(_places(fleet), say)
+
+
+def _order() -> str:
+    return sys.stdin.buffer.read().decode(errors="replace")
 
 
 def _places(fleet: str) -> FleetPlaces:

@@ -29,6 +29,7 @@ NEEDED_MB = 200
 CONSOLE_TAIL_LINES = 8
 UID = 1000
 NSPAWN_FOLDER = Path("/run/systemd/nspawn")
+NSPAWN_KINDS = ("propagate", "unix-export")
 
 Say = Callable[[str], None]
 
@@ -82,13 +83,8 @@ def host_down(places: FleetPlaces, name: str, say: Say) -> dict[str, object]:
 def clear(host: HostPlaces, *, with_link: bool) -> None:
     """Removes what a host leaves once its processes are gone; needs no record of it."""
     netns.unwire_host(host, with_link=with_link)
-    # A container that was killed leaves its own traces.
-    if host.root.exists():
-        seen = host.root.stat()
-        (NSPAWN_FOLDER / "locks" / f"inode-{seen.st_dev}:{seen.st_ino}").unlink(missing_ok=True)
+    _clear_traces(host)
     mounts.remove_folder(host.folder)
-    for kind in ("propagate", "unix-export"):
-        mounts.remove_folder(NSPAWN_FOLDER / kind / host.machine)
 
 
 def stop(host: HostPlaces) -> None:
@@ -115,6 +111,15 @@ def _remove(host: HostPlaces) -> None:
     stop(host)
     record = read_record(host.record)
     clear(host, with_link=record is not None and record.get("link") is not None)
+
+
+def _clear_traces(host: HostPlaces) -> None:
+    """Removes what a killed systemd-nspawn leaves of its own; since version 257 it would refuse to start over it."""
+    if host.root.exists():
+        seen = host.root.stat()
+        (NSPAWN_FOLDER / "locks" / f"inode-{seen.st_dev}:{seen.st_ino}").unlink(missing_ok=True)
+    for kind in NSPAWN_KINDS:
+        mounts.remove_folder(NSPAWN_FOLDER / kind / host.machine)
 
 
 @contextmanager
@@ -185,6 +190,7 @@ def _boot(host: HostPlaces, made: Made, say: Say) -> None:
     require_inotify_instances(say)
     # What a killed container left running is ended first: two of them on one overlay would damage it.
     stop(host)
+    _clear_traces(host)
     if not mounts.is_mounted(host.root):
         mounts.mount_overlay(host, made.image)
     netns.wire_host(host, made.spec, made.network.link if made.spec.link else None)
