@@ -142,6 +142,7 @@ class AiohttpTransport:
         connection = response.connection
         if connection is not None and connection.protocol is not None:
             connection.protocol.read_timeout = exchange.timeouts.read_s
+            connection.protocol.start_timeout()
         return response
 
     async def _request(self, session: aiohttp.ClientSession, exchange: _Exchange) -> aiohttp.ClientResponse:
