@@ -43,6 +43,7 @@ def build() -> argparse.ArgumentParser:
     commands.add_parser("reload", parents=[shared], help="make the running service read key and config anew")
     config = commands.add_parser("config", parents=[shared], help="look at the configuration")
     config.add_argument("action", choices=["check"], help="check the file and say all that is wrong with it")
+    _add_batch(commands.add_parser("batch", help="work through files of requests"), shared)
     _add_simulate(commands.add_parser("simulate", parents=[shared], help="run the provider simulator"))
     return parser
 
@@ -64,6 +65,44 @@ def _add_shared(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None
         "--socket", type=Path, default=default(None), metavar="FILE", help="the service's socket"
     )
     parser.add_argument("--json", action="store_true", default=default(False), help="answer in JSON")
+
+
+_BATCH_EXAMPLES = """\
+examples:
+  ai-client batch run requests.jsonl -o answers.jsonl
+  ai-client batch run requests.jsonl -o answers.jsonl --max-usd 5
+  ai-client batch run requests.jsonl -o answers.jsonl --retry-failed
+
+A line of the input: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
+The same command again goes on where the last one stopped, however that ended.
+exit codes: 0 all answered, 1 some lines failed, 2 a file can't be used, 3 budget or cap reached, 4 no gateway
+"""
+
+
+def _add_batch(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    run_parser = actions.add_parser(
+        "run",
+        parents=[shared],
+        help="answer every line of a file",
+        epilog=_BATCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run_parser.add_argument("source", type=Path, metavar="IN.jsonl")
+    run_parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.jsonl")
+    run_parser.add_argument("--errors", type=Path, metavar="FILE", help="default: OUT.jsonl.errors")
+    run_parser.add_argument("--at-once", type=_positive, default=64, metavar="N", help="default: %(default)s")
+    run_parser.add_argument(
+        "--max-usd", type=float, metavar="USD", help="stop before the batch can cost more"
+    )
+    run_parser.add_argument("--retry-failed", action="store_true", help="send lines that failed once more")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

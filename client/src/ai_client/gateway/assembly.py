@@ -94,6 +94,7 @@ class Assembly:
     async def aclose(self) -> None:
         """End all: the client first, as it still books into the ledger."""
         await self.client.aclose()
+        await self.transport.aclose()
         self.ledger.close()
         if self.cache is not None:
             self.cache.close()

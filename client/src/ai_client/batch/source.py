@@ -1,0 +1,77 @@
+"""The input of a batch, read line by line in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ai_client.batch.lines import BadLine, RequestLine, parse
+from ai_client.batch.output import Done
+
+HEAD_BYTES = 64 * 1024
+
+
+class InputError(Exception):
+    """The input can't be used; the text names it, the reason and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Tells whether an input is still the one that a run began with: lines may be added, but not changed."""
+
+    size: int
+    head_sha256: str
+
+    @classmethod
+    def of(cls, path: Path, *, size: int | None = None) -> Fingerprint:
+        """That of a file, or of its first `size` bytes. Raises InputError."""
+        try:
+            with path.open("rb") as file:
+                whole = os.fstat(file.fileno()).st_size
+                known = whole if size is None else size
+                return cls(known, hashlib.sha256(file.read(min(known, HEAD_BYTES))).hexdigest())
+        except OSError as exc:
+            raise InputError(f"{path} can't be read ({exc.strerror}); name a file of requests") from exc
+
+
+def check_same(source: Path, memory: Path) -> None:
+    """Remember the input beside the output, or compare it with what is remembered. Raises InputError."""
+    if memory.exists():
+        remembered = json.loads(memory.read_text())
+        before = Fingerprint(remembered["size"], remembered["head_sha256"])
+        if source.stat().st_size < before.size or Fingerprint.of(source, size=before.size) != before:
+            remedy = f"use the same input, or name another output ({memory} remembers the first one)"
+            raise InputError(f"{source} is not the input that this output was begun with; {remedy}")
+    now = Fingerprint.of(source)
+    memory.write_text(json.dumps({"size": now.size, "head_sha256": now.head_sha256}))
+
+
+class Source:
+    """The lines of a file that are still to do; `position` says how far reading is, in bytes."""
+
+    def __init__(self, path: Path, *, done: Done, max_line_bytes: int) -> None:
+        self._path = path
+        self._done = done
+        self._max_line_bytes = max_line_bytes
+        self.position = 0
+        self.size = path.stat().st_size
+
+    def __iter__(self) -> Iterator[RequestLine | BadLine]:
+        number = 0
+        with self._path.open("rb") as file:
+            while raw := file.readline(self._max_line_bytes + 1):
+                number += 1
+                self.position = file.tell()
+                is_too_long = len(raw) > self._max_line_bytes
+                while is_too_long and raw and not raw.endswith(b"\n"):
+                    raw = file.readline(self._max_line_bytes)
+                if number in self._done or (not is_too_long and not raw.strip()):
+                    continue
+                if is_too_long:
+                    yield BadLine(number, None, f"is longer than {self._max_line_bytes} bytes")
+                else:
+                    yield parse(number, raw)

@@ -1,0 +1,135 @@
+"""`ai-client batch run` and `batch serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ai_client.batch.caller import Caller
+from ai_client.batch.cap import worst_cost
+from ai_client.batch.output import OutputError
+from ai_client.batch.progress import Display, progress
+from ai_client.batch.runner import Batch, Ending, Plan
+from ai_client.batch.source import InputError
+from ai_client.cli.service_socket import socket_path
+from ai_client.settings import ConfigError, Settings, load
+
+# 0: every line is answered; 1: some lines failed; the rest say why it ended early.
+EXIT_FAILED_LINES = 1
+EXIT_UNUSABLE = 2
+EXIT_BY_ENDING = {Ending.BUDGET: 3, Ending.ABSENT: 4, Ending.STOPPED: 130}
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    settings = _settings(options.config)
+    try:
+        return asyncio.run(_run(options, settings))
+    except (InputError, OutputError) as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_UNUSABLE
+
+
+def _settings(config: Path) -> Settings:
+    """Those of the host, or the defaults where this user can't read them: only prices are taken from them."""
+    try:
+        return load(config)
+    except ConfigError:
+        return Settings()
+
+
+def plan(options: argparse.Namespace, settings: Settings) -> Plan:
+    """From options to a plan."""
+    output: Path = options.output
+    return Plan(
+        source=options.source,
+        output=output,
+        errors=options.errors or output.with_name(output.name + ".errors"),
+        at_once=options.at_once,
+        max_line_bytes=int(settings.gateway.max_body_mb * 1_000_000),
+        max_usd=options.max_usd,
+        worst_usd=worst_cost(settings),
+        retry_failed=options.retry_failed,
+    )
+
+
+async def _run(options: argparse.Namespace, settings: Settings) -> int:
+    chosen = plan(options, settings)
+    # Two runs of one input to one output are one batch: its lines keep their idempotency keys.
+    name = hashlib.sha256(f"{chosen.source.resolve()}\0{chosen.output.resolve()}".encode()).hexdigest()[:16]
+    caller = Caller(
+        socket_path(options.socket, options.config),
+        batch_name=name,
+        max_attempts=settings.batch.max_attempts,
+        at_once=chosen.at_once,
+    )
+    loop = asyncio.get_running_loop()
+    async with caller:
+        batch = Batch(chosen, caller)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, batch.stop)
+        display = None if options.json else Display(clock=time.monotonic)
+        watching = asyncio.create_task(_watch(batch, display))
+        started_s = time.monotonic()
+        try:
+            ending = await batch.run()
+        finally:
+            watching.cancel()
+            if display is not None:
+                display.end()
+    return _report(batch, ending, chosen, as_json=options.json, took_s=time.monotonic() - started_s)
+
+
+async def _watch(batch: Batch, display: Display | None) -> None:
+    if display is None:
+        return
+    started_s, began = time.monotonic(), None
+    while True:
+        await asyncio.sleep(min(display.every_s, 0.5))
+        if batch.source is None:
+            continue
+        began = batch.source.position if began is None else began
+        display.show(
+            progress(
+                batch.tally,
+                position=batch.source.position,
+                size=batch.source.size,
+                began=began,
+                elapsed_s=time.monotonic() - started_s,
+            )
+        )
+
+
+def _report(batch: Batch, ending: Ending, chosen: Plan, *, as_json: bool, took_s: float) -> int:
+    tally = batch.tally
+    unwell = tally.failed + tally.rejected
+    code = EXIT_BY_ENDING.get(ending, EXIT_FAILED_LINES if unwell else 0)
+    if as_json:
+        told = {
+            "ending": ending,
+            "answered": tally.answered,
+            "failed": tally.failed,
+            "rejected": tally.rejected,
+            "sent": tally.sent,
+            "cost_usd": round(tally.cost_usd, 9),
+            "seconds": round(took_s, 3),
+            "reason": batch.trouble or None,
+        }
+        print(json.dumps(told))
+        return code
+    print(
+        f"{tally.answered} answered, {unwell} failed, ${tally.cost_usd:.6f}, {took_s:.1f} s: {chosen.output}"
+    )
+    if unwell:
+        print(f"what failed is in {chosen.errors}; --retry-failed tries it again", file=sys.stderr)
+    if ending is not Ending.DONE:
+        print(
+            f"not finished ({batch.trouble or ending}); the same command goes on from here", file=sys.stderr
+        )
+    return code
