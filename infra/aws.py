@@ -5,6 +5,7 @@ Only programs that need AWS import this module: boto3 takes a second to load.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -52,7 +53,8 @@ class Account:
         self._culprit = culprit
         self._error = error
         with self._asked("sts:AssumeRole"):
-            self._session = boto3.Session(region_name=region)
+            # AWS's other programs read AWS_REGION; boto3 knows AWS_DEFAULT_REGION alone.
+            self._session = boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
             if role_arn:
                 self._session = self._in_role(role_arn)
         if not self._session.region_name:

@@ -33,7 +33,7 @@ def build(settings: FleetSettings, found: Mapping[str, tuple[ec2.Instance, ...]]
             for name, host in settings.jump_hosts.items()
         ),
     )
-    ec2.check_apart((*built.jump_hosts, *built.targets))
+    ec2.check_apart((*built.jump_hosts, *(node for group in built.groups for node in group.nodes)))
     return built
 
 
