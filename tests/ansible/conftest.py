@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "ansible" / "applier"))
 
-from tests.ansible.folder_host import Rig, new_rig  # noqa: E402
+from tests.ansible.folder_host import Rig, new_rig
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ class FolderHost(Host):
 
     def _is_masked(self, name: str) -> bool:
         path = self.root / "etc/systemd/system" / name
-        return path.is_symlink() and os.readlink(path) == "/dev/null"
+        return path.is_symlink() and str(path.readlink()) == "/dev/null"
 
     def _unit_text(self, name: str) -> str:
         path = self.root / "etc/systemd/system" / name
@@ -144,7 +144,7 @@ class FolderHost(Host):
         """What a process that starts or reloads now works with."""
         home = self.root / "etc/ai-client"
         return {
-            "release": os.readlink(self.root / "opt/ai-client/current"),
+            "release": str((self.root / "opt/ai-client/current").readlink()),
             "config": (home / "ai-client.conf").read_text(),
             "key": (home / "key").read_text(),
         }
@@ -295,7 +295,7 @@ class Rig:
             status = path.lstat()
             content: Any = None
             if path.is_symlink():
-                content = os.readlink(path)
+                content = str(path.readlink())
             elif path.is_file():
                 content = path.read_bytes()
             found[name] = (status.st_mode, status.st_uid, status.st_gid, content)

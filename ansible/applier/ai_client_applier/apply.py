@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 from ai_client_applier import good, journal, places, release
 from ai_client_applier.desired import Present, desired_items
 from ai_client_applier.errors import ApplyError
-from ai_client_applier.health import Verdict, failing, judge
+from ai_client_applier.health import NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
 from ai_client_applier.items import RELOAD, RESTART, SOCKETS, Item
-from ai_client_applier.lay import clear_pending, lay, run_effects, write_pending
+from ai_client_applier.lay import clear_pending, lay, run_effects
 from ai_client_applier.marker import check_folders, check_owner
 from ai_client_applier.observe import Observed, observe, observe_present
 from ai_client_applier.plan import Plan, make_plan
@@ -79,8 +79,7 @@ def _verify_unchanged(run: Run, plan: Plan) -> Response:
 
 def _change(run: Run, plan: Plan, observed: Observed, *, present: Present) -> Response:
     failed_before = _failed_before(run, plan, observed)
-    write_pending(run.tree, run.host, run=run.request.run, effects=plan.effects)
-    lay(run.tree, run.host, plan=plan, artefact=run.artefact)
+    lay(run.tree, run.host, run=run.request.run, plan=plan, artefact=run.artefact)
     failure = run_effects(run.host, plan, observed=observed, present=present, socket=run.request.socket)
     report, verdict = _verify(run, plan, failure=failure, failed_before=failed_before)
     return _settle(run, plan, verdict, report=report)
@@ -93,7 +92,9 @@ def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
     if "verify" not in run.request.parts or not touches or service is None or not service.is_running:
         return frozenset()
     report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)
-    return frozenset(failing(report))
+    faults = frozenset(failing(report))
+    # A run that did not end has changed the service already: what fails may well be its fault.
+    return faults if observed.pending is None else faults & NETWORK
 
 
 def _verify(
@@ -150,7 +151,6 @@ def _go_back(run: Run, verdict: Verdict) -> tuple[bool, str]:
     _, failure = good.restore(run.tree, run.host, request=run.request, state=state)
     if failure:
         return False, f"{verdict.reason}; going back to release {state.release[:12]} failed too: {failure}"
-    clear_pending(run.tree)
     faults = failing(ask_health(run))
     after = f", which is unhealthy too: {faults}" if faults else ""
     return True, f"{verdict.reason}; went back to release {state.release[:12]}{after}"

@@ -16,8 +16,8 @@ from ai_client_applier.items import (
     Item,
     Link,
 )
-from ai_client_applier.lay import lay, run_effects
-from ai_client_applier.observe import Observed, look, observe_present
+from ai_client_applier.lay import clear_pending, lay, run_effects
+from ai_client_applier.observe import Observed, look, observe_present, read_pending
 from ai_client_applier.plan import Plan, make_plan
 from ai_client_applier.request import Request
 from ai_client_applier.tree import Tree
@@ -88,14 +88,19 @@ def restore(tree: Tree, host: Host, *, request: Request, state: GoodState) -> tu
         ids=host.ids(),
         found={item.path: look(tree, item) for item in items},
         units=host.units(units),
-        pending=None,
+        pending=read_pending(tree),
         leftovers=(),
     )
     plan = make_plan(items, observed, wants_running=True)
     if request.check:
         return plan, ""
-    lay(tree, host, plan=plan, artefact=b"")
-    return plan, run_effects(host, plan, observed=observed, present=present, socket=request.socket)
+    if plan.is_empty:
+        return plan, ""
+    lay(tree, host, run=request.run, plan=plan, artefact=b"")
+    failure = run_effects(host, plan, observed=observed, present=present, socket=request.socket)
+    if not failure:
+        clear_pending(tree)
+    return plan, failure
 
 
 def _items(tree: Tree, request: Request, state: GoodState) -> list[Item]:

@@ -1,7 +1,6 @@
 """Lays items down and runs what must follow."""
 
 import json
-from collections.abc import Iterable
 
 from ai_client_applier import places, release
 from ai_client_applier.desired import Present
@@ -27,13 +26,10 @@ from ai_client_applier.plan import Plan
 from ai_client_applier.tree import Tree
 
 
-def write_pending(tree: Tree, host: Host, *, run: str, effects: Iterable[str]) -> None:
+def _note(tree: Tree, host: Host, *, run: str, plan: Plan) -> None:
     """Writes down what this run is about to do, so that the next one can end it."""
-    if tree.look(places.HOME).kind != "directory":
-        # Nothing of ours runs here yet, so nothing can be left undone.
-        return
     host.reached("write down what is to be done")
-    content = {"run": run, "effects": sorted(effects)}
+    content = {"run": run, "effects": sorted(plan.effects)}
     tree.write(places.PENDING, (json.dumps(content) + "\n").encode(), gid=0, mode=0o600)
 
 
@@ -42,9 +38,11 @@ def clear_pending(tree: Tree) -> None:
     tree.remove(places.PENDING)
 
 
-def lay(tree: Tree, host: Host, *, plan: Plan, artefact: bytes) -> None:
-    """Puts every item of the plan in place."""
+def lay(tree: Tree, host: Host, *, run: str, plan: Plan, artefact: bytes) -> None:
+    """Puts every item of the plan in place; before anything that needs an effect, the effects are written down."""
     ids = host.ids()
+    if not any(item.path == places.HOME for item in plan.items):
+        _note(tree, host, run=run, plan=plan)
     for change in plan.changes:
         if places.PARTIAL_PREFIX in change.path:
             tree.remove_all(change.path)
@@ -55,6 +53,8 @@ def lay(tree: Tree, host: Host, *, plan: Plan, artefact: bytes) -> None:
             ids = host.ids()
         else:
             _lay_item(tree, host, item, ids=ids, artefact=artefact)
+        if item.path == places.HOME:
+            _note(tree, host, run=run, plan=plan)
 
 
 def _lay_item(tree: Tree, host: Host, item: Item, *, ids: Ids, artefact: bytes) -> None:
