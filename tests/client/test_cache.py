@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ai_client.cache import FILE_NAME, ResponseCache
+from ai_client.cache import ResponseCache
+from ai_client.cache_file import newest_path
+from ai_client.cache_writer import DAMAGED_NAME
 from ai_client.events import Event, EventStream, StoreDegraded
 from ai_client.ports import Cache, CachedResponse
 from ai_client.request import Request, Usage
@@ -55,7 +57,7 @@ def cache(tmp_path: Path, clock: HandClock) -> Iterator[ResponseCache]:
 
 
 def file_of(cache_dir: Path) -> Path:
-    return cache_dir / "cache" / FILE_NAME
+    return newest_path(cache_dir / "cache")
 
 
 def test_it_is_the_cache_that_the_client_asks_for(cache: ResponseCache) -> None:
@@ -208,7 +210,7 @@ def test_a_file_that_is_no_database_is_set_aside_and_replaced(tmp_path: Path, cl
     assert [type(event) for event in seen] == [StoreDegraded]
     assert cache.stats().healed == 1
     assert cache.stats().errors >= 1
-    assert file_of(tmp_path).with_suffix(".corrupt").read_bytes().startswith(b"not a database")
+    assert (tmp_path / "cache" / DAMAGED_NAME).read_bytes().startswith(b"not a database")
     cache.close()
 
 

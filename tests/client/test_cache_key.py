@@ -37,8 +37,9 @@ def key_of(
     scope: str = "https://up/v1",
     tenant: str = "a",
     endpoint: str = "chat/completions",
+    stream: bool = False,
 ) -> bytes | None:
-    return cache_key(scope=scope, tenant=tenant, endpoint=endpoint, body=body)
+    return cache_key(scope=scope, tenant=tenant, endpoint=endpoint, stream=stream, body=body)
 
 
 def changed(**members: Any) -> dict[str, Any]:
@@ -61,8 +62,7 @@ def changed(**members: Any) -> dict[str, Any]:
         changed(tools=[{"type": "function", "function": {"name": "f"}}]),
         changed(a_parameter_of_next_year=True),
         changed(store=True),
-        changed(stream=True),
-        changed(stream=True, stream_options={"include_usage": True}),
+        changed(stream_options={"include_usage": True}),
         changed(messages=[*CHAT["messages"], {"role": "user", "content": "Hello"}]),
         changed(messages=list(reversed(CHAT["messages"]))),
         changed(messages=[{"role": "system", "content": "Be brief.Hello"}]),
@@ -82,11 +82,15 @@ def test_everything_that_can_change_the_answer_changes_the_key(other: dict[str, 
         {"prompt_cache_key": "p-1"},
         {"prompt_cache_retention": "24h"},
         {"metadata": {"run": "7"}},
+        {"stream": False},
     ],
     ids=str,
 )
 def test_labels_that_can_not_change_the_answer_do_not_change_the_key(label: dict[str, Any]) -> None:
-    """OpenAI's reference describes them as labels for abuse detection, prompt caching and stored completions."""
+    """OpenAI's reference describes them as labels for abuse detection, prompt caching and stored completions.
+
+    Of `stream` the request itself counts, whatever the body says.
+    """
     assert key_of({**CHAT, **label}) == key_of(CHAT)
 
 
@@ -97,10 +101,12 @@ def test_metadata_of_a_stored_completion_is_a_part_of_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [{"scope": "http://simulator/v1"}, {"tenant": "b"}, {"endpoint": "completions"}], ids=str
+    "where",
+    [{"scope": "http://simulator/v1"}, {"tenant": "b"}, {"endpoint": "completions"}, {"stream": True}],
+    ids=str,
 )
-def test_upstream_tenant_and_endpoint_are_parts_of_the_key(where: dict[str, str]) -> None:
-    """A simulator's answer never comes back from production, nor one tenant's for another."""
+def test_upstream_tenant_endpoint_and_kind_are_parts_of_the_key(where: dict[str, Any]) -> None:
+    """A simulator's answer never comes back from production, one tenant's for another, or a stream's as a body."""
     assert key_of(CHAT, **where) != key_of(CHAT)
 
 
@@ -159,7 +165,14 @@ def test_a_body_has_the_same_key_after_a_trip_through_json(body: dict[str, Any])
 @given(bodies, bodies)
 def test_two_bodies_that_differ_as_json_have_two_keys(one: dict[str, Any], two: dict[str, Any]) -> None:
     """Beyond labels, whole numbers and order: what `json.dumps` tells apart, the key does too."""
-    ignored = {"user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata"}
+    ignored = {
+        "user",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "metadata",
+        "stream",
+    }
     if _plain(one, ignored) != _plain(two, ignored):
         assert key_of(one) != key_of(two)
 

@@ -15,16 +15,15 @@ from pathlib import Path
 from time import time as wall_clock
 from typing import Final
 
-from ai_client.cache_file import CacheFile, DamagedEntryError, StoredAnswer, is_corrupt
+from ai_client.cache_file import CacheFile, DamagedEntryError, StoredAnswer, is_busy, is_corrupt, newest_path
 from ai_client.cache_key import KEY_BYTES, cache_key
-from ai_client.cache_writer import PAUSE_S, CacheWriter
+from ai_client.cache_writer import CacheWriter
 from ai_client.events import EventStream, StoreDegraded
 from ai_client.ports import CachedResponse
 from ai_client.request import Request, Usage
 
-# The layout's version is a part of the name: two releases that differ in it never read each other's file.
-FILE_NAME: Final = "answers-1.sqlite"
 _READ_TIMEOUT_S: Final = 0.02
+_READ_PAUSE_S: Final = 1.0
 _LARGEST_SHARE: Final = 8
 _OK_STATUS: Final = range(200, 300)
 # Text of a model can't look like these: within JSON strings, quotes and line ends are escaped.
@@ -63,12 +62,12 @@ class ResponseCache:
         events: EventStream | None = None,
         clock: Callable[[], float] = wall_clock,
     ) -> None:
-        self._path = directory / FILE_NAME
+        self._directory = directory
         self._scope = scope
         self._largest_bytes = max_bytes // _LARGEST_SHARE
         self._events = events or EventStream()
         self._clock = clock
-        self._writer = CacheWriter(self._path, max_bytes=max_bytes, clock=clock)
+        self._writer = CacheWriter(directory, max_bytes=max_bytes, clock=clock)
         self._reader: CacheFile | None = None
         self._failed_at_s: float | None = None
         self._is_told = False
@@ -77,7 +76,13 @@ class ResponseCache:
 
     def key(self, request: Request, tenant: str) -> str:
         """64 hex digits; for a body that is not JSON a key that no other request has."""
-        key = cache_key(scope=self._scope, tenant=tenant, endpoint=request.endpoint, body=request.body)
+        key = cache_key(
+            scope=self._scope,
+            tenant=tenant,
+            endpoint=request.endpoint,
+            stream=request.stream,
+            body=request.body,
+        )
         return key.hex() if key is not None else secrets.token_hex(KEY_BYTES)
 
     def get(self, key: str) -> CachedResponse | None:
@@ -143,7 +148,7 @@ class ResponseCache:
             self._writer.forget(key)
             self._note(error)
         except sqlite3.Error as error:
-            self._fail(error, inode=reader.inode)
+            self._fail(error, reader.path)
         return None
 
     def _opened(self) -> CacheFile | None:
@@ -160,29 +165,39 @@ class ResponseCache:
         self._close_reader()
         if self._is_closed or self._is_paused():
             return None
+        path = newest_path(self._directory)
         try:
-            self._reader = CacheFile(self._path, busy_timeout_s=_READ_TIMEOUT_S)
+            reader = CacheFile(path, busy_timeout_s=_READ_TIMEOUT_S, makes_file=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # nothing was ever stored; if nothing can be, the writer says so
         except (sqlite3.Error, OSError) as error:
-            self._fail(error, inode=None)
-        else:
+            self._fail(error, path)
+            return None
+        if reader.is_ready:
             self._failed_at_s = None
+            self._reader = reader
+        else:
+            reader.close()
         return self._reader
-
-    def _is_paused(self) -> bool:
-        return self._failed_at_s is not None and abs(self._clock() - self._failed_at_s) < PAUSE_S
 
     def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
-    def _fail(self, error: Exception, *, inode: int | None) -> None:
+    def _fail(self, error: Exception, path: Path) -> None:
+        if isinstance(error, sqlite3.Error) and is_busy(error):
+            return  # a miss, no more
         self._note(error)
+        self._close_reader()
         if isinstance(error, sqlite3.Error) and is_corrupt(error):
-            self._writer.heal(inode)
-            self._close_reader()
-        elif inode is None:
+            self._writer.heal(path)
+        else:
             self._failed_at_s = self._clock()
+
+    def _is_paused(self) -> bool:
+        # The distance and not the order counts, so that a clock set back can't pause for ever.
+        return self._failed_at_s is not None and abs(self._clock() - self._failed_at_s) < _READ_PAUSE_S
 
     def _tell(self) -> None:
         while self._writer.troubles:

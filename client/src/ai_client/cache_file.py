@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 FILE_MODE: Final = 0o600
+# The layout's version is a part of the name: two releases that differ in it never open each other's files.
+_STEM: Final = "answers-1"
 _ROW_OVERHEAD_BYTES: Final = 4_096 + 256
 _CORRUPT_SQLITE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE_MASK: Final = 0xFF
@@ -66,36 +68,78 @@ def is_corrupt(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK in _CORRUPT_SQLITE
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether somebody holds a lock just now."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK == sqlite3.SQLITE_BUSY
+
+
 def row_id(key: bytes) -> int:
     """The row that `key` has: its first eight bytes as a signed integer."""
     return int.from_bytes(key[:8], "big", signed=True)
 
 
-class CacheFile:
-    """One connection to the file. Made and closed by whoever owns it; usable from one thread at a time."""
+def newest_path(directory: Path) -> Path:
+    """The file in use: the one with the highest number. A damaged one is not replaced but followed by the next
+    number, because SQLite finds a file's WAL by name, and a WAL that outlived its file must not meet another."""
+    numbers = [_number(path) for path in directory.glob(f"{_STEM}.*.sqlite")]
+    return directory / f"{_STEM}.{max(numbers, default=0) or 1}.sqlite"
 
-    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
-        """Opens the file and makes it where it is missing. Raises OSError and `sqlite3.Error`."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its -wal and -shm the mode of the main file, so that one is made first, by us.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-        try:
-            os.fchmod(descriptor, FILE_MODE)
-            self.inode = os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
+
+def following_path(path: Path) -> Path:
+    """The name of the file after `path`."""
+    return path.with_name(f"{_STEM}.{_number(path) + 1}.sqlite")
+
+
+def _number(path: Path) -> int:
+    digits = path.name.removeprefix(f"{_STEM}.").removesuffix(".sqlite")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its -wal and -shm the mode of the main file, so that one is made first, by us.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+
+
+class CacheFile:
+    """One connection to a file. Made and closed by whoever owns it; usable from one thread at a time."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float, makes_file: bool) -> None:
+        """Opens the file. Raises OSError and `sqlite3.Error`.
+
+        Only the writer makes what is missing: a reader that did would wait for locks on the event loop.
+        """
+        if makes_file:
+            _make(path)
+        self.path = path
+        self.inode = path.stat().st_ino
         self._db = sqlite3.connect(
-            path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=busy_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                self._db.executescript(_SCHEMA)
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA journal_size_limit = 16777216")
+            self.is_ready = self._prepare(makes_file=makes_file)
         except sqlite3.Error:
             self._db.close()
             raise
         self._page_bytes: int = self._db.execute("PRAGMA page_size").fetchone()[0]
+
+    def _prepare(self, *, makes_file: bool) -> bool:
+        """Whether the tables are there."""
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            if not makes_file:
+                return False
+            self._db.executescript(_SCHEMA)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA journal_size_limit = 16777216")
+        return True
 
     def read(self, key: bytes) -> StoredAnswer | None:
         """The entry of `key`, whether expired or not. Raises `DamagedEntryError`."""

@@ -24,16 +24,18 @@ _sorted_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _ordered_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def cache_key(*, scope: str, tenant: str, endpoint: str, body: Mapping[str, Any]) -> bytes | None:
+def cache_key(
+    *, scope: str, tenant: str, endpoint: str, stream: bool, body: Mapping[str, Any]
+) -> bytes | None:
     """32 bytes that are equal only for requests that may share an answer; None for a body that is not JSON.
 
-    `scope` names the upstream, so that a simulator's answers never come back from production. `stream` is a part
-    of the body and so of the key: a recorded stream and a whole answer are different bytes.
+    `scope` names the upstream, so that a simulator's answers never come back from production. A recorded stream
+    and a whole answer are different bytes, so `stream` is a part of the key.
     """
     plain: dict[str, object] = {}
     ordered: list[tuple[str, object]] = []
     for name, value in body.items():
-        if name in _LABELS or (name == "metadata" and not body.get("store")):
+        if name in _LABELS or name == "stream" or (name == "metadata" and not body.get("store")):
             continue
         if type(value) is float and value.is_integer():
             plain[name] = int(value)
@@ -42,7 +44,7 @@ def cache_key(*, scope: str, tenant: str, endpoint: str, body: Mapping[str, Any]
         else:
             plain[name] = value
     try:
-        text = _sorted_json([KEY_VERSION, scope, tenant, endpoint, plain])
+        text = _sorted_json([KEY_VERSION, scope, tenant, endpoint, stream, plain])
         if ordered:
             # Two JSON documents in a row can be read apart again, so no two pairs of them are one text.
             text += _ordered_json(sorted(ordered, key=_name))

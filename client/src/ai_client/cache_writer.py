@@ -11,9 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ai_client.cache_file import FILE_MODE, CacheFile, StoredAnswer, is_corrupt, row_id
+from ai_client.cache_file import (
+    FILE_MODE,
+    CacheFile,
+    StoredAnswer,
+    following_path,
+    is_corrupt,
+    newest_path,
+    row_id,
+)
 
 PAUSE_S: Final = 30.0
+DAMAGED_NAME: Final = "damaged.sqlite"
+_LOCK_NAME: Final = "heal.lock"
+_KEEP_DAMAGED_BYTES: Final = 64 * 1024 * 1024
 _BUSY_TIMEOUT_S: Final = 5.0
 _MAX_TOUCHED: Final = 512
 _MAX_PENDING_BYTES: Final = 64 * 1024 * 1024
@@ -31,11 +42,10 @@ class _Work:
     answer_bytes: int = 0
     touched: dict[int, float] = field(default_factory=dict)
     forgotten: set[bytes] = field(default_factory=set)
-    is_damaged: bool = False
-    damaged_inode: int | None = None
+    damaged: Path | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.touched or self.forgotten or self.is_damaged)
+        return bool(self.answers or self.touched or self.forgotten or self.damaged)
 
 
 class CacheWriter:
@@ -45,8 +55,8 @@ class CacheWriter:
     for a file that is full, busy, damaged or gone, but drops what it was to write.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, clock: Callable[[], float]) -> None:
-        self._path = path
+    def __init__(self, directory: Path, *, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._directory = directory
         self._max_bytes = max_bytes
         self._clock = clock
         self._lock = threading.Lock()
@@ -90,11 +100,10 @@ class CacheWriter:
             self._next.forgotten.add(key)
             self._wake()
 
-    def heal(self, inode: int | None) -> None:
-        """Sets the damaged file aside: the one with that inode, or the one that can't be opened."""
+    def heal(self, damaged: Path) -> None:
+        """Sets a damaged file aside and begins the next one."""
         with self._lock:
-            self._next.is_damaged = True
-            self._next.damaged_inode = inode
+            self._next.damaged = damaged
             self._wake()
 
     def waiting(self, key: bytes) -> StoredAnswer | None:
@@ -136,8 +145,8 @@ class CacheWriter:
                 self.troubles.append(error)
 
     def _do(self, work: _Work) -> None:
-        if work.is_damaged:
-            self._set_aside(work.damaged_inode)
+        if work.damaged is not None:
+            self._set_aside(work.damaged)
         if self._is_paused():
             self.dropped += len(work.answers)
             return
@@ -147,7 +156,7 @@ class CacheWriter:
             if not is_corrupt(error):
                 raise
             self.troubles.append(error)
-            self._set_aside(self._file.inode if self._file is not None else None)
+            self._set_aside(self._file.path if self._file is not None else newest_path(self._directory))
             self._store(work)
         self._failed_at_s = None
 
@@ -164,18 +173,20 @@ class CacheWriter:
             file.write(work.answers.items())
 
     def _opened(self) -> CacheFile:
-        """The connection; a new one where the file's name now leads to another file (or to none)."""
-        if self._file is not None and self._file.inode != _inode_of(self._path):
+        """The connection; another one where the file is gone, be it deleted or set aside by another process."""
+        if self._file is not None and self._file.inode != _inode_of(self._file.path):
             self._close_file()
         if self._file is None:
-            self._file = CacheFile(self._path, busy_timeout_s=_BUSY_TIMEOUT_S)
+            self._file = CacheFile(
+                newest_path(self._directory), busy_timeout_s=_BUSY_TIMEOUT_S, makes_file=True
+            )
             self.inode = self._file.inode
         return self._file
 
     def _close_file(self) -> None:
         if self._file is not None:
             self._file.close()
-            self._file = None
+            self._file = self.inode = None
 
     def _make_room(self, file: CacheFile, needed_bytes: int) -> None:
         now_s = self._clock()
@@ -190,29 +201,22 @@ class CacheWriter:
                 break
         file.shrink(to_bytes=self._max_bytes, at_most_pages=_VACUUM_PAGES)
 
-    def _set_aside(self, inode: int | None) -> None:
-        """Renames the damaged file, unless another process has done so and a good one is in its place."""
-        self._close_file()
-        self.inode = None
-        lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    def _set_aside(self, damaged: Path) -> None:
+        """Begins the next file, unless another process has done so, and keeps a small damaged one for diagnosis."""
+        if self._file is not None and self._file.path == damaged:
+            self._close_file()
+        lock = os.open(self._directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._is_damaged(inode):
-                self._path.replace(self._path.with_suffix(".corrupt"))
-                for tail in ("-wal", "-shm"):
-                    self._path.with_name(self._path.name + tail).unlink(missing_ok=True)
+            if newest_path(self._directory) == damaged and damaged.exists():
+                following_path(damaged).touch(FILE_MODE)
+                if damaged.stat().st_size <= _KEEP_DAMAGED_BYTES:
+                    damaged.replace(self._directory / DAMAGED_NAME)
+                for tail in ("", "-wal", "-shm"):
+                    damaged.with_name(damaged.name + tail).unlink(missing_ok=True)
                 self.healed += 1
         finally:
             os.close(lock)
-
-    def _is_damaged(self, inode: int | None) -> bool:
-        if inode is not None:
-            return inode == _inode_of(self._path)
-        try:
-            CacheFile(self._path, busy_timeout_s=_BUSY_TIMEOUT_S).close()
-        except sqlite3.Error as error:
-            return is_corrupt(error)
-        return False
 
 
 def _inode_of(path: Path) -> int | None:
