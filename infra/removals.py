@@ -5,6 +5,7 @@ What a stack owns is what its state holds claims of, whatever its configuration 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from infra.nodes import Fleet
 
 _CLAIM = "claim-"
 _LISTED = 10
+_READS = 20
+_BETWEEN_READS_S = 0.1
 
 
 def check(owned: Iterable[str], fleet: Fleet, *, allowed: int) -> None:
@@ -56,5 +59,18 @@ def recorded() -> frozenset[str]:
     The engine itself is asked: a StackReference would be a resource, and show in every preview.
     """
     name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    answer = invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": name})
-    return claims((answer.value or {}).get("outputs") or {})
+    return claims(_read_when_whole(name))
+
+
+def _read_when_whole(stack: str) -> Mapping[str, Mapping[str, Any]]:
+    """The state's resources. A file backend is not written in one piece: a reader may find half of it, and asks again."""
+    for attempt in range(_READS):
+        try:
+            answer = invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
+        except Exception as error:  # the engine's refusals have no type of their own
+            if "failed to load checkpoint" not in str(error) or attempt == _READS - 1:
+                raise
+            time.sleep(_BETWEEN_READS_S)
+        else:
+            break
+    return (answer.value or {}).get("outputs") or {}
