@@ -5,6 +5,10 @@ Latency is first set against what it should be for the answer's length: `a + b *
 squares over recent windows, so that a hundredfold longer answer is not mistaken for a slow upstream. The limit
 then follows the ratio of a window's whole latency to its whole expectation: while that is near 1 the limit
 grows by the square root of itself, as it rises the limit shrinks, to half at most in one step.
+
+Gradient2 lets a long overload become the expectation. Here slow windows teach nothing; instead, if half of the
+limit is gone and latency has not followed, then it was not our load that made it slow, and what is seen becomes
+the expectation.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ import math
 _TOLERANCE = 1.5
 _SMOOTHING = 0.5
 _SMALLEST_WINDOW = 8
-# A window that was slow teaches little, or overload would become the expectation.
-_WEIGHT_OF_SLOW = 0.1
-_SLOW_RATIO = 1.25
-_FORGET = 0.95
+# What a window teaches, by its ratio: all, a little, nothing.
+_FAST_RATIO, _SLOW_RATIO = 1.05, 1.25
+_LITTLE = 0.05
+_FORGET = 0.05
+# Latency has followed the limit if it is down to this share of what it was before half of the limit went.
+_FOLLOWED_SHARE = 0.8
 _FLOOR_SHARE = 0.5
 _FLOOR_WINDOW = 100
 _FAILURE_CUT = 0.8
@@ -40,12 +46,23 @@ class _Expectation:
         return self._n > 0
 
     def learn(self, sums: tuple[float, float, float, float, float], weight: float) -> None:
+        """Sums over a window: count, tokens, latency, tokens squared, tokens times latency."""
         n, t, lat, tt, tl = sums
-        self._n = self._n * _FORGET + n * weight
-        self._t = self._t * _FORGET + t * weight
-        self._l = self._l * _FORGET + lat * weight
-        self._tt = self._tt * _FORGET + tt * weight
-        self._tl = self._tl * _FORGET + tl * weight
+        keep = 1.0 - _FORGET * weight
+        self._n = self._n * keep + n * weight
+        self._t = self._t * keep + t * weight
+        self._l = self._l * keep + lat * weight
+        self._tt = self._tt * keep + tt * weight
+        self._tl = self._tl * keep + tl * weight
+        self._fit()
+
+    def scale(self, ratio: float) -> None:
+        """The upstream has become so much slower."""
+        self._l *= ratio
+        self._tl *= ratio
+        self._fit()
+
+    def _fit(self) -> None:
         spread = self._n * self._tt - self._t * self._t
         slope = (
             (self._n * self._tl - self._t * self._l) / spread if spread > 1e-9 * self._n * self._tt else 0.0
@@ -64,7 +81,7 @@ class AdaptiveConcurrency:
     __slots__ = (
         "_busiest",
         "_cut_at_s",
-        "_enabled",
+        "_enabled", "_episode",
         "_exact",
         "_expectation",
         "_floor_count",
@@ -92,6 +109,8 @@ class AdaptiveConcurrency:
         self._floor_next_s = math.inf
         self._floor_count = 0
         self._cut_at_s = -math.inf
+        #: The limit and the ratio when it became slow, while it is.
+        self._episode: tuple[float, float] | None = None
         self._n = self._busiest = 0
         self._t = self._l = self._tt = self._tl = 0.0
 
@@ -136,13 +155,31 @@ class AdaptiveConcurrency:
             return False
         expected_s = expectation.base_s * sums[0] + expectation.per_token_s * sums[1]
         ratio = sums[2] / expected_s if expected_s > 0 else 1.0
-        expectation.learn(sums, _WEIGHT_OF_SLOW if ratio > _SLOW_RATIO else 1.0)
-        # With half of it unused the limit is not what latency depends on.
-        if not self._enabled or (busiest < self.limit / 2 and ratio <= _TOLERANCE):
+        if ratio <= _SLOW_RATIO:
+            expectation.learn(sums, 1.0 if ratio <= _FAST_RATIO else _LITTLE)
+        if not self._enabled:
+            return False
+        if ratio <= _TOLERANCE:
+            self._episode = None
+            if busiest < self.limit / 2:
+                return False  # with half of it unused the limit is not what latency depends on
+        elif self._is_not_our_load(ratio):
+            expectation.scale(ratio)
+            self._episode = None
             return False
         gradient = max(0.5, min(1.0, _TOLERANCE / ratio))
         target = self._exact * gradient + math.sqrt(self._exact)
         return self._set(self._exact * (1 - _SMOOTHING) + target * _SMOOTHING)
+
+    def _is_not_our_load(self, ratio: float) -> bool:
+        """Whether half of the limit went since it became slow, and latency has not followed."""
+        if self._episode is None:
+            self._episode = (self._exact, ratio)
+        limit, ratio_then = self._episode
+        if self._exact > max(limit / 2, self.min_limit):
+            return False
+        self._episode = (self._exact, ratio)
+        return ratio > _FOLLOWED_SHARE * ratio_then
 
     def _set(self, exact: float) -> bool:
         self._exact = min(float(self.max_limit), max(float(self.min_limit), exact))
