@@ -168,6 +168,62 @@ async def test_a_broken_configuration_keeps_the_old_one(rig: Rig) -> None:
         assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
 
+async def test_new_limits_are_taken_by_the_running_client(rig: Rig, simulator: Simulator) -> None:
+    """Nothing is dropped, and nothing but the limits changes."""
+    rig.set_config(simulator.base_url, "rate_limit = 1")
+    answer = (await rig.command("reload", "--json")).json()
+    assert (answer["ok"], answer["changed"], answer["restart_needed"]) == (True, ["performance"], False)
+    async with rig.client() as client:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        refused = await client.post(
+            "/v1/chat/completions", json=CHAT | {"max_tokens": 5}, headers={"x-ai-deadline": "5"}
+        )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def test_the_rate_window_outlives_a_restart(rig: Rig, tmp_path: Path, simulator: Simulator) -> None:
+    """A restart must not let the host send twice its limit."""
+    async with rig.client() as client:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    await rig.stop()
+    async with (
+        running_service(tmp_path, simulator, extra="rate_limit = 1") as again,
+        again.client() as client,
+    ):
+        body = CHAT | {"max_tokens": 5}
+        refused = await client.post("/v1/chat/completions", json=body, headers={"x-ai-deadline": "5"})
+    assert refused.json()["error"]["code"] == "deadline_exceeded"
+
+
+async def test_another_listening_address_wants_a_restart(rig: Rig) -> None:
+    """Exit code 3 and a word on it; the rest of the configuration is taken."""
+    rig.config.write_text(rig.config.read_text().replace(f"port = {rig.port}", "port = 0"))
+    done = await rig.command("reload")
+    assert done.code == 3
+    assert "systemctl restart" in done.err
+
+
+async def test_a_request_goes_to_the_model_of_its_importance(rig: Rig, simulator: Simulator) -> None:
+    """What `[routing]` does not name stays as it was asked."""
+    rig.config.write_text(rig.config.read_text() + "[routing]\nordinary = deepseek-v3.2\n")
+    assert (await rig.command("reload")).code == 0
+    async with rig.client() as client:
+        for importance in ("ordinary", "critical"):
+            headers = {"x-ai-importance": importance}
+            assert (await client.post("/v1/chat/completions", json=CHAT, headers=headers)).status_code == 200
+    assert [arrival.model for arrival in simulator.arrivals][-2:] == ["deepseek-v3.2", "gpt-4.1"]
+
+
+async def test_a_certificate_bundle_that_can_not_be_read_keeps_the_old_configuration(rig: Rig) -> None:
+    """Found before the old client is let go."""
+    rig.config.write_text(rig.config.read_text() + "[security]\ncert_path = /nonexistent.pem\n")
+    done = await rig.command("reload")
+    assert done.code == 1
+    assert "cert_path /nonexistent.pem" in done.err
+    async with rig.client() as client:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+
+
 async def test_sigterm_ends_the_service_and_removes_its_socket(rig: Rig) -> None:
     """A clean exit."""
     assert await rig.stop() == 0

@@ -121,10 +121,11 @@ async def test_no_answer_is_lost_while_a_changed_configuration_is_put_in_place(t
         running_service(tmp_path, simulator) as rig,
         rig.client() as client,
     ):
-        tasks = [asyncio.create_task(client.post("/v1/chat/completions", json=CHAT)) for _ in range(5)]
+        bodies = [CHAT | {"seed": number} for number in range(5)]
+        tasks = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for body in bodies]
         await until(lambda: simulator.counts.in_flight == 5, what="five requests upstream")
-        rig.set_config(simulator.base_url, "rate_limit = 5000")
+        rig.set_config(simulator.base_url, "rate_limit = 5000\nread_timeout = 50")
         answer = (await rig.command("reload", "--json")).json()
         statuses = [(await task).status_code for task in tasks]
-    assert answer["changed"] == ["config"]
+    assert answer["changed"] == ["performance"]
     assert statuses == [200] * 5

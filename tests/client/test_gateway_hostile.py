@@ -120,7 +120,8 @@ async def test_bytes_that_are_no_proper_request_get_an_error_and_nothing_goes_up
 async def test_a_second_request_in_a_body_is_not_taken_for_a_request(rig: Rig, simulator: Simulator) -> None:
     """Exactly the bytes of the length are the body; what follows is parsed as a request of its own."""
     smuggled = head("Content-Length: 0", path="/control/reload")
-    padded = json.dumps(CHAT | {"user": smuggled.decode()}).encode()
+    said = [{"role": "user", "content": smuggled.decode()}]
+    padded = json.dumps(CHAT | {"messages": said}).encode()
     answer = await exchange(rig, head(f"Content-Length: {len(padded)}", "Connection: close") + padded)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert simulator.counts.arrivals == 1
@@ -195,11 +196,10 @@ async def test_the_upstream_key_is_in_no_answer(rig: Rig) -> None:
 
 async def test_many_callers_that_leave_leak_nothing(rig: Rig, simulator: Simulator) -> None:
     """Every upstream call ends, and the gateway is as before."""
-    data = json.dumps(CHAT | {"x_simulator_fault": "hang"}).encode()
-    request = head(f"Content-Length: {len(data)}") + data
     connections = [await asyncio.open_unix_connection(str(rig.socket)) for _ in range(40)]
-    for _, writer in connections:
-        writer.write(request)
+    for number, (_, writer) in enumerate(connections):
+        data = json.dumps(CHAT | {"x_simulator_fault": "hang", "seed": number}).encode()
+        writer.write(head(f"Content-Length: {len(data)}") + data)
     await until(lambda: simulator.counts.in_flight == 40, what="40 requests upstream")
     for _, writer in connections:
         writer.transport.abort()

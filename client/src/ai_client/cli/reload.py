@@ -9,10 +9,11 @@ import sys
 from ai_client.cli.service_socket import ServiceUnreachableError, ask, socket_path
 
 RELOAD_TIMEOUT_S = 30.0
+EXIT_RESTART_NEEDED = 3
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 where the service now uses what is on disk, else 1."""
+    """0 where the service now uses what is on disk, 3 where a part needs a restart, else 1."""
     path = socket_path(options.socket, options.config)
     try:
         status, answer = ask(path, "POST", "/control/reload", timeout_s=RELOAD_TIMEOUT_S)
@@ -20,10 +21,15 @@ def run(options: argparse.Namespace) -> int:
         status, answer = 0, {"ok": False, "error": str(exc)}
     if options.json:
         print(json.dumps(answer))
+    elif answer.get("restart_needed"):
+        remedy = "systemctl restart ai-client-tcp.socket ai-client.socket ai-client"
+        print(f"reloaded, but listening addresses change only with a restart: {remedy}", file=sys.stderr)
     elif status == 200:
         print(f"reloaded; key {answer.get('key_fingerprint')}")
     else:
         error = answer.get("error")
         reason = error.get("message") if isinstance(error, dict) else error
         print(f"not reloaded, the old configuration stays in use:\n{reason}", file=sys.stderr)
-    return 0 if status == 200 else 1
+    if status != 200:
+        return 1
+    return EXIT_RESTART_NEEDED if answer.get("restart_needed") else 0

@@ -10,9 +10,17 @@ from ai_client.budgets import BudgetPlan
 from ai_client.cache import ResponseCache
 from ai_client.client import AIAPIClient
 from ai_client.events import EventStream
+from ai_client.gateway.routing import DeclaredRouting
 from ai_client.keys import KeyProvider
 from ai_client.ledger import SpendLedger
-from ai_client.options import CacheOptions, ClientOptions, QueueOptions, RetryOptions, TenantOptions
+from ai_client.options import (
+    CacheOptions,
+    ClientOptions,
+    Limits,
+    QueueOptions,
+    RetryOptions,
+    TenantOptions,
+)
 from ai_client.prices import Prices
 from ai_client.settings import CachingSettings, KeyPair, Settings
 from ai_client.transport.aiohttp import AiohttpTransport
@@ -45,6 +53,14 @@ def client_options(settings: Settings) -> ClientOptions:
         queue=QueueOptions(tenants=tenants, default_weight=DEFAULT_WEIGHT),
         cache=CacheOptions(ttl_s=settings.caching.ttl_s, ttl_by_endpoint=_ttl_by_endpoint(settings.caching)),
         fallback_chain=chain,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    """What this host may send."""
+    performance = settings.performance
+    return Limits(
+        performance.max_concurrent_requests, performance.rate_limit_rpm, performance.token_limit_tpm
     )
 
 
@@ -91,6 +107,17 @@ class Assembly:
     cache: ResponseCache | None
     ledger: SpendLedger
 
+    def reconfigure(self, settings: Settings, keys: KeyPair) -> None:
+        """Take what a running client can take."""
+        following = None if keys.following is None else keys.following.secret
+        self.client.reconfigure(
+            api_key=keys.current.secret,
+            following_key=following,
+            limits=limits(settings),
+            options=client_options(settings),
+            routing=DeclaredRouting(settings.routing),
+        )
+
     async def aclose(self) -> None:
         """End all: the client first, as it still books into the ledger."""
         await self.client.aclose()
@@ -102,7 +129,7 @@ class Assembly:
 
 def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: EventStream) -> Assembly:
     """A client for one configuration, on the running event loop."""
-    caching, performance = settings.caching, settings.performance
+    caching, bounds = settings.caching, limits(settings)
     cache = None
     if caching.enabled:
         cache = ResponseCache(
@@ -123,10 +150,11 @@ def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: Even
     client = AIAPIClient(
         keys,
         base_url=settings.api.base_url,
-        max_concurrent=performance.max_concurrent_requests,
-        requests_per_minute=performance.rate_limit_rpm,
-        tokens_per_minute=performance.token_limit_tpm,
+        max_concurrent=bounds.max_concurrent,
+        requests_per_minute=bounds.requests_per_minute,
+        tokens_per_minute=bounds.tokens_per_minute,
         options=options,
+        routing=DeclaredRouting(settings.routing),
         transport=transport,
         cache=cache,
         ledger=ledger,

@@ -15,21 +15,24 @@ from urllib.parse import urlsplit
 
 import ai_client
 from ai_client import health, logs
+from ai_client.errors import ConfigurationError
 from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
 from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder, transport_options
 from ai_client.gateway.callers import Doorkeeper, HostCheck
+from ai_client.gateway.changes import changes
 from ai_client.gateway.gauges import Moment, registry_of
 from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
+from ai_client.gateway.window_state import WindowState
 from ai_client.health import Check
 from ai_client.metrics import Recorder
-from ai_client.request import Request
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings, load, read_keys
 
 HEALTH_KEPT_S = 5.0
+WINDOW_EVERY_S = 1.0
 CERTIFICATE_EVERY_S = 6 * 3600.0
 
 _log = logging.getLogger(__name__)
@@ -71,7 +74,9 @@ class Service:
         self._recorder = self._make_recorder()
         self._events.subscribe(self._recorder)
         self._certificate_expires_at_s: float | None = None
-        self._assembly = self._assemble()
+        self._assembly = self._assemble(self._settings, self._keys)
+        self._window = WindowState(state_folder(self._settings, sources.environment))
+        self._assembly.client.restore(self._window.load())
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
@@ -81,10 +86,10 @@ class Service:
         self._health: tuple[float, dict[str, Any]] | None = None
         self._last_watchdog_s = 0.0
 
-    def _assemble(self) -> Assembly:
-        keys = key_provider(self._keys, reload=self._sources.fresh_key)
-        state = state_folder(self._settings, self._sources.environment)
-        return assemble(self._settings, keys, state=state, events=self._events)
+    def _assemble(self, settings: Settings, keys: KeyPair) -> Assembly:
+        provider = key_provider(keys, reload=self._sources.fresh_key)
+        state = state_folder(settings, self._sources.environment)
+        return assemble(settings, provider, state=state, events=self._events)
 
     def _runtime(self) -> Runtime:
         return Runtime(
@@ -98,15 +103,15 @@ class Service:
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT: the exit code. Raises ListenError."""
-        self._start_logs()
+        start_logs(self._settings)
         self._handle_signals()
         listeners = open_listeners(self._settings.gateway, self._sources.environment)
         metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
         self._server.on_tick = self._on_tick
         try:
             await metrics.start()
-            watch = asyncio.create_task(self._watch_certificate())
-            self._in_background(watch)
+            for watch in (self._watch_certificate(), self._keep_window()):
+                self._in_background(asyncio.create_task(watch))
             await self._server.start(listeners.all())
             self._notifier.ready(f"serving on {listeners.describe()}")
             _log.info("serving", extra=logs.fields({"where": listeners.describe()}))
@@ -116,6 +121,7 @@ class Service:
             for task in self._background:
                 task.cancel()
             await metrics.stop()
+            self._save_window()
             await self._assembly.aclose()
             _close(listeners)
         _log.info("stopped")
@@ -129,13 +135,13 @@ class Service:
         return Recorder(provider=provider, models=models, tenants=tenants)
 
     def _look(self) -> Moment:
-        pool = self._assembly.transport.statistics()
+        now = self._assembly.client.get_stats()
         return Moment(
             connections=self._server.connections,
             requests_in_flight=self._server.requests_in_flight,
-            queued=0,
-            pool_in_use=pool.in_use,
-            pool_size=pool.size,
+            queued=now["queued"],
+            pool_in_use=now["pool"]["in_use"],
+            pool_size=now["pool"]["size"],
             certificate_expires_at_s=self._certificate_expires_at_s,
         )
 
@@ -145,14 +151,16 @@ class Service:
             self._certificate_expires_at_s = check.expires_at_s or self._certificate_expires_at_s
             await asyncio.sleep(CERTIFICATE_EVERY_S)
 
-    def _start_logs(self) -> None:
-        logging_ = self._settings.logging
-        logs.start(
-            folder=logging_.log_dir,
-            level=logging_.level,
-            retention_days=logging_.retention_days,
-            wall_clock=time.time,
-        )
+    async def _keep_window(self) -> None:
+        while True:
+            await asyncio.sleep(WINDOW_EVERY_S)
+            self._save_window()
+
+    def _save_window(self) -> None:
+        try:
+            self._window.save(self._assembly.client.snapshot())
+        except OSError as exc:
+            _log.error("window_not_saved", extra=logs.fields({"reason": exc.strerror}))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,34 +195,39 @@ class Service:
             self._notifier.reloading()
             try:
                 settings, keys = await asyncio.to_thread(self._sources.read)
-            except (ConfigError, KeyMissingError) as exc:
+                told = self._take(settings, keys)
+            except (ConfigError, KeyMissingError, ConfigurationError) as exc:
+                self._recorder.reloaded(is_ok=False)
                 self._notifier.ready("serving with the old configuration: the new one is wrong")
                 _log.error("reload_failed", extra=logs.fields({"reason": str(exc)}))
-                self._recorder.reloaded(is_ok=False)
                 return False, {"ok": False, "error": str(exc)}
             self._recorder.reloaded(is_ok=True)
-            changed = self._take(settings, keys)
             self._health = None
             self._notifier.ready("serving")
-            _log.info("reloaded", extra=logs.fields({"changed": changed, "key": keys.current.fingerprint}))
-            return True, {"ok": True, "changed": changed, "key_fingerprint": keys.current.fingerprint}
+            _log.info("reloaded", extra=logs.fields(told))
+            return True, {"ok": True, **told}
 
-    def _take(self, settings: Settings, keys: KeyPair) -> list[str]:
-        """Put both in place and name what changed. A new key needs no new client: no connection is dropped."""
-        changed = []
-        if keys != self._keys:
-            following = None if keys.following is None else keys.following.secret
-            self._assembly.client.keys.rotate(keys.current.secret, following=following)
-            changed.append("key")
-        self._keys = keys
-        if settings != self._settings:
+    def _take(self, settings: Settings, keys: KeyPair) -> dict[str, Any]:
+        """Put both in place, and tell what changed. No connection is dropped, no window is opened."""
+        found = changes(self._settings, settings)
+        changed = [*found.sections, *(["key"] if keys != self._keys else [])]
+        if found.needs_client:
+            after = self._assemble(settings, keys)
+            after.client.restore(self._assembly.client.snapshot())
             before, users = self._assembly, self._app.runtime.users
-            self._settings = settings
-            self._assembly = self._assemble()
-            self._app.runtime = self._runtime()
+            self._assembly = after
             self._in_background(asyncio.get_running_loop().create_task(_retire(before, users)))
-            changed.append("config")
-        return changed
+        else:
+            self._assembly.reconfigure(settings, keys)
+        if settings.logging != self._settings.logging:
+            start_logs(settings)
+        self._settings, self._keys = settings, keys
+        self._app.runtime = self._runtime()
+        return {
+            "changed": changed,
+            "restart_needed": found.needs_process,
+            "key_fingerprint": keys.current.fingerprint,
+        }
 
     async def health(self) -> dict[str, Any]:
         """All checks; kept for some seconds, so that many askers cost the upstream one request."""
@@ -229,7 +242,17 @@ class Service:
         return answer
 
     async def _probe(self) -> object:
-        return await self._assembly.client.send(Request(endpoint="models", body={}, priority=0))
+        return await self._assembly.client.models()
+
+
+def start_logs(settings: Settings) -> None:
+    """Log as `[logging]` says."""
+    logs.start(
+        folder=settings.logging.log_dir,
+        level=settings.logging.level,
+        retention_days=settings.logging.retention_days,
+        wall_clock=time.time,
+    )
 
 
 async def _retire(assembly: Assembly, users: Users) -> None:
