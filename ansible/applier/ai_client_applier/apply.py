@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ai_client_applier import good, journal, places, release
 from ai_client_applier.desired import Present, desired_items
 from ai_client_applier.errors import ApplyError
-from ai_client_applier.health import NETWORK, Verdict, failing, judge
+from ai_client_applier.health import FINE, NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
 from ai_client_applier.items import RELOAD, RESTART, SOCKETS, Item
 from ai_client_applier.lay import clear_pending, lay, run_effects
@@ -42,7 +42,7 @@ def apply(run: Run) -> Response:
     check_folders(observed.found, present.marker)
     plan = make_plan(items, observed, wants_running=_wants_running(run))
     if run.request.check:
-        return _respond(run, plan, Verdict(is_failed=False, rolls_back=False, reason=""), health=None)
+        return _respond(run, plan, FINE, health=None)
     if plan.needs_artefact and not run.artefact:
         return Response(needs=run.host.tag())
     if plan.is_empty:
@@ -69,7 +69,7 @@ def _wants_running(run: Run) -> bool:
 
 def _verify_unchanged(run: Run, plan: Plan) -> Response:
     if "verify" not in run.request.parts:
-        return _respond(run, plan, Verdict(is_failed=False, rolls_back=False, reason=""), health=None)
+        return _respond(run, plan, FINE, health=None)
     report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)
     verdict = judge(report, is_changed=False, failed_before=frozenset(), only_asked=run.only_verifies)
     if not verdict.reason:
@@ -103,7 +103,7 @@ def _verify(
     if failure:
         return None, Verdict(is_failed=True, rolls_back=True, reason=failure)
     if "verify" not in run.request.parts:
-        return None, Verdict(is_failed=False, rolls_back=False, reason="")
+        return None, FINE
     report = ask_health(run)
     is_changed = bool(plan.effects)
     return report, judge(
@@ -142,6 +142,11 @@ def _settle(run: Run, plan: Plan, verdict: Verdict, *, report: dict[str, Any] | 
 def _go_back(run: Run, verdict: Verdict) -> tuple[bool, str]:
     """Puts the last good state back. Keys stay: an old one may be revoked by now."""
     state = good.state_before(run.tree, run=None)
+    if state is None and verdict.is_unreached:
+        return (
+            False,
+            f"{verdict.reason}; there is no earlier state to compare with, so the service was left running",
+        )
     if state is None:
         run.host.systemctl("stop", *run.request.units)
         return False, f"{verdict.reason}; there is no earlier good state, so the service was stopped"

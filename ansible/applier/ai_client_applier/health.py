@@ -9,11 +9,22 @@ _NOT_OF_A_RELEASE = frozenset({"key", "disk"})
 
 
 class Verdict(NamedTuple):
-    """Whether the host fails, whether to go back, and the reason in words (empty where it is well)."""
+    """What to make of a host.
+
+    Attributes:
+        is_failed: whether the run fails.
+        rolls_back: whether the change is to be undone.
+        reason: what is wrong, in words; empty where nothing is.
+        is_unreached: whether nothing but the way to the provider is wrong.
+    """
 
     is_failed: bool
     rolls_back: bool
     reason: str
+    is_unreached: bool = False
+
+
+FINE = Verdict(is_failed=False, rolls_back=False, reason="")
 
 
 def failing(report: dict[str, Any]) -> dict[str, str]:
@@ -36,12 +47,15 @@ def judge(
     """
     faults = failing(report)
     if not faults:
-        return Verdict(is_failed=False, rolls_back=False, reason="")
+        return FINE
     reason = "unhealthy: " + "; ".join(f"{name}: {detail}" for name, detail in sorted(faults.items()))
     caused = faults.keys() - failed_before if is_changed else set()
-    is_outage = not caused and NETWORK.issuperset(faults)
+    is_unreached = NETWORK.issuperset(faults)
     # Without a usable key the upstream can't be asked at all.
     blamed = caused - _NOT_OF_A_RELEASE - (NETWORK if "key" in faults else frozenset())
     return Verdict(
-        is_failed=only_asked or not is_outage, rolls_back=bool(blamed) and not only_asked, reason=reason
+        is_failed=only_asked or bool(caused) or not is_unreached,
+        rolls_back=bool(blamed) and not only_asked,
+        reason=reason,
+        is_unreached=is_unreached,
     )

@@ -11,8 +11,8 @@ _URL_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNOREC
 _PEM_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
-# A digest of a token tells nothing about it, and a limit is a number.
-_HARMLESS = re.compile(r"(?:token_sha256|token_limit)\b", re.IGNORECASE)
+# A digest of a token tells nothing about it, and a number of tokens is a limit.
+_HARMLESS = re.compile(r"token_sha256\b.*|[\w.-]*tokens?[\w.-]*[\s=:]+\d{1,12}", re.IGNORECASE)
 
 
 def mask(text: str) -> str:
@@ -24,7 +24,7 @@ def mask(text: str) -> str:
 
 
 def _mask_assignment(match: "re.Match[str]") -> str:
-    if _HARMLESS.search(match["name"]):
+    if _HARMLESS.fullmatch(match[0].strip()):
         return match[0]
     return f"{match['name']}[masked]"
 
