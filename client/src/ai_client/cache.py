@@ -188,8 +188,10 @@ class ResponseCache:
     def _fail(self, error: Exception, path: Path) -> None:
         if isinstance(error, sqlite3.Error) and is_busy(error):
             return  # a miss, no more
-        self._note(error)
         self._close_reader()
+        if newest_path(self._directory) != path:
+            return  # the writer has set it aside in the meantime
+        self._note(error)
         if isinstance(error, sqlite3.Error) and is_corrupt(error):
             self._writer.heal(path)
         else:
