@@ -1,0 +1,214 @@
+"""The controller's half: artefacts, orders, and the talk with a host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ai_client_delivery import exchange, wire
+from ai_client_delivery.artefact import read_artefact
+from ai_client_delivery.errors import DeliveryError
+from ai_client_delivery.order import Order, make_order
+from ai_client_delivery.results import from_answer
+from ai_client_delivery.variables import check_key, read_certificates, unknown_names
+
+from tests.ansible.folder_host import KEY, TAG
+from tests.ansible.test_role import TEMPLATES, defaults
+
+ANSWER: dict[str, Any] = {
+    "changed": False,
+    "failed": False,
+    "message": "",
+    "changes": [],
+    "actions": [],
+    "health": None,
+    "rolled_back": False,
+    "needs": "",
+    "state": dict.fromkeys(
+        ("release", "config_digest", "key_fingerprint", "key_next_fingerprint", "claim", "journal"), ""
+    ),
+    "files": [],
+}
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Path:
+    """A folder as tools/artefact/build makes it."""
+    packed = b"packed tree"
+    (tmp_path / f"{TAG}.tar.gz").write_bytes(packed)
+    tree = {"file": f"{TAG}.tar.gz", "sha256": hashlib.sha256(packed).hexdigest(), "glibc_min": "2.17"}
+    other = {"file": "other.tar.gz", "sha256": "b" * 64, "glibc_min": None}
+    index = {"version": "0.1.0", "trees": {TAG: tree, "cp313-x86_64": other}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def order(artefact: Path, **changes: Any) -> Order:
+    """An order for everything."""
+    values = {**defaults(), "ai_artefacts": str(artefact), **changes}
+    return make_order(
+        mode="apply",
+        parts=frozenset({"deploy", "config", "secrets", "verify"}),
+        check=False,
+        values=values,
+        secrets={"ai_api_key": KEY, "ai_api_key_next": ""},
+        templates=TEMPLATES,
+    )
+
+
+def test_a_pin_on_the_index_keeps_all_trees_and_a_pin_on_a_tree_that_one(artefact: Path) -> None:
+    """Both are exact; another digest is an error."""
+    whole = hashlib.sha256((artefact / "index.json").read_bytes()).hexdigest()
+    assert len(read_artefact(str(artefact), version="", pin=whole).trees) == 2
+    assert list(read_artefact(str(artefact), version="", pin="b" * 64).trees) == ["cp313-x86_64"]
+    with pytest.raises(DeliveryError, match="ai_client_digest"):
+        read_artefact(str(artefact), version="", pin="c" * 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"ai_client_version": "0.2.0"}, "ai_client_version"),
+        ({"ai_artefacts": ""}, "ai_artefacts"),
+        ({"ai_artefacts": "/nowhere"}, "/nowhere/index.json"),
+        ({"ai_custom_ca": "/nowhere/ca.pem"}, "ai_custom_ca"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_remedy(
+    artefact: Path, changes: dict[str, str], culprit: str
+) -> None:
+    """Before any host is asked."""
+    with pytest.raises(DeliveryError, match=culprit):
+        order(artefact, **changes)
+
+
+@pytest.mark.parametrize("value", ["sk-0123456789", "hs_test_short1", "hs_live_0123 4567", KEY + "\n" + KEY])
+def test_something_that_is_no_key_is_refused_without_being_shown(value: str) -> None:
+    """The error names the variable and at most the prefix."""
+    with pytest.raises(DeliveryError) as raised:
+        check_key("ai_api_key", value)
+    assert "ai_api_key" in str(raised.value)
+    assert value[8:] not in str(raised.value)
+
+
+def test_a_missing_key_names_both_ways_to_give_it(artefact: Path) -> None:
+    """Vault and the environment."""
+    with pytest.raises(DeliveryError, match="HOLYSHEEP_API_KEY"):
+        make_order(
+            mode="apply",
+            parts=frozenset({"secrets"}),
+            check=False,
+            values=defaults(),
+            secrets={"ai_api_key": ""},
+            templates=TEMPLATES,
+        )
+
+
+def test_the_tree_is_sent_only_when_the_host_asks_for_it(artefact: Path) -> None:
+    """One round trip where the host has the release, a second one with the bytes where it has not."""
+    sent: list[bytes] = []
+
+    def send(needs: list[str]) -> exchange.Send:
+        def answer(stdin: bytes) -> tuple[int, str, str]:
+            sent.append(stdin)
+            return 0, "Welcome!\n" + wire.PREFIX + json.dumps({**ANSWER, "needs": needs.pop(0)}) + "\n", ""
+
+        return answer
+
+    exchange.run(order(artefact), program=b"", send=send([""]))
+    assert [b"packed tree" in stdin for stdin in sent] == [False]
+    exchange.run(order(artefact), program=b"", send=send([TAG, ""]))
+    assert [b"packed tree" in stdin for stdin in sent] == [False, False, True]
+
+
+def test_a_tree_that_was_changed_on_the_controller_is_not_sent(artefact: Path) -> None:
+    """Its digest is held against the index first."""
+    (artefact / f"{TAG}.tar.gz").write_bytes(b"other")
+    with pytest.raises(DeliveryError, match="another digest"):
+        order(artefact).artefact.read_tree(TAG)  # type: ignore[union-attr]
+
+
+def test_no_answer_is_an_error_that_shows_what_was_said() -> None:
+    """A host without Python, or sudo that asks for a password."""
+    with pytest.raises(DeliveryError, match="sudo: a password is required"):
+        wire.decode_output(status=1, stdout="", stderr="sudo: a password is required\n")
+
+
+def test_the_loader_holds_nothing_but_itself() -> None:
+    """What `ps` shows is the same for every host, release and key."""
+    assert wire.command("/usr/bin/python3") == ("/usr/bin/python3", "-I", "-S", "-c", wire.LOADER)
+    assert len(wire.LOADER) < 80
+
+
+def test_the_program_that_is_sent_starts_and_answers() -> None:
+    """The very bytes that a host gets, run as a host runs them: a request of another protocol is refused."""
+    request = {"protocol": 0}
+    stdin = wire.encode_input(wire.program_text(), request).replace(b'"protocol": 0', b'"protocol": 9')
+    done = subprocess.run(
+        wire.command(sys.executable),
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={"PATH": os.defpath},
+    )
+    answer = wire.decode_output(
+        status=done.returncode, stdout=done.stdout.decode(), stderr=done.stderr.decode()
+    )
+    assert answer["failed"]
+    assert "protocol" in answer["message"]
+
+
+def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> None:
+    """In a folder of the claim's name, in pieces, whole before the host is told to remove them."""
+    content = os.urandom(9_000_000)
+    modes: list[str] = []
+
+    def send(stdin: bytes) -> tuple[int, str, str]:
+        request = json.loads(stdin.partition(b"\n")[2])
+        modes.append(request["mode"])
+        files: list[dict[str, Any]] = []
+        if request["mode"] == "collect" and not request["collect"]:
+            files = [{"path": "/var/lib/ai-client/ledger.sqlite3", "size": len(content)}]
+        elif request["mode"] == "collect":
+            start, size = request["collect"]["offset"], request["collect"]["size"]
+            files = [{"data": base64.b64encode(zlib.compress(content[start : start + size])).decode()}]
+        return 0, wire.PREFIX + json.dumps({**ANSWER, "files": files}), ""
+
+    values = {**defaults(), "ai_fetch_dir": str(tmp_path), "ai_claim": "fleet/t/h1"}
+    made = make_order(
+        mode="decommission", parts=frozenset(), check=False, values=values, secrets={}, templates=TEMPLATES
+    )
+    exchange.run(made, program=b"", send=send)
+    assert (tmp_path / "fleet_t_h1" / "ledger.sqlite3").read_bytes() == content
+    assert modes == ["collect", "collect", "collect", "decommission"]
+
+
+def test_the_result_has_the_diff_in_ansibles_form_only_when_asked() -> None:
+    """`--diff` shows it."""
+    answer = {**ANSWER, "changes": [{"path": "/etc/x", "before": "a\n", "after": "b\n"}]}
+    assert "diff" not in from_answer(answer, diff=False)
+    assert from_answer(answer, diff=True)["diff"][0]["before_header"] == "/etc/x"
+
+
+def test_a_mistyped_variable_is_warned_of_with_the_nearest_name() -> None:
+    """It would have no effect and nobody would see it."""
+    warnings = unknown_names(["ai_modle_default", "ai_timeout"], ["ai_model_default", "ai_timeout"])
+    assert len(warnings) == 1
+    assert "did you mean ai_model_default?" in warnings[0]
+
+
+def test_certificates_come_as_text_or_from_a_file(tmp_path: Path) -> None:
+    """Text that is PEM is taken as it is."""
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert read_certificates(str(file)) == file.read_text()
+    assert read_certificates(file.read_text()) == file.read_text()
