@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,3 +285,91 @@ def test_a_write_lock_held_by_another_process_does_not_stop_reads(
     finally:
         other.execute("ROLLBACK")
         other.close()
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+from ai_client.cache import ResponseCache
+from ai_client.ports import CachedResponse
+
+directory, mode = Path(sys.argv[1]), sys.argv[2]
+cache = ResponseCache(directory, scope="s", max_bytes=50_000_000)
+
+def put(number, size):
+    body = b'{"n":%d,"x":"' % number + b"x" * size + b'"}'
+    response = CachedResponse(status=200, headers={}, body=body, model="m")
+    cache.put(f"{number:016x}".ljust(64, "0"), response, ttl_s=3600)
+
+if mode == "killed":
+    number = 0
+    while True:
+        number += 1
+        put(number, 2_000)
+        if number % 20 == 0:
+            cache.flush()
+            print(number, flush=True)
+else:
+    put(1, 2_000)
+    cache.flush()
+    # The kernel refuses every write beyond this size, as a full disk does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    for number in range(2, 60):
+        put(number, 20_000)
+        cache.flush()
+    first = cache.get("1".zfill(16).ljust(64, "0"))
+    stats = cache.stats()
+    cache.close()
+    print(first is not None, stats.dropped > 0, stats.errors > 0, flush=True)
+"""
+
+
+def test_a_full_disk_costs_new_answers_and_nothing_else(tmp_path: Path) -> None:
+    """Writes fail; what is stored can still be read, nothing is raised, losses are counted."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path / "cache", "full"], capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == [b"True", b"True", b"True"], done.stderr.decode()
+    later = ResponseCache(tmp_path / "cache", scope="s", max_bytes=MEGABYTE)
+    assert later.get(key_of(1)) is not None
+    later.close()
+
+
+def test_a_kill_in_the_middle_of_writing_loses_no_answer_that_was_flushed(tmp_path: Path) -> None:
+    """Killed while the thread writes, five times over: every flushed answer is there, and whole."""
+    for _ in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, tmp_path / "cache", "killed"], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(10)]
+        child.kill()
+        child.wait(timeout=30)
+        child.stdout.close()
+        flushed = int(lines[-1])
+        cache = ResponseCache(tmp_path / "cache", scope="s", max_bytes=50 * MEGABYTE)
+        for number in range(1, flushed + 1):
+            found = cache.get(key_of(number))
+            assert found is not None
+            assert found.body == b'{"n":%d,"x":"' % number + b"x" * 2_000 + b'"}'
+        assert cache.stats().errors == 0
+        cache.close()
+
+
+def test_two_processes_share_the_directory(tmp_path: Path, cache: ResponseCache, clock: HandClock) -> None:
+    """What one stores the other finds, also after one of them has set a damaged file aside."""
+    other = ResponseCache(tmp_path / "cache", scope="https://up/v1", max_bytes=8 * MEGABYTE, clock=clock)
+    cache.put(key_of(1), answer(), ttl_s=60)
+    cache.flush()
+    assert other.get(key_of(1)) is not None
+    other.put(key_of(2), answer(), ttl_s=60)
+    other.flush()
+    assert cache.get(key_of(2)) is not None
+    cache._writer.heal(file_of(tmp_path))
+    cache.put(key_of(3), answer(), ttl_s=60)
+    cache.flush()
+    other.put(key_of(4), answer(), ttl_s=60)
+    other.flush()
+    for each in (cache, other):
+        assert [each.get(key_of(n)) is not None for n in (1, 2, 3, 4)] == [False, False, True, True]
+    other.close()
