@@ -1,8 +1,8 @@
 # Each target is a line or two that can be typed by hand; docs/reference/make.md says what each one does.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down lint format test test-fast bench inventory lock
+.PHONY: help setup up down lint format test test-fast bench inventory lock audit sbom licences new-stack reference
 
-PYTHON_CODE := __main__.py infra client ansible tools tests
+PYTHON_CODE := __main__.py infra policy client ansible tools tests
 PYTEST := .venv/bin/python -m pytest
 
 help: ## this list
@@ -37,3 +37,18 @@ test: lint ## everything, on the real engine and on real hosts (root)
 
 lock: setup ## write requirements/*.txt anew
 	tools/lock
+
+audit: setup ## look up every locked package in a database of known vulnerabilities
+	@tools/audit
+
+sbom: setup ## the bill of materials of what hosts install, as CycloneDX
+	@tools/artefact/sbom
+
+licences: setup ## the licences of what hosts install
+	@tools/artefact/licences
+
+new-stack: setup ## write Pulumi.NAME.yaml from a template: make new-stack NAME=staging
+	@.venv/bin/python tools/new_stack.py "$(NAME)"
+
+reference: setup ## write docs/reference anew from the code
+	.venv/bin/python tools/reference.py

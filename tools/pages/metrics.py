@@ -1,0 +1,42 @@
+"""The metrics of the service, from the collectors that Prometheus would read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from tools.pages import markdown
+
+_INTRO = """\
+What `http://127.0.0.1:9090/metrics` shows. Names are OpenTelemetry's for generative AI where there is one. A histogram
+has `_bucket`, `_sum` and `_count`. Models and tenants beyond a number of them are counted together as `other`."""
+
+
+def text() -> str:
+    """The page."""
+    from ai_client.gateway import gauges  # noqa: PLC0415 - the client may lack parts while it grows
+    from ai_client.metrics import Recorder  # noqa: PLC0415
+
+    moment = gauges.Moment(**dict.fromkeys((field.name for field in fields(gauges.Moment)), 0))
+    registry = gauges.registry_of(Recorder(provider="", models=(), tenants=()), lambda: moment)
+    rows = sorted(map(_row, registry.collect()))
+    return markdown.page("Metrics", _INTRO, markdown.table(("metric", "kind", "labels", "meaning"), rows))
+
+
+def _row(metric: Metric) -> tuple[str, str, str, str]:
+    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    return (
+        f"`{name}`",
+        metric.type,
+        ", ".join(f"`{label}`" for label in _labels(metric)),
+        metric.documentation,
+    )
+
+
+def _labels(metric: Any) -> tuple[str, ...]:
+    """Names of labels, also where there is no sample yet; the library keeps them in no public place."""
+    declared = getattr(metric, "_labelnames", ()) or ()
+    seen = (label for sample in metric.samples for label in sample.labels)
+    return tuple(dict.fromkeys((*declared, *(label for label in seen if label not in {"le", "quantile"}))))

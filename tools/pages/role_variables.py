@@ -1,0 +1,40 @@
+"""The role's variables, from its argument specification and its defaults."""
+
+from __future__ import annotations
+
+from infra import content
+from tools.pages import markdown
+
+_INTRO = """\
+Variables of the role `ai_client`. In a stack they stand under `vars` of the fleet, of a group or of a host, the nearest
+wins; without Pulumi they are ordinary Ansible variables. A variable that is not
+listed here, or of another type, is refused.
+
+`environment` is a keyword of Ansible's: what it means to users is `ai_environment`, and the program renames it.
+The upstream key is never among a stack's variables: `pulumi config set --secret apiKey`."""
+
+
+def text() -> str:
+    """The page."""
+    defaults = content.role_defaults()
+    rows = [
+        (
+            f"`{name}`",
+            _kind(spec),
+            "secret" if spec.get("no_log") else markdown.code(defaults.get(name)),
+            str(spec.get("description", "")),
+        )
+        for name, spec in content.role_variables().items()
+    ]
+    return markdown.page(
+        "Role variables", _INTRO, markdown.table(("variable", "value", "default", "meaning"), rows)
+    )
+
+
+def _kind(spec: object) -> str:
+    if not isinstance(spec, dict):
+        return ""
+    if "choices" in spec:
+        return ", ".join(markdown.code(choice) for choice in spec["choices"])
+    inner = f" of {spec['elements']}" if "elements" in spec else ""
+    return f"{spec.get('type', 'str')}{inner}"
