@@ -63,7 +63,7 @@ def recorded() -> frozenset[str]:
 
 
 def _read_when_whole(stack: str) -> Mapping[str, Mapping[str, Any]]:
-    """The state's resources. A file backend is not written in one piece: a reader may find half of it, and asks again."""
+    """The state's resources. A file backend does not write in one piece: a reader may find half, and asks again."""
     for attempt in range(_READS):
         try:
             answer = invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})

@@ -145,6 +145,14 @@ class Clone:
         path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
+def another(first: Clone, folder: Path) -> Clone:
+    """A second checkout of the same revision, of somebody else who works on the same stack."""
+    shutil.copytree(first.folder, folder, symlinks=True)
+    second = Clone(folder, first.state, first.stack)
+    second.pulumi("stack", "select", first.stack)
+    return second
+
+
 def clone(folder: Path, *, state: Path, stack: str) -> Clone:
     """A copy of the working tree, sharing the virtual environment, as `git clone` and `tools/setup` would give."""
     listed = subprocess.run(

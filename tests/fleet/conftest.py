@@ -35,14 +35,6 @@ class Fleet:
         """What the machine keeps of the stack's hosts."""
         return Path("/var/lib/ai-client-fleet/local") / self.clone.stack
 
-    def another_clone(self, name: str) -> Clone:
-        """A second checkout, of somebody else who works on the same stack."""
-        second = clone(self.work / name, state=self.clone.state, stack=self.clone.stack)
-        stack_file = f"Pulumi.{self.clone.stack}.yaml"
-        (second.folder / stack_file).write_text((self.clone.folder / stack_file).read_text())
-        second.pulumi("stack", "select", self.clone.stack)
-        return second
-
     def root_of(self, host: str) -> Path:
         """Root folder of a host's file system."""
         return self.local / "hosts" / host / "root"

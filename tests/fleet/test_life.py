@@ -11,6 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from tests.fleet.clones import another
 from tests.fleet.conftest import STACK, Fleet, hosts_tool
 from tests.fleet.leaks import Watch, in_files, in_text
 
@@ -130,7 +131,7 @@ def _main_pid(fleet: Fleet, host: str) -> str:
 
 def test_a_clone_elsewhere_sees_no_change(fleet: Fleet) -> None:
     """Inputs in state are portable: another checkout of the same revision has nothing to change."""
-    second = fleet.another_clone("deeper/second")
+    second = another(fleet.clone, fleet.work / "deeper" / "second")
     assert second.preview("--expect-no-changes").changed() == {}
 
 
@@ -177,7 +178,7 @@ def test_hosts_that_went_down_come_back_as_they_were(fleet: Fleet) -> None:
 
 def test_destroy_from_another_clone_leaves_nothing(fleet: Fleet) -> None:
     """The end: every host is decommissioned and removed; no process, mount, namespace or folder stays."""
-    second = fleet.another_clone("third")
+    second = another(fleet.clone, fleet.work / "third")
     second.pulumi("destroy", "--yes", "--skip-preview", "--json")
     assert not fleet.local.exists()
     assert (
