@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,9 +13,12 @@ from ai_client.dispatch import Dispatcher
 from ai_client.errors import AIClientError, CacheMissError, DeadlineExceeded, OverloadError
 from ai_client.flight import Flights
 from ai_client.flight_stream import StreamFlights
+from ai_client.merge import Merger
+from ai_client.merge_chat import ChatMerging
+from ai_client.merge_embeddings import EmbeddingMerging
 from ai_client.outcomes import Outcomes
 from ai_client.ports import Cache, CachedResponse
-from ai_client.request import CacheMode, Response
+from ai_client.request import CacheMode, Request, Response
 from ai_client.streaming import ChunkSource, Replay, StreamResponse, UpstreamStream
 
 _CACHEABLE = frozenset(("chat/completions", "completions", "embeddings"))
@@ -28,10 +31,23 @@ class Answers:
     """Without a cache every call is one's own."""
 
     def __init__(
-        self, desk: Desk, dispatcher: Dispatcher, *, cache: Cache | None, outcomes: Outcomes
+        self,
+        desk: Desk,
+        dispatcher: Dispatcher,
+        *,
+        cache: Cache | None,
+        outcomes: Outcomes,
+        make_call: Callable[[Request, str], Call],
     ) -> None:
         self._desk = desk
         self._dispatcher = dispatcher
+        self._make_call = make_call
+        self._mergers = {
+            "embeddings": Merger(EmbeddingMerging(), self._send_merged, clock=desk.clock),
+            "chat/completions": Merger(ChatMerging(), self._send_merged, clock=desk.clock),
+        }
+        #: The calls whose requests are with a merger, by the request's id.
+        self._merging: dict[int, Call] = {}
         self._cache = cache
         self._outcomes = outcomes
         self._flights: Flights[Response] = Flights(is_leaders_own=_is_leaders_own)
@@ -45,7 +61,7 @@ class Answers:
         key = None if cache is None else self._key(call, cache)
         if cache is None or key is None:
             self._refuse_if_only_cached(call)
-            return await self._dispatcher.whole(call)
+            return await self._own(call)
         cached = self._look_up(call, cache, key)
         if cached is not None:
             return _from_cache(cached, call)
@@ -75,6 +91,8 @@ class Answers:
         return self._stream(reader, reader.source, call, is_shared=reader.is_shared)
 
     async def aclose(self) -> None:
+        for merger in self._mergers.values():
+            await merger.aclose()
         await self._flights.aclose()
         await self._streams.aclose()
 
@@ -124,8 +142,31 @@ class Answers:
         except TimeoutError:
             raise call.deadline_error("upstream") from None
 
+    async def _own(self, call: Call) -> Response:
+        """A call of one's own, or a part of one that is merged."""
+        request = call.request
+        if not (request.merge or (request.endpoint == "embeddings" and self._desk.options.merge_embeddings)):
+            return await self._dispatcher.whole(call)
+        merger = self._mergers.get(request.endpoint)
+        if merger is None:
+            return await self._dispatcher.whole(call)
+        # A copy, since callers may send one and the same request twice.
+        mergeable = replace(call.routed_request())
+        self._merging[id(mergeable)] = call
+        try:
+            response = await self._within_deadline(call, merger.send(mergeable))
+        finally:
+            del self._merging[id(mergeable)]
+        call.model, call.attempts = response.model, response.attempts
+        return response
+
+    async def _send_merged(self, request: Request) -> Response:
+        """What a merger sends: a request as it came, or one that stands for several."""
+        call = self._merging.get(id(request))
+        return await self._dispatcher.whole(call or self._make_call(request, request.model))
+
     async def _fetch_and_store(self, call: Call, cache: Cache, key: str) -> Response:
-        response = await self._dispatcher.whole(call)
+        response = await self._own(call)
         ttl_s = self._desk.options.cache.ttl_of(call.request.endpoint)
         # A fallback's answer is not the one that the key asks for.
         if ttl_s > 0 and call.model == call.routed_model:

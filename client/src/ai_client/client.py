@@ -56,14 +56,11 @@ class AIAPIClient:
         self.keys = api_key if isinstance(api_key, KeyProvider) else KeyProvider(api_key)
         self.events = events or EventStream()
         chosen = options or ClientOptions()
-        self._owned_transport: Transport | None = None
-        if transport is None:
-            made: Transport = (
-                HttpxTransport(http_client, chosen.transport)
-                if http_client is not None
-                else AiohttpTransport(chosen.transport)
-            )
-            transport = self._owned_transport = made
+        self._own_transport: AiohttpTransport | None = None
+        if transport is None and http_client is not None:
+            transport = HttpxTransport(http_client, chosen.transport)
+        elif transport is None:
+            transport = self._own_transport = AiohttpTransport(chosen.transport)
         self._pipeline = Pipeline(
             base_url=base_url.rstrip("/"),
             keys=self.keys,
@@ -223,8 +220,13 @@ class AIAPIClient:
     async def aclose(self) -> None:
         """Ends those who wait with ClientClosedError and closes the connections. Calling it twice is fine."""
         await self._pipeline.aclose()
-        if self._owned_transport is not None:
-            await self._owned_transport.aclose()
+        if self._own_transport is not None:
+            await self._own_transport.aclose()
+
+    def __del__(self) -> None:
+        own: AiohttpTransport | None = getattr(self, "_own_transport", None)
+        if own is not None:
+            own.abandon()
 
     async def __aenter__(self) -> Self:
         return self

@@ -23,7 +23,7 @@ from ai_client.request import Response, Usage, usage_from_json
 from ai_client.retry import Again, GiveUp, RetryBudget, decide, is_resend_safe
 from ai_client.sse import usage_at_end
 from ai_client.transport.base import Transport, WireResponse, WireStream
-from ai_client.upstream import error_from_answer
+from ai_client.upstream import error_from_answer, parse_error_body
 
 Answer = TypeVar("Answer")
 
@@ -232,4 +232,7 @@ def _read(body: bytes) -> tuple[Any, Usage | None]:
         raise MalformedResponseError("upstream", "answered with something that is not JSON") from error
     if not isinstance(value, dict):
         raise MalformedResponseError("upstream", "answered with something that is not a JSON object")
+    if value.get("error"):
+        said = parse_error_body(body).message
+        raise MalformedResponseError("upstream", f"answered 200 with an error: {said}")
     return value, usage_from_json(value.get("usage"))

@@ -75,7 +75,9 @@ class Pipeline:
         )
         self._dispatcher = Dispatcher(self._desk, transport=transport, keys=keys, random_source=random_source)
         self._outcomes = Outcomes(self._statistics, self._reporter, clock)
-        self._answers = Answers(self._desk, self._dispatcher, cache=cache, outcomes=self._outcomes)
+        self._answers = Answers(
+            self._desk, self._dispatcher, cache=cache, outcomes=self._outcomes, make_call=self._make_call
+        )
         self._ids = secrets.token_hex(6)
         self._count = 0
         self._known_models: tuple[float, list[str]] | None = None
@@ -174,12 +176,17 @@ class Pipeline:
     def _call(self, request: Request) -> Call:
         if self._closed:
             raise ClientClosedError("client", "is closed")
+        return self._make_call(
+            request, request.model if self._routing is None else self._routing.route(request)
+        )
+
+    def _make_call(self, request: Request, model: str) -> Call:
         self._count += 1
         deadline_s = request.deadline_s
         return Call(
             request,
             request_id=f"{self._ids}-{self._count:x}",
-            model=request.model if self._routing is None else self._routing.route(request),
+            model=model,
             now_s=self._clock.monotonic(),
             deadline_s=self._desk.options.deadline_s if deadline_s is None else deadline_s,
         )

@@ -86,16 +86,21 @@ class _Connector(aiohttp.TCPConnector):
         full = len(self._conns[key]) >= self.keepalive_connections
         super()._release(key, protocol, should_close=should_close or full)
 
+    def abandon(self) -> None:
+        """Closes without waiting."""
+        self._close()
+
 
 class AiohttpTransport:
     """See `base.Transport`."""
 
     def __init__(self, options: TransportOptions | None = None) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._connector: _Connector | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._options = options or TransportOptions()
         self._pool = Pool(self._options.pool_size)
         self._tls = make_tls_context(self._options)
-        self._session: aiohttp.ClientSession | None = None
-        self._connector: _Connector | None = None
         self._urls: dict[str, URL] = {}
         self._aiohttp_timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
         self._closed = False
@@ -122,7 +127,9 @@ class AiohttpTransport:
 
     async def _start(self, exchange: _Exchange) -> aiohttp.ClientResponse:
         """Sends and waits for the headers. A place in the pool is held when it returns, not when it raises."""
-        session = self._session or self._make_session()
+        session = self._session
+        if session is None or self._loop is not asyncio.get_running_loop():
+            session = self._make_session()
         if not self._pool.take_now():
             await self._pool.take(exchange.timeouts.pool_s)
         body = exchange.request.body
@@ -176,6 +183,8 @@ class AiohttpTransport:
     def _make_session(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosedError("transport", "is closed")
+        self.abandon()  # what belongs to another event loop, which has ended
+        self._loop = asyncio.get_running_loop()
         options = self._options
         self._connector = _Connector(
             limit=0,
@@ -203,6 +212,20 @@ class AiohttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def abandon(self) -> None:
+        """Lets go of its connections where no event loop is left to close them: scripts end without closing.
+
+        aiohttp would complain of each in the log.
+        """
+        session, connector = self._session, self._connector
+        self._session = self._connector = None
+        if session is not None and connector is not None and not session.closed:
+            session.detach()
+            connector.abandon()
+
+    def __del__(self) -> None:
+        self.abandon()
 
 
 class _AiohttpStream:
