@@ -1,0 +1,190 @@
+"""The audit trail: one hash-chained line for every API call, in a file a day (form and check: `audit_chain.py`).
+
+Several processes write one chain: whoever writes holds a lock on `audit.head` for the microseconds that it takes. Lines
+of one turn of the event loop go out in one write. What can't be written waits, up to a bound; what is lost beyond it
+is counted in the trail itself.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import time as wall_clock
+from typing import Final
+
+from ai_client.audit_chain import (
+    EMPTY_HEAD,
+    HEAD_NAME,
+    Head,
+    chained,
+    facts_of,
+    file_name,
+    files_before,
+    format_head,
+    parse_head,
+    whole_lines,
+)
+from ai_client.events import Event, EventStream, Failed, Settled, StoreDegraded
+
+FILE_MODE: Final = 0o640
+_MAX_WAITING: Final = 10_000
+_BUSY_WAIT_S: Final = 0.002
+_RETRY_WAIT_S: Final = 1.0
+
+
+class AuditTrail:
+    """A listener of the event stream: `events.subscribe(trail)`. Close it to write what waits."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        retention_days: int,
+        events: EventStream | None = None,
+        clock: Callable[[], float] = wall_clock,
+    ) -> None:
+        """Raises OSError where the folder can't be written: then it is not too late to say so."""
+        self._folder = folder
+        self._retention = timedelta(days=retention_days)
+        self._events = events or EventStream()
+        self._clock = clock
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._head_file = os.open(folder / HEAD_NAME, flags, FILE_MODE)
+        self._file = -1
+        self._file_name = ""
+        self._waiting: list[dict[str, object]] = []
+        self._is_scheduled = False
+        self._lost = 0
+        self._is_told = False
+
+    def __call__(self, event: Event) -> None:
+        """Takes the last event of a request; all others are passed over."""
+        if not isinstance(event, Settled | Failed):
+            return
+        if len(self._waiting) >= _MAX_WAITING:
+            self._lost += 1
+            return
+        self._waiting.append(facts_of(event))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def flush(self) -> None:
+        """Writes what waits, and waits for other processes to do so. Raises OSError."""
+        fcntl.flock(self._head_file, fcntl.LOCK_EX)
+        try:
+            self._write()
+        finally:
+            fcntl.flock(self._head_file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Writes what waits and closes the files. Raises OSError."""
+        if self._head_file < 0:
+            return
+        try:
+            self.flush()
+        finally:
+            os.close(self._head_file)
+            self._head_file = -1
+            self._close_file()
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        if self._head_file < 0:
+            return
+        try:
+            fcntl.flock(self._head_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._later(_BUSY_WAIT_S)
+            return
+        try:
+            self._write()
+        except OSError as error:
+            self._tell(error)
+            self._later(_RETRY_WAIT_S)
+        finally:
+            fcntl.flock(self._head_file, fcntl.LOCK_UN)
+
+    def _later(self, wait_s: float) -> None:
+        self._is_scheduled = True
+        asyncio.get_running_loop().call_later(wait_s, self._flush)
+
+    def _tell(self, error: OSError) -> None:
+        if not self._is_told:
+            self._is_told = True
+            reason = f"{type(error).__name__}: {error.strerror}"
+            self._events.emit(StoreDegraded(at=self._clock(), store="audit", reason=reason))
+
+    def _write(self) -> None:
+        """The lock is held. All that waits goes out in one write, or none of it does."""
+        if not self._waiting and not self._lost:
+            return
+        head = self._read_head()
+        # After the clock was set back the newest file goes on: the files' order is the chain's.
+        name = max(file_name(self._clock()), head.file)
+        self._open(name)
+        head = self._caught_up(head, name)
+        facts: list[dict[str, object]] = []
+        if head.file != name or head.size == 0:
+            facts.append({"kind": "begin", "previous": head.hash})
+            head = head._replace(file=name, size=0)
+        if self._lost:
+            facts.append({"kind": "lost", "calls": self._lost})
+        self._append(head, facts + self._waiting)
+        self._waiting = []
+        self._lost = 0
+
+    def _append(self, head: Head, facts: Sequence[dict[str, object]]) -> None:
+        lines = []
+        digest = head.hash
+        for seq, each in enumerate(facts, head.seq + 1):
+            line, digest = chained(each, seq=seq, previous=digest)
+            lines.append(line)
+        content = b"".join(lines)
+        if os.write(self._file, content) != len(content):
+            os.ftruncate(self._file, head.size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._write_head(Head(head.seq + len(lines), digest, head.file, head.size + len(content)))
+
+    def _caught_up(self, head: Head, name: str) -> Head:
+        """The head, moved over lines of a process that was killed before it could write it; torn ones go."""
+        size = os.fstat(self._file).st_size
+        known = head.size if head.file == name else 0
+        if size <= known:
+            return head._replace(size=size) if head.file == name else head
+        with open(self._file, "rb", closefd=False) as content:
+            content.seek(known)
+            unknown = content.read()
+        for seq, digest, end in whole_lines(unknown):
+            head = Head(seq, digest, name, known + end)
+        if size != head.size or head.file != name:
+            os.ftruncate(self._file, head.size if head.file == name else 0)
+        return head
+
+    def _read_head(self) -> Head:
+        return parse_head(os.pread(self._head_file, 256, 0)) or EMPTY_HEAD
+
+    def _write_head(self, head: Head) -> None:
+        os.pwrite(self._head_file, format_head(head), 0)
+
+    def _open(self, name: str) -> None:
+        """The day's file, also where it was deleted under us; a new day deletes what is too old."""
+        if self._file_name == name and os.fstat(self._file).st_nlink:
+            return
+        self._close_file()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(self._folder / name, flags, FILE_MODE)
+        self._file_name = name
+        oldest = datetime.fromtimestamp(self._clock(), UTC) - self._retention
+        for path in files_before(self._folder, file_name(oldest.timestamp())):
+            path.unlink(missing_ok=True)
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        self._file_name = ""
