@@ -1,7 +1,6 @@
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from tests.aws_server import (
     REGION,
     Aws,
     denied,
-    environment,
-    moto_server,
     proxy_before,
     throttled,
 )
@@ -25,27 +22,6 @@ from tests.infra.stacks import HOST_KEY, load, shipped
 
 MANY = 430
 GROUP = "fleet:groups.ai_api_clients.ec2"
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[Aws]:
-    with moto_server() as server:
-        yield server
-
-
-@pytest.fixture
-def account(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """An empty account, which this process's environment leads to."""
-    aws.empty()
-    _enter(aws.url, monkeypatch)
-    return aws
-
-
-def _enter(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in environment(url).items():
-        monkeypatch.setenv(name, value)
 
 
 def subnets(aws: Aws, *, region: str = REGION, network: int = 20) -> dict[str, str]:
