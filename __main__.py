@@ -2,7 +2,7 @@
 
 import pulumi
 
-from infra import cloud, fleet, house_rules, local_hosts, outputs, plan, removals, stack
+from infra import cloud, fleet, house_rules, local_hosts, outputs, plan, quota, recorded, removals, stack
 from infra.blockers import blockers
 from infra.deployment import Deployment, DeploymentArgs
 from infra.errors import FleetError
@@ -12,9 +12,13 @@ from infra.sources import local
 
 def main() -> None:
     settings = cloud.with_api_key(stack.read_settings())
-    declared = fleet.build(settings, cloud.instances(settings))
+    last_run = recorded.read()
+    declared = quota.compile_limits(settings, fleet.build(settings, cloud.instances(settings)))
     house_rules.check(settings, declared)
-    removals.check(removals.recorded(), declared, allowed=settings.max_removals)
+    removals.check(last_run.claims, declared, allowed=settings.max_removals)
+    leaving = removals.leaving(last_run.claims, declared)
+    declared, waiting = quota.hold_while_hosts_leave(declared, last_run.limits, leaving=leaving)
+    stack.say_what_waits(waiting)
     status = local_hosts.status(settings.stack) if settings.has_local_hosts else {}
     captured = local.captured(settings.stack) if settings.has_local_hosts else Captured()
 
@@ -32,6 +36,7 @@ def main() -> None:
             fleet=declared,
             captured=made,
             findings=findings,
+            limits=last_run.limits,
             ready=machines.ready if machines else [],
         ),
     )

@@ -15,11 +15,12 @@ from typing import Any
 import pulumi
 from pulumi_command import local
 
-from infra import orders, secrets
+from infra import orders, quota, secrets
 from infra.command import NOTHING, child, child_with_aws, command
 from infra.content import deploy_digest
 from infra.nodes import Captured, Fleet, Node, NodeGroup
 from infra.plan import Finding
+from infra.recorded import Limits
 from infra.schema import FleetSettings
 from infra.waves import waves
 
@@ -37,6 +38,7 @@ class DeploymentArgs:
         fleet: its hosts.
         captured: what is known only once hosts are made.
         findings: what the probe found on each host.
+        limits: what each group may send as of the last run.
         ready: resources that come before any contact with a host.
     """
 
@@ -44,6 +46,7 @@ class DeploymentArgs:
     fleet: Fleet
     captured: pulumi.Output[Captured]
     findings: Mapping[str, Finding]
+    limits: Mapping[str, Limits]
     ready: Sequence[pulumi.Resource]
 
 
@@ -59,23 +62,38 @@ class Deployment(pulumi.ComponentResource):
     def __init__(self, name: str, args: DeploymentArgs) -> None:
         super().__init__("fleet:index:Deployment", name)
         self._args = args
-        summaries = [self._wave_summaries(group) for group in args.fleet.groups if group.nodes]
-        self.results = pulumi.Output.all(*[s for group in summaries for s in group]).apply(_merged)
+        self._now = {group.name: self._limits(group) for group in args.fleet.groups if group.nodes}
+        self.results = pulumi.Output.all(*[run.stdout for run in self._roll_out()]).apply(_merged)
         self.register_outputs({"results": self.results})
 
-    def _wave_summaries(self, group: NodeGroup) -> list[pulumi.Output[str]]:
+    def _roll_out(self) -> list[local.Command]:
+        """Groups side by side; but what may send more than before waits for what may send less."""
+        raised = quota.raised(self._args.limits, self._now)
+        lowered = quota.lowered(self._args.limits, self._now)
+        groups = [group for group in self._args.fleet.groups if group.nodes]
+        runs: dict[str, list[local.Command]] = {}
+        for group in sorted(groups, key=lambda group: group.name in raised):
+            waits = [run for name in lowered for run in runs[name]] if group.name in raised else []
+            runs[group.name] = self._waves(group, after=waits)
+        return [run for group in groups for run in runs[group.name]]
+
+    def _limits(self, group: NodeGroup) -> Limits:
+        variables = orders.effective_variables(self._args.settings, self._args.fleet, group.name)
+        return quota.limits_of(group, variables)
+
+    def _waves(self, group: NodeGroup, *, after: Sequence[pulumi.Resource]) -> list[local.Command]:
         """One run after another: a wave starts only where the one before it ended well."""
         claims = {node.name: self._claim(node) for node in group.nodes}
         layout = self._args.settings.groups[group.name]
-        before: list[pulumi.Resource] = []
-        summaries = []
+        before: list[pulumi.Resource] = [*after]
+        runs: list[local.Command] = []
         there = [node for node in group.nodes if not node.away]
         for index, wave in enumerate(waves(there, canary=layout.canary, serial=layout.serial), start=1):
             ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
             run = self._wave(f"{group.name}-{index}", group, wave, ready)
-            summaries.append(run.stdout)
+            runs.append(run)
             before = [run]
-        return summaries
+        return runs
 
     def _claim(self, node: Node) -> local.Command:
         args = self._args
@@ -120,7 +138,11 @@ class Deployment(pulumi.ComponentResource):
             orders.effective_variables(settings, fleet, group.name),
             [dict(n.variables) for n in wave],
         ]
+        limits = self._now[group.name]
         return {
+            "GROUP": group.name,
+            "RPM": str(limits.rpm),
+            "TPM": str(limits.tpm),
             "HOSTS": ",".join(node.name for node in wave),
             "CONTENT": deploy_digest()[:_DIGEST_LENGTH],
             "VARIABLES": _digest(variables),

@@ -103,7 +103,10 @@ class Ec2Settings(_Model):
 
 
 class GroupSettings(_Model):
-    """A group of hosts, or of other groups (`children`)."""
+    """A group of hosts, or of other groups (`children`).
+
+    `share` is the group's part of `account`, from 0 to 1; its hosts have equal limits.
+    """
 
     source: Literal["static", "local", "ec2"] = "static"
     hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
@@ -114,6 +117,7 @@ class GroupSettings(_Model):
     jump: tuple[HostName, ...] = ()
     canary: int = Field(default=1, ge=0)
     serial: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0, le=1)
     vars: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -198,6 +202,7 @@ class FleetSettings(_Model):
     local: LocalSettings = LocalSettings()
     max_removals: int = Field(default=1, ge=0)
     probe: bool = True
+    require_plan: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
     account: AccountSettings | None = None
     api_key: SecretStr | None = None
     api_key_next: SecretStr | None = None

@@ -40,6 +40,14 @@ def refuse_or_list(found: Sequence[Blocker]) -> None:
         raise SettingsError(first.culprit, first.reason, first.remedy)
 
 
+def say_what_waits(groups: Sequence[str]) -> None:
+    """Names the groups whose limits rise only once the hosts that this run removes are gone."""
+    if groups:
+        pulumi.log.warn(
+            f"limits of {', '.join(groups)} rise once the removed hosts are gone: run up once more"
+        )
+
+
 def show(findings: Mapping[str, Finding]) -> None:
     """In a preview, says for each host that is not as declared what would change."""
     if not pulumi.runtime.is_dry_run():

@@ -26,6 +26,8 @@ VARIABLES = {
     "ai_log_level": {"type": "str"},
     "ai_enable_metrics": {"type": "bool"},
     "ai_environment": {"type": "str"},
+    "ai_rpm": {"type": "int"},
+    "ai_tpm": {"type": "int"},
 }
 MODELS = ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash", "deepseek-v3.2")
 

@@ -42,27 +42,3 @@ def test_a_long_list_is_cut() -> None:
     owned = [f"fleet/production/gone-{number:03}" for number in range(300)]
     with pytest.raises(RemovalError, match=r"300 hosts would be removed \(gone-000, .*, gone-009 …\)"):
         removals.check(owned, declared_without(), allowed=1)
-
-
-def test_claims_alone_count_among_the_resources_of_a_state() -> None:
-    """Claims are known by their name and type; an instance's claim has its id in its name."""
-    parent = "urn:pulumi:production::fleet::fleet:index:Deployment$command:local:Command::"
-    made = {
-        f"{parent}claim-web-prod-01": {
-            "type": "command:local:Command",
-            "outputs": {"environment": {"CLAIM": "fleet/production/web-prod-01", "ADDRESS": "10.0.1.11"}},
-        },
-        f"{parent}claim-web-i-0abc": {
-            "type": "command:local:Command",
-            "outputs": {"environment": {"CLAIM": "fleet/production/web"}},
-        },
-        f"{parent}ai_api_clients-1": {
-            "type": "command:local:Command",
-            "outputs": {"environment": {"HOSTS": "web-prod-01"}},
-        },
-        "urn:pulumi:production::fleet::pulumi:pulumi:Stack::fleet-production": {
-            "type": "pulumi:pulumi:Stack",
-            "outputs": {"hosts": {}},
-        },
-    }
-    assert removals.claims(made) == {"fleet/production/web-prod-01", "fleet/production/web"}

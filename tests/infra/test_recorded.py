@@ -1,0 +1,32 @@
+from infra.recorded import Limits, Recorded, from_resources
+
+PARENT = "urn:pulumi:production::fleet::fleet:index:Deployment$command:local:Command::"
+
+
+def command(**environment: str) -> dict[str, object]:
+    """A command resource as the engine answers it."""
+    return {"type": "command:local:Command", "outputs": {"environment": environment}}
+
+
+def test_a_state_without_resources_is_a_stack_before_its_first_run() -> None:
+    """It owns nothing and has given nobody a limit."""
+    assert from_resources({}) == Recorded()
+
+
+def test_claims_and_limits_are_read_and_nothing_else() -> None:
+    """A wave names its group, its hosts and their limits; the waves of a group add up. Other resources do not count."""
+    resources = {
+        f"{PARENT}claim-web-prod-01": command(CLAIM="fleet/production/web-prod-01", ADDRESS="10.0.1.11"),
+        f"{PARENT}claim-web-i-0abc": command(CLAIM="fleet/production/web"),
+        f"{PARENT}web-1": command(GROUP="web", HOSTS="web-prod-01", RPM="420", TPM="0"),
+        f"{PARENT}web-2": command(GROUP="web", HOSTS="web-prod-02,web-prod-03", RPM="420", TPM="0"),
+        f"{PARENT}network": {"type": "command:local:Command", "outputs": {}},
+        "urn:pulumi:production::fleet::pulumi:pulumi:Stack::fleet-production": {
+            "type": "pulumi:pulumi:Stack",
+            "outputs": {"hosts": {}},
+        },
+    }
+    found = from_resources(resources)
+    assert found.claims == {"fleet/production/web-prod-01", "fleet/production/web"}
+    assert found.limits == {"web": Limits(rpm=420, tpm=0, hosts=3)}
+    assert found.limits["web"].total == (1260, 0)
