@@ -333,6 +333,28 @@ async def test_a_ledger_that_can_not_be_opened_is_told_once_and_tried_again(
     assert stage.totals() == {"team-a": (0, 1)}
 
 
+async def test_recovery_finds_an_old_open_entry_behind_many_that_have_ended(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks from the oldest entry in flight on; entries that were never booked don't lead it astray."""
+    monkeypatch.setattr("ai_client.ledger_file._LOW_ENTRY_EVERY", 1)
+    stage.path.write_bytes(b"no database at all " * 100)
+    ledger = stage.ledger()
+    await reserve(ledger, 1)
+    stage.path.unlink()
+    clock.advance(6)
+    for _ in range(5):
+        ledger.settle(await reserve(ledger, 1), Usage(0, 1_000))
+    old = await reserve(ledger, 7)
+    ledger.sent(old)
+    for _ in range(5):
+        ledger.settle(await reserve(ledger, 1), Usage(0, 1_000))
+    assert stage.rows("SELECT low_entry FROM owner") == [(old,)]
+    ledger.close()
+    stage.ledger()
+    assert stage.totals() == {"team-a": (0, 17)}
+
+
 async def test_tags_of_the_host_and_of_the_request_are_on_the_entry(stage: Stage) -> None:
     """The request's win where both name one."""
     ledger = stage.ledger(team="core", env="prod")

@@ -258,7 +258,8 @@ class SpendLedger:
             self._answer(each, outcome, period)
         for alert in committed.alerts:
             self._tell_alert(alert)
-        file.look_after(lowest_open=min(self._open, default=None))
+        # Entries come in order of their numbers; those that are not booked have negative ones.
+        file.look_after(lowest_open=next((entry for entry in self._open if entry > 0), None))
 
     def _answer(self, waiting: _Waiting, outcome: Granted | Refusal, period: Period) -> None:
         if isinstance(outcome, Granted):

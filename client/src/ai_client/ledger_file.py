@@ -99,7 +99,7 @@ class LedgerFile:
 
     def look_after(self, *, lowest_open: int | None) -> None:
         """Upkeep that is due, the long part of it in a thread. `lowest_open` is the oldest entry in flight."""
-        low = lowest_open if lowest_open is not None and lowest_open > 0 else self._last_entry + 1
+        low = self._last_entry + 1 if lowest_open is None else lowest_open
         if low >= self._next_low_entry:
             self._next_low_entry = low + _LOW_ENTRY_EVERY
             self._book.raise_low_entry(low)

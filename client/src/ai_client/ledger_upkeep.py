@@ -2,12 +2,13 @@
 
 import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from ai_client.clock import Clock
 from ai_client.ledger_book import CrashHook, CrashPoint
-from ai_client.ledger_schema import Transaction, open_ledger
+from ai_client.ledger_schema import LedgerTooNewError, Transaction, open_ledger
 
 KEEP_ENTRIES_S: Final = 35 * 86_400.0
 KEEP_DAYS_S: Final = 800 * 86_400.0
@@ -65,7 +66,7 @@ class Upkeep:
     def _round(self) -> None:
         try:
             db = open_ledger(self._path, busy_timeout_s=_BUSY_TIMEOUT_S)
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, LedgerTooNewError):
             return  # the event loop's side meets the same trouble and tells it
         try:
             now_s = self._clock.monotonic()
@@ -80,10 +81,16 @@ class Upkeep:
 
 
 def prune(db: sqlite3.Connection, *, now_s: float, crash_hook: CrashHook) -> int:
-    """Sums entries older than `KEEP_ENTRIES_S` up by day and deletes them; returns how many.
+    """Sums entries older than `KEEP_ENTRIES_S` up by day, forgets days after `KEEP_DAYS_S`; returns how many.
 
     The newest entry always stays: row ids go on from it, and none may come back while a note may still name it.
     """
+    oldest_day = datetime.fromtimestamp(now_s - KEEP_DAYS_S, UTC).date().isoformat()
+    with Transaction(db):
+        # A month's name sorts before its days', so months go with the first of their days.
+        db.execute("DELETE FROM usage_day WHERE day < ?", (oldest_day,))
+        db.execute("DELETE FROM total WHERE period < ?", (oldest_day,))
+        db.execute("DELETE FROM alert WHERE period < ?", (oldest_day,))
     pruned = 0
     while True:
         with Transaction(db):
