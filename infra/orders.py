@@ -10,7 +10,7 @@ from infra import secrets, ssh
 from infra.content import role_variables
 from infra.inventory import claim_variables, host_variables, inventory
 from infra.nodes import Captured, Fleet, Node
-from infra.run import KNOWN_HOSTS, Order
+from infra.order import KNOWN_HOSTS, Order
 from infra.schema import FleetSettings, SshSettings
 from infra.sources import local
 

@@ -9,7 +9,7 @@ import pulumi
 from infra import orders, ssh
 from infra.inventory import inventory
 from infra.nodes import Captured, Fleet
-from infra.run import KNOWN_HOSTS
+from infra.order import KNOWN_HOSTS
 from infra.schema import FleetSettings
 
 

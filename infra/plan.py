@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any
 
 from infra import orders
+from infra.ansible_run import HostResults, execute
 from infra.errors import PlaybookError
 from infra.nodes import Captured, Fleet
-from infra.run import HostResults, Order, execute
+from infra.order import Order
 from infra.schema import FleetSettings
 from infra.ssh import is_pinned
 

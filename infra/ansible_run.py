@@ -1,0 +1,138 @@
+"""Ansible as a child process that never outlives its starter, and each host's result from it.
+
+Secrets go to Ansible in the environment, never in an argument or a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from infra import guard
+from infra.errors import PlaybookError
+from infra.inventory import as_yaml
+from infra.order import KNOWN_HOSTS, Order
+
+_TAIL_LINES = 12
+
+HostResults = dict[str, dict[str, Any]]
+
+
+def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[HostResults, str]:
+    """Runs Ansible and answers each host's result, and the end of what Ansible printed.
+
+    Args:
+        order: what to run.
+        run: name of the roll-out, under which hosts keep what it changed so that it can be undone.
+        limit: hosts of the order's inventory to run on; all where empty.
+
+    Raises:
+        PlaybookError: Ansible ended before any host had a result.
+    """
+    with tempfile.TemporaryDirectory(prefix="ai-client-fleet-") as scratch_name:
+        scratch = Path(scratch_name)
+        _write_inputs(order, scratch, run=run)
+        status, output = _run_guarded(_argv(order, scratch, limit), _environment(order, scratch), scratch)
+        results = _read_results(scratch / "results.jsonl")
+    tail = _without_secrets("\n".join(output.splitlines()[-_TAIL_LINES:]), order)
+    if not results:
+        raise PlaybookError(order.playbook, f"ended with status {status} before any host answered", tail)
+    return results, tail
+
+
+def _write_inputs(order: Order, scratch: Path, *, run: str) -> None:
+    known_hosts = scratch / "known_hosts"
+    known_hosts.write_text(order.known_hosts, encoding="utf-8")
+    (scratch / "ssh_config").write_text(
+        order.ssh_config.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8"
+    )
+    (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
+    variables = {"ai_run": run} | ({"ai_artefacts": _artefacts()} if order.with_artefact else {})
+    (scratch / "variables.json").write_text(json.dumps(variables), encoding="utf-8")
+    (scratch / "results.jsonl").touch()
+
+
+def _artefacts() -> str:
+    """The folder of the artefact that this checkout describes; its path is of this machine, so it is in no state."""
+    built = subprocess.run(["tools/artefact/build"], capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        raise PlaybookError("the artefact", "could not be built", built.stderr.strip()[-2000:])
+    return built.stdout.strip()
+
+
+def _argv(order: Order, scratch: Path, limit: Sequence[str]) -> list[str]:
+    argv = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        "--inventory",
+        str(scratch / "inventory.yml"),
+        "--extra-vars",
+        f"@{scratch / 'variables.json'}",
+    ]
+    if order.check:
+        argv += ["--check", "--diff"]
+    if limit:
+        argv += ["--limit", ",".join(limit)]
+    if order.tags:
+        argv += ["--tags", ",".join(order.tags)]
+    return [*argv, order.playbook]
+
+
+def _environment(order: Order, scratch: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ANSIBLE_CONFIG": "ansible/ansible.cfg",
+        "ANSIBLE_HOME": str(scratch / "ansible"),
+        "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_SSH_COMMON_ARGS": f"-F {scratch / 'ssh_config'}",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(control_path_dir(order)),
+        "AI_CLIENT_FLEET_RESULTS": str(scratch / "results.jsonl"),
+        **order.secrets,
+    }
+
+
+def control_path_dir(order: Order) -> Path:
+    """Where kept ssh connections of this fleet lie: two fleets with equal addresses must never share one."""
+    identity = hashlib.sha256((order.ssh_config + order.known_hosts).encode()).hexdigest()[:8]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ai-client-fleet" / "cp" / identity
+
+
+def _run_guarded(argv: list[str], environment: Mapping[str, str], scratch: Path) -> tuple[int, str]:
+    """Runs a program that ends when this process ends, even by SIGKILL (see guard)."""
+    guarded = [sys.executable, "-I", "-S", str(Path(guard.__file__)), str(scratch), *argv]
+    with subprocess.Popen(
+        guarded,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as program:
+        if program.stdout is None:
+            raise PlaybookError(argv[0], "gave no output", "run it by hand")
+        output = program.stdout.read()
+        return program.wait(), output
+
+
+def _read_results(path: Path) -> HostResults:
+    results: HostResults = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        results[entry.pop("host")] = entry
+    return results
+
+
+def _without_secrets(text: str, order: Order) -> str:
+    for secret in order.secrets.values():
+        text = text.replace(secret, "[secret]")
+    return text
