@@ -26,6 +26,8 @@ def main() -> None:
     stack.refuse_or_list(missing)
     findings = plan.look(settings, declared, captured, running=local_hosts.running(status))
     stack.show(findings)
+    digest = plan.digest(settings, declared, findings)
+    stack.refuse_another_plan(settings, digest)
 
     machines = local_hosts.LocalHosts("local", settings, status) if settings.has_local_hosts else None
     made = machines.captured if machines else pulumi.Output.from_input(captured)
@@ -44,6 +46,7 @@ def main() -> None:
         pulumi.export(name, value)
     pulumi.export("blockers", [str(blocker) for blocker in missing])
     pulumi.export("plan", {host: finding.as_output() for host, finding in findings.items()})
+    pulumi.export("planDigest", digest)
     pulumi.export("hosts", deployment.results)
 
 

@@ -6,7 +6,6 @@ and updating it does nothing; deleting it decommissions the host.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from typing import Any
 import pulumi
 from pulumi_command import local
 
-from infra import orders, quota, secrets
+from infra import facts, orders, quota
 from infra.command import NOTHING, child, child_with_aws, command
-from infra.content import deploy_digest
 from infra.nodes import Captured, Fleet, Node, NodeGroup
 from infra.plan import Finding
 from infra.recorded import Limits
@@ -26,7 +24,6 @@ from infra.waves import waves
 
 _RUN = child("infra.run")
 _RUN_WITH_AWS = child_with_aws("infra.run")
-_DIGEST_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,11 @@ class Deployment(pulumi.ComponentResource):
     def __init__(self, name: str, args: DeploymentArgs) -> None:
         super().__init__("fleet:index:Deployment", name)
         self._args = args
-        self._now = {group.name: self._limits(group) for group in args.fleet.groups if group.nodes}
+        self._now = {
+            group.name: facts.limits(args.settings, args.fleet, group)
+            for group in args.fleet.groups
+            if group.nodes
+        }
         self.results = pulumi.Output.all(*[run.stdout for run in self._roll_out()]).apply(_merged)
         self.register_outputs({"results": self.results})
 
@@ -76,10 +77,6 @@ class Deployment(pulumi.ComponentResource):
             waits = [run for name in lowered for run in runs[name]] if group.name in raised else []
             runs[group.name] = self._waves(group, after=waits)
         return [run for group in groups for run in runs[group.name]]
-
-    def _limits(self, group: NodeGroup) -> Limits:
-        variables = orders.effective_variables(self._args.settings, self._args.fleet, group.name)
-        return quota.limits_of(group, variables)
 
     def _waves(self, group: NodeGroup, *, after: Sequence[pulumi.Resource]) -> list[local.Command]:
         """One run after another: a wave starts only where the one before it ended well."""
@@ -124,34 +121,11 @@ class Deployment(pulumi.ComponentResource):
             name,
             create=_RUN,
             stdin=pulumi.Output.secret(order),
-            facts=self._facts(group, wave),
+            facts=facts.of_wave(args.settings, args.fleet, group, wave),
             parent=self,
             drifted=any(args.findings[node.name].needs_run for node in wave if node.name in args.findings),
             depends_on=ready,
         )
-
-    def _facts(self, group: NodeGroup, wave: Sequence[Node]) -> dict[str, str]:
-        """What a preview shows of a run's inputs; the order itself is secret as a whole."""
-        settings, fleet = self._args.settings, self._args.fleet
-        key = settings.key_for(group.name)
-        variables = [
-            orders.effective_variables(settings, fleet, group.name),
-            [dict(n.variables) for n in wave],
-        ]
-        limits = self._now[group.name]
-        return {
-            "GROUP": group.name,
-            "RPM": str(limits.rpm),
-            "TPM": str(limits.tpm),
-            "HOSTS": ",".join(node.name for node in wave),
-            "CONTENT": deploy_digest()[:_DIGEST_LENGTH],
-            "VARIABLES": _digest(variables),
-            "KEY": secrets.fingerprint(key) if key else "",
-        }
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _merged(summaries: list[str]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def deploy(
             (*fleet.jump_hosts, *reached), outgoing(settings), known_hosts=KNOWN_HOSTS
         ),
         known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, *reached), captured),
-        secrets=secrets.environment(settings.key_for(group)),
+        secrets=secrets.environment(settings.key_for(group), settings.key_next_for(group)),
         with_artefact=True,
         check=check,
     )

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from infra import orders
+from infra import facts, orders
 from infra.ansible_run import HostResults, execute
 from infra.errors import PlaybookError
+from infra.masking import mask, mask_forms
 from infra.nodes import Captured, Fleet
 from infra.order import Order
 from infra.schema import FleetSettings
@@ -55,9 +56,9 @@ class Finding:
         return self.state is HostState.DIFFERS
 
     def as_output(self) -> dict[str, Any]:
-        """The finding as a stack output: without the texts of the differences."""
-        paths = [difference["path"] for difference in self.differences]
-        return {"state": self.state.value} | ({"changes": paths} if paths else {}) | self._said()
+        """The finding as a stack output."""
+        changes = [dict(difference) for difference in self.differences]
+        return {"state": self.state.value} | ({"changes": changes} if changes else {}) | self._said()
 
     def _said(self) -> dict[str, str]:
         return {"message": self.message} if self.message else {}
@@ -112,6 +113,12 @@ def _all_pinned(fleet: Fleet, name: str, captured: Captured) -> bool:
     return all(is_pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))
 
 
+def digest(settings: FleetSettings, fleet: Fleet, findings: Mapping[str, Finding]) -> str:
+    """What a plan is known by: what is declared, and how every host stands to it. A change in either changes it."""
+    declared = [facts.of_wave(settings, fleet, group, group.nodes) for group in fleet.groups if group.nodes]
+    return facts.digest([declared, {host: finding.as_output() for host, finding in findings.items()}])
+
+
 def probe(orders: Iterable[Order]) -> dict[str, Finding]:
     """Looks at every host of the orders, group by group side by side."""
     todo = list(orders)
@@ -133,7 +140,7 @@ def _finding(host: str, results: HostResults) -> Finding:
     result = results.get(host)
     if result is None:
         return Finding(HostState.FAILED, "gave no result")
-    message = str(result.get("message", ""))
+    message = mask_forms(str(result.get("message", "")))
     if result.get("unreachable"):
         return Finding(HostState.UNREACHABLE, message)
     if result.get("failed"):
@@ -143,7 +150,10 @@ def _finding(host: str, results: HostResults) -> Finding:
 
 
 def _difference(entry: Mapping[str, str]) -> Mapping[str, str]:
-    """What is on the host against what is declared, as a unified diff. Secrets were masked on the host."""
+    """What is on the host against what is declared, as a unified diff.
+
+    What the host knows to be secret it has masked itself; the rest is masked by its look.
+    """
     path = entry["path"]
     lines = difflib.unified_diff(
         entry["before"].splitlines(),
@@ -152,4 +162,4 @@ def _difference(entry: Mapping[str, str]) -> Mapping[str, str]:
         f"{path} declared",
         lineterm="",
     )
-    return {"path": path, "diff": "\n".join(lines)}
+    return {"path": path, "diff": mask("\n".join(lines))}

@@ -216,3 +216,7 @@ class FleetSettings(_Model):
     def key_for(self, group: str) -> SecretStr | None:
         """The upstream key of a group: its own, or the stack's."""
         return self.api_keys.get(group, self.api_key)
+
+    def key_next_for(self, group: str) -> SecretStr | None:
+        """The key that a rotation of the stack's key goes to; a group with a key of its own takes no part in it."""
+        return None if group in self.api_keys else self.api_key_next

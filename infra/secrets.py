@@ -13,6 +13,7 @@ from infra.errors import KeySourceError
 
 # The variable that users' hand-run playbooks read; the role's `ai_api_key` defaults to it.
 KEY_VARIABLE = "HOLYSHEEP_API_KEY"
+NEXT_KEY_VARIABLE = "HOLYSHEEP_API_KEY_NEXT"
 
 CURRENT, PENDING, PREVIOUS = STAGES = ("AWSCURRENT", "AWSPENDING", "AWSPREVIOUS")
 
@@ -76,6 +77,7 @@ def fingerprint(key: SecretStr) -> str:
     return hashlib.sha256(key.get_secret_value().encode()).hexdigest()[:_FINGERPRINT_LENGTH]
 
 
-def environment(key: SecretStr | None) -> dict[str, str]:
-    """Environment of a playbook run that carries the key."""
-    return {} if key is None else {KEY_VARIABLE: key.get_secret_value()}
+def environment(key: SecretStr | None, key_next: SecretStr | None = None) -> dict[str, str]:
+    """Environment of a playbook run that carries the key, and the one that a rotation goes to."""
+    named = {KEY_VARIABLE: key, NEXT_KEY_VARIABLE: key_next}
+    return {name: value.get_secret_value() for name, value in named.items() if value is not None}

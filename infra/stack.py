@@ -40,6 +40,21 @@ def refuse_or_list(found: Sequence[Blocker]) -> None:
         raise SettingsError(first.culprit, first.reason, first.remedy)
 
 
+def refuse_another_plan(settings: FleetSettings, digest: str) -> None:
+    """In an update, refuses where the plan that was agreed on no longer holds.
+
+    Raises:
+        SettingsError: `requirePlan` names another plan than the one that holds now.
+    """
+    wanted = settings.require_plan
+    if wanted and wanted != digest and not pulumi.runtime.is_dry_run():
+        raise SettingsError(
+            "fleet:requirePlan",
+            f"plan {wanted} no longer holds: hosts or configuration have changed since, and the plan is now {digest}",
+            "look at a new preview, and require its planDigest",
+        )
+
+
 def say_what_waits(groups: Sequence[str]) -> None:
     """Names the groups whose limits rise only once the hosts that this run removes are gone."""
     if groups:
