@@ -85,7 +85,10 @@ def fits(budget: Budget, amount: Amount, asked_nusd: int) -> bool:
 
 
 def shares_passed(budget: Budget, amount: Amount, alert_shares: Sequence[float]) -> tuple[float, ...]:
-    """The alert shares that the booked amount has reached. A limit of 0 has no shares: nothing can be spent."""
-    if budget.limit_nusd == 0:
+    """The alert shares (in rising order) that the booked amount has reached.
+
+    A limit of 0 has none: nothing can be spent.
+    """
+    if budget.limit_nusd == 0 or not alert_shares or amount.spent_nusd < alert_shares[0] * budget.limit_nusd:
         return ()
     return tuple(share for share in alert_shares if amount.spent_nusd >= share * budget.limit_nusd)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from ai_client.budgets import ALL_TENANTS, Amount, Budget, BudgetPlan, Span, fits, shares_passed
+from ai_client.budgets import Budget, BudgetPlan, fits, shares_passed
 from ai_client.ledger_owner import Fate
 from ai_client.ledger_schema import Transaction
+from ai_client.ledger_totals import Totals, period_name
 from ai_client.periods import Period
 
 _INSERT: Final = (
@@ -23,13 +24,7 @@ _END: Final = (
     "UPDATE entry SET fate = ?, ended_at = ?, cost_nusd = ?, input_tokens = ?, output_tokens = ?,"
     " cached_input_tokens = ? WHERE id = ? AND fate IN (0, 4)"
 )
-_ADD: Final = (
-    "INSERT INTO total(period, tenant, held_nusd, spent_nusd) VALUES(?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET held_nusd = held_nusd + excluded.held_nusd,"
-    " spent_nusd = spent_nusd + excluded.spent_nusd"
-)
-_ONE_TENANT: Final = "SELECT held_nusd, spent_nusd FROM total WHERE period = ? AND tenant = ?"
-_EVERY_TENANT: Final = "SELECT sum(held_nusd), sum(spent_nusd) FROM total WHERE period = ?"
+_MAX_TAGSETS: Final = 1_000
 _ALERT: Final = "INSERT OR IGNORE INTO alert(period, scope, limit_nusd, share, told_at) VALUES(?, ?, ?, ?, ?)"
 
 
@@ -117,68 +112,6 @@ class Committed:
     alerts: tuple[Alert, ...]
 
 
-class Totals:
-    """What is held and spent by period and scope, cached while no other process has changed it."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._version = -1
-        self._amounts: dict[tuple[str, str], Amount] = {}
-        self._changes: dict[tuple[str, str], Amount] = {}
-
-    def begin(self) -> None:
-        """To be called first in each transaction: drops what another connection has made stale."""
-        version = self._db.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version:
-            self._version = version
-            self._amounts.clear()
-        self._changes.clear()
-
-    def amount(self, period: str, scope: str) -> Amount:
-        """How a scope stands in a day or month, changes of this transaction included. Not to be changed."""
-        known = self._amounts.get((period, scope))
-        if known is None:
-            # Sums are read from the table, so changes that are not in it yet have to be there first.
-            self._write()
-            if scope == ALL_TENANTS:
-                row = self._db.execute(_EVERY_TENANT, (period,)).fetchone()
-            else:
-                row = self._db.execute(_ONE_TENANT, (period, scope)).fetchone()
-            known = Amount(*(value or 0 for value in row)) if row else Amount(0, 0)
-            self._amounts[period, scope] = known
-        return known
-
-    def add(self, *, day: str, tenant: str, held_nusd: int, spent_nusd: int) -> None:
-        """Adds to the tenant's day and its month."""
-        change = self._changes.get((day, tenant))
-        if change is None:
-            self._changes[day, tenant] = change = Amount(0, 0)
-        change.held_nusd += held_nusd
-        change.spent_nusd += spent_nusd
-        month = day[:7]
-        for key in ((day, tenant), (day, ALL_TENANTS), (month, tenant), (month, ALL_TENANTS)):
-            known = self._amounts.get(key)
-            if known is not None:
-                known.held_nusd += held_nusd
-                known.spent_nusd += spent_nusd
-
-    def finish(self) -> None:
-        """To be called last in each transaction."""
-        self._write()
-
-    def forget(self) -> None:
-        """After a roll-back nothing that was remembered is sure."""
-        self._version = -1
-        self._amounts.clear()
-        self._changes.clear()
-
-    def _write(self) -> None:
-        for (day, tenant), change in self._changes.items():
-            for period in (day, day[:7]):
-                self._db.execute(_ADD, (period, tenant, change.held_nusd, change.spent_nusd))
-        self._changes.clear()
-
-
 def book_ending(db: sqlite3.Connection, totals: Totals, ending: Ending, now_s: float) -> None:
     """Ends an entry and moves its amount from held to spent, unless it has ended already."""
     changed = db.execute(
@@ -194,12 +127,8 @@ def book_ending(db: sqlite3.Connection, totals: Totals, ending: Ending, now_s: f
         ),
     )
     if changed.rowcount == 1:
-        totals.add(
-            day=ending.day,
-            tenant=ending.tenant,
-            held_nusd=-ending.reserved_nusd,
-            spent_nusd=ending.cost_nusd,
-        )
+        stand = totals.stand(ending.day, ending.tenant)
+        stand.add(held_nusd=-ending.reserved_nusd, spent_nusd=ending.cost_nusd)
 
 
 class Book:
@@ -212,7 +141,7 @@ class Book:
         self._owner = owner
         self._plan = plan
         self._crash_hook = crash_hook
-        self._totals = Totals(db)
+        self._totals = Totals(db, plan)
         self._tagsets: dict[str, int] = {}
         self._told: set[tuple[str, str, int, float]] = set()
 
@@ -239,7 +168,8 @@ class Book:
             self._totals.forget()
             self._tagsets.clear()
             raise
-        self._told.update(_alert_key(alert) for alert in alerts)
+        if alerts:
+            self._told.update(_alert_key(alert) for alert in alerts)
         self._crash_hook(CrashPoint.COMMIT_DONE)
         return Committed(outcomes, alerts)
 
@@ -248,9 +178,9 @@ class Book:
         self._db.execute("UPDATE owner SET low_entry = ? WHERE id = ?", (entry, self._owner))
 
     def _grant(self, ask: Ask, slot: int | None, period: Period, now_s: float) -> Granted | Refusal:
+        stand = self._totals.stand(period.day, ask.tenant)
         if self._plan.hard_stop:
-            for budget in self._plan.of(ask.tenant):
-                amount = self._totals.amount(_name(budget, period.day), budget.scope)
+            for budget, amount in stand.checks:
                 if not fits(budget, amount, ask.reserve_nusd):
                     return Refusal(budget, amount.held_nusd + amount.spent_nusd)
         row = (
@@ -265,13 +195,15 @@ class Book:
             now_s,
         )
         entry = self._db.execute(_INSERT, row).lastrowid
-        self._totals.add(day=period.day, tenant=ask.tenant, held_nusd=ask.reserve_nusd, spent_nusd=0)
+        stand.add(held_nusd=ask.reserve_nusd, spent_nusd=0)
         return Granted(entry or 0, slot)  # an INSERT into a table with row ids always has one
 
     def _tagset(self, tags: str) -> int:
         known = self._tagsets.get(tags)
         if known is None:
             self._db.execute("INSERT OR IGNORE INTO tagset(tags) VALUES(?)", (tags,))
+            if len(self._tagsets) >= _MAX_TAGSETS:
+                self._tagsets.clear()
             known = int(self._db.execute("SELECT id FROM tagset WHERE tags = ?", (tags,)).fetchone()[0])
             self._tagsets[tags] = known
         return known
@@ -279,11 +211,9 @@ class Book:
     def _alerts(self, endings: Sequence[Ending], now_s: float) -> tuple[Alert, ...]:
         alerts = []
         for day, tenant in {(ending.day, ending.tenant) for ending in endings}:
-            for budget in self._plan.of(tenant):
-                name = _name(budget, day)
-                amount = self._totals.amount(name, budget.scope)
+            for budget, amount in self._totals.stand(day, tenant).checks:
                 for share in shares_passed(budget, amount, self._plan.alert_shares):
-                    alert = Alert(budget, name, amount.spent_nusd, share)
+                    alert = Alert(budget, period_name(budget, day), amount.spent_nusd, share)
                     if _alert_key(alert) not in self._told and self._is_first(alert, now_s):
                         alerts.append(alert)
         return tuple(alerts)
@@ -295,7 +225,3 @@ class Book:
 
 def _alert_key(alert: Alert) -> tuple[str, str, int, float]:
     return (alert.period, alert.budget.scope, alert.budget.limit_nusd, alert.share)
-
-
-def _name(budget: Budget, day: str) -> str:
-    return day if budget.span is Span.DAY else day[:7]

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_client.ledger_book import CrashHook, CrashPoint, Ending, Totals, book_ending
+from ai_client.budgets import BudgetPlan
+from ai_client.ledger_book import CrashHook, CrashPoint, Ending, book_ending
 from ai_client.ledger_owner import Fate, Note, is_alive, lock_owner, notes_path, read_notes
 from ai_client.ledger_schema import Transaction
+from ai_client.ledger_totals import Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def recover(
     endings: list[Ending] = []
     with Transaction(db):
         dead = _dead_owners(db, locks, own)
-        totals = Totals(db)
+        totals = Totals(db, BudgetPlan())
         totals.begin()
         for owner, owner_boot_id, low_entry in dead:
             notes = read_notes(notes_path(ledger, owner))
