@@ -48,7 +48,7 @@ def required_version(module: Path) -> tuple[int, ...]:
     return _numbers(match[1])
 
 
-def find(module: Path, *, environ: dict[str, str]) -> Go:
+def find(module: Path, *, environ: dict[str, str], usual_place: str = USUAL_PLACE) -> Go:
     """The Go on PATH (or in its usual place) that can build `module`.
 
     An older Go that may fetch a newer toolchain itself (GOTOOLCHAIN, from 1.21 on) is good too.
@@ -56,7 +56,7 @@ def find(module: Path, *, environ: dict[str, str]) -> Go:
     required = required_version(module)
     wanted = ".".join(map(str, required))
     remedy = f"install Go {wanted} or newer and put it on PATH, or install the Pulumi CLI 3.200 or newer"
-    program = shutil.which("go", path=os.pathsep.join([environ.get("PATH", ""), USUAL_PLACE]))
+    program = shutil.which("go", path=os.pathsep.join([environ.get("PATH", ""), usual_place]))
     if program is None:
         raise EngineError("go", reason="not on PATH, and it builds the Pulumi engine (once)", remedy=remedy)
     found = _ask(program, folder=Path("/"), environ={**environ, "GOTOOLCHAIN": "local"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -16,7 +17,7 @@ NAME = "pulumi-resource-command"
 VERSION = "1.2.1"
 NAMED_BY = "PULUMI_COMMAND_PLUGIN"
 OFFLINE = "AI_CLIENT_FLEET_OFFLINE"
-DOWNLOAD_TIMEOUT_S = 20
+DOWNLOAD_TIMEOUT_S = 20.0
 REMEMBERED_S = 24 * 3600
 
 
@@ -25,7 +26,7 @@ def ensure(modules: Path, *, engine: Path, environ: dict[str, str], progress: Pr
     named = environ.get(NAMED_BY)
     if named:
         return _folder_of(Path(named), environ=environ)
-    if is_installed(environ) or _download(engine, environ=environ, progress=progress):
+    if is_installed(environ) or download(engine, environ=environ, progress=progress):
         return None
     progress.say(
         f"the command plugin {VERSION} is not here and cannot be downloaded: the project's stand-in serves"
@@ -47,13 +48,13 @@ def _folder_of(named: Path, *, environ: dict[str, str]) -> Path:
         remedy = f"name a {NAME} binary, or unset {NAMED_BY}"
         raise EngineError(f"{NAMED_BY}={named}", reason="is not an executable file", remedy=remedy)
     binary = named.resolve()
-    if binary.name == NAME:
-        return binary.parent
     place = hashlib.sha256(f"plugin {binary}".encode()).hexdigest()
     return cache.ensure(cache.root(environ) / place, make=lambda folder: (folder / NAME).symlink_to(binary))
 
 
-def _download(engine: Path, *, environ: dict[str, str], progress: Progress) -> bool:
+def download(
+    engine: Path, *, environ: dict[str, str], progress: Progress, timeout_s: float = DOWNLOAD_TIMEOUT_S
+) -> bool:
     """Lets the engine download the real plugin; a failure is remembered for a day, so that not every start waits."""
     failed = cache.root(environ) / f"no-download-of-command-{VERSION}"
     if environ.get(OFFLINE) == "1" or (
@@ -61,7 +62,7 @@ def _download(engine: Path, *, environ: dict[str, str], progress: Progress) -> b
     ):
         return False
     command = [str(engine / "pulumi"), "plugin", "install", "resource", "command", VERSION]
-    with progress.step(f"downloading the command plugin {VERSION}, {DOWNLOAD_TIMEOUT_S} s at most"):
+    with progress.step(f"downloading the command plugin {VERSION}, {timeout_s:.0f} s at most"):
         try:
             done = subprocess.run(
                 command,
@@ -69,14 +70,15 @@ def _download(engine: Path, *, environ: dict[str, str], progress: Progress) -> b
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 check=False,
-                timeout=DOWNLOAD_TIMEOUT_S,
+                timeout=timeout_s,
             )
             is_done = done.returncode == 0
         except subprocess.TimeoutExpired:
             is_done = False
     if not is_done:
-        failed.parent.mkdir(parents=True, exist_ok=True)
-        failed.touch()
+        with contextlib.suppress(OSError):  # what is not remembered costs the next start a wait, no more
+            failed.parent.mkdir(parents=True, exist_ok=True)
+            failed.touch()
     return is_done
 
 

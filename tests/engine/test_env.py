@@ -1,0 +1,114 @@
+"""tools/env gives a command the venv, the engine and a state folder, and keeps what the user set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.engine.fake_programs import CHECKOUT, Machine
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with an installed CLI and a Go that can build the stand-in."""
+    return Machine(tmp_path).add_go().add_pulumi("v3.250.0")
+
+
+def run(machine: Machine, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs tools/env from another folder than the checkout."""
+    return subprocess.run(
+        [CHECKOUT / "tools/env", *arguments],
+        cwd=machine.home,
+        env={**machine.environ, **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def seen(machine: Machine, *options: str, **more: str) -> dict[str, str]:
+    """The environment that a command finds."""
+    done = run(machine, *options, "env", "-0", **more)
+    assert done.returncode == 0, done.stderr
+    return dict(variable.split("=", 1) for variable in done.stdout.rstrip("\0").split("\0"))
+
+
+def test_the_venv_comes_first_and_then_the_engine(machine: Machine) -> None:
+    """The language host takes the first python3, so the venv must win over everything."""
+    path = seen(machine)["PATH"].split(os.pathsep)
+    assert path[:2] == [f"{CHECKOUT}/.venv/bin", str(machine.pulumi_folder)]
+
+
+def test_state_lies_in_a_folder_that_only_its_owner_can_read(machine: Machine) -> None:
+    """State holds secrets, if encrypted ones."""
+    state = machine.folder / "state" / "ai-client-fleet"
+    assert seen(machine)["PULUMI_BACKEND_URL"] == f"file://{state}"
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_backend_that_is_set_stays(machine: Machine) -> None:
+    """A user's own backend, passphrase and update check are theirs."""
+    given = {
+        "PULUMI_BACKEND_URL": "s3://bucket",
+        "PULUMI_CONFIG_PASSPHRASE": "theirs",
+        "PULUMI_SKIP_UPDATE_CHECK": "0",
+    }
+    assert given.items() <= seen(machine, **given).items()
+    assert not (machine.folder / "state").exists()
+
+
+def test_without_dev_neither_passphrase_nor_plugin_is_given(machine: Machine) -> None:
+    """A deploy to other machines never finds the stand-in on PATH."""
+    environ = seen(machine)
+    assert "PULUMI_CONFIG_PASSPHRASE" not in environ
+    assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in environ
+    assert not any(
+        (Path(folder) / "pulumi-resource-command").exists() for folder in environ["PATH"].split(":")
+    )
+
+
+def test_dev_has_its_own_backend_and_passphrase_whatever_is_set(machine: Machine) -> None:
+    """The dev stack never lands in a shared backend."""
+    environ = seen(
+        machine,
+        "--dev",
+        PULUMI_BACKEND_URL="s3://bucket",
+        PULUMI_CONFIG_PASSPHRASE="theirs",
+        PULUMI_CONFIG_PASSPHRASE_FILE="/none",
+    )
+    assert environ["PULUMI_BACKEND_URL"] == f"file://{machine.folder}/state/ai-client-fleet"
+    assert environ["PULUMI_CONFIG_PASSPHRASE"] == "dev-stack-only"
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in environ
+
+
+def test_dev_with_the_stand_in_keeps_the_engine_from_looking_online(machine: Machine) -> None:
+    """The stand-in is on PATH, behind the engine."""
+    environ = seen(machine, "--dev")
+    plugin_folder = Path(environ["PATH"].split(os.pathsep)[2])
+    assert (plugin_folder / "pulumi-resource-command").is_file()
+    assert environ["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "1"
+
+
+def test_the_commands_exit_code_and_arguments_pass_through(machine: Machine) -> None:
+    """Blanks and quotes too."""
+    done = run(machine, "sh", "-c", 'printf "%s|" "$@"; exit 7', "sh", "a b", "it's", "")
+    assert (done.returncode, done.stdout) == (7, "a b|it's||")
+
+
+def test_without_a_command_the_usage_is_shown(machine: Machine) -> None:
+    """Nothing is built for nothing."""
+    done = run(machine)
+    assert done.returncode == 2
+    assert "tools/env [--dev] CMD" in done.stderr
+
+
+def test_an_engine_that_cannot_be_had_stops_the_command(machine: Machine) -> None:
+    """The build's own error is shown, and the command does not run with another engine."""
+    (machine.pulumi_folder / "pulumi").unlink()
+    (machine.go_folder / "answer").write_text("go1.19.0\nlinux\namd64\n")
+    done = run(machine, "echo", "ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "too old" in done.stderr
