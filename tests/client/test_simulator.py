@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 
@@ -191,3 +192,17 @@ def test_unknown_faults_are_refused(text: str) -> None:
     """With what is known."""
     with pytest.raises(faults.FaultTextError):
         faults.parse(text)
+
+
+async def test_a_revoked_key_is_refused_and_counted(simulator: Simulator) -> None:
+    """Keys are told apart by the start of their SHA-256, so that a control route never sees one."""
+    revoked, valid = "hs_test_revoked", "hs_test_valid"
+    fingerprints = [hashlib.sha256(key.encode()).hexdigest()[:12] for key in (revoked, valid)]
+    async with caller(simulator, revoked) as old, caller(simulator, valid) as new:
+        root = simulator.base_url.removesuffix("/v1")
+        answer = await new.post(f"{root}/control/keys", json={"refused": fingerprints[:1]})
+        assert answer.status_code == 204
+        assert (await old.post("/chat/completions", json=CHAT)).status_code == 401
+        assert (await new.post("/chat/completions", json=CHAT)).status_code == 200
+        stats = (await new.get(f"{root}/control/stats")).json()
+    assert stats["by_key"] == dict.fromkeys(fingerprints, 1)

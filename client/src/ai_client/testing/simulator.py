@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import ssl
@@ -72,6 +73,7 @@ class Counts:
     disconnected: int = 0
     by_status: Counter[int] = field(default_factory=Counter)
     by_path: Counter[str] = field(default_factory=Counter)
+    by_key: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     peak_in_flight: int = 0
 
@@ -91,6 +93,7 @@ class Simulator:
         self.counts = Counts()
         self.arrivals: deque[Arrival] = deque(maxlen=KEPT_ARRIVALS)
         self.accepted_keys = set(self.options.keys)
+        self.refused_fingerprints: set[str] = set()
         self._clock = clock
         self._tls = tls
         self._random = random.Random(self.options.seed)  # noqa: S311  latencies, no secret
@@ -155,6 +158,7 @@ class Simulator:
         now_s = self._clock()
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         body, refusal = self._read(request, key)
+        self.counts.by_key[_fingerprint(key)] += 1
         account = self._account(key)
         model = str(body.get("model", ""))
         tokens = self._cost(request.path, body)
@@ -182,9 +186,7 @@ class Simulator:
 
     def _read(self, request: WireRequest, key: str) -> tuple[dict[str, Any], tuple[int, Any] | None]:
         """The body, and the refusal where the request can't be answered."""
-        if not key.startswith(self.options.key_prefix) or (
-            self.accepted_keys and key not in self.accepted_keys
-        ):
+        if not self._accepts(key):
             message = "Incorrect API key provided."
             return {}, (401, replies.error(message, kind="invalid_request_error", code="invalid_api_key"))
         if request.method == "GET" and request.path.startswith("/v1/models"):
@@ -204,6 +206,11 @@ class Simulator:
             message = f"The model `{model}` does not exist."
             return body, (404, replies.error(message, kind="invalid_request_error", code="model_not_found"))
         return body, None
+
+    def _accepts(self, key: str) -> bool:
+        if not key.startswith(self.options.key_prefix) or _fingerprint(key) in self.refused_fingerprints:
+            return False
+        return not self.accepted_keys or key in self.accepted_keys
 
     def _account(self, key: str) -> _Account:
         if key not in self._accounts:
@@ -322,12 +329,21 @@ class Simulator:
             await asyncio.get_running_loop().create_future()
 
     def _control(self, request: WireRequest, out: Responder) -> None:
-        """`GET /control/stats`; `POST /control/faults` {fault, count, path, model}; `DELETE /control/faults`."""
+        """`GET /control/stats`; `POST /control/faults` {fault, count, path, model}; `DELETE /control/faults`;
+        `POST /control/keys` {refused: [fingerprint]}, the keys that have been revoked.
+        """
         if request.path == "/control/stats":
             out.send(200, [_JSON], replies.encode(self.stats()))
         elif request.path == "/control/faults" and request.method == "DELETE":
             self.faults.clear()
             out.send(204, [], b"")
+        elif request.path == "/control/keys" and request.method == "POST":
+            try:
+                self.refused_fingerprints = {str(name) for name in json.loads(request.body)["refused"]}
+            except (ValueError, KeyError, TypeError) as exc:
+                out.send(400, [_JSON], replies.encode({"error": f"can't read the fingerprints: {exc}"}))
+            else:
+                out.send(204, [], b"")
         elif request.path == "/control/faults" and request.method == "POST":
             try:
                 asked = json.loads(request.body)
@@ -355,6 +371,7 @@ class Simulator:
             "peak_rpm": self.peak_per_minute(),
             "by_status": {str(status): number for status, number in sorted(counts.by_status.items())},
             "by_path": dict(counts.by_path),
+            "by_key": dict(counts.by_key),
         }
 
     def peak_per_minute(self) -> int:
@@ -366,3 +383,8 @@ class Simulator:
                 window.popleft()
             peak = max(peak, len(window))
         return peak
+
+
+def _fingerprint(key: str) -> str:
+    """What stands for a key in counters and control routes, as everywhere in the project."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
