@@ -2,8 +2,7 @@
 
 One 429 pauses them all at once, for as long as the upstream asked and a little more at random, so that the
 hosts of a fleet don't come back in step. Then they go on paced, at half the rate that led to it, and the pace
-rises by as much again every minute until it is no brake any more (additive increase, multiplicative decrease:
-Chiu and Jain 1989).
+doubles every ten seconds until it is no brake any more, or the next 429 halves it again.
 """
 
 from __future__ import annotations
@@ -16,9 +15,12 @@ from ai_client.headers import RateLimitHeaders
 
 # How far back the rate that led to a 429 is measured.
 _RATE_SPAN_S = 5.0
-_SLOWEST_PER_S = 1.0
+_RATE_LEAST_SPAN_S = 1.0
 _RESTART_SHARE = 0.5
-_RISE_S = 60.0
+_DOUBLING_S = 10.0
+# It never starts slower than this share of what the limits allow; where they are unknown, than one a second.
+_SLOWEST_SHARE = 0.05
+_SLOWEST_PER_S = 1.0
 # A 429 without Retry-After.
 _DEFAULT_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
@@ -34,8 +36,15 @@ class Throttle:
     """
 
     __slots__ = (
-        "_base_per_s", "_decayed", "_decayed_at_s", "_random", "_resumed_at_s", "_slowed_at_s",
-        "full_rate_per_s", "not_before_s",
+        "_decayed",
+        "_decayed_at_s",
+        "_first_at_s",
+        "_random",
+        "_resumed_at_s",
+        "_slowed_at_s",
+        "_start_per_s",
+        "full_rate_per_s",
+        "not_before_s",
     )  # fmt: skip
 
     def __init__(self, *, full_rate_per_s: float | None, random_source: random.Random) -> None:
@@ -43,29 +52,33 @@ class Throttle:
         #: Nothing may be admitted sooner.
         self.not_before_s = 0.0
         self._random: Callable[[], float] = random_source.random
-        self._base_per_s: float | None = None
+        self._start_per_s: float | None = None
         self._resumed_at_s = 0.0
         self._slowed_at_s = -math.inf
         self._decayed = 0.0
+        self._first_at_s = 0.0
         self._decayed_at_s = 0.0
 
     def admitted(self, now_s: float) -> None:
         """One more was admitted."""
+        if self._decayed == 0.0:
+            self._first_at_s = now_s
         self._decayed = 1.0 + self._decayed * math.exp((self._decayed_at_s - now_s) / _RATE_SPAN_S)
         self._decayed_at_s = now_s
-        if self._base_per_s is not None:
+        if self._start_per_s is not None:
             rate = self.rate_per_s(now_s)
             if rate is not None:
                 self.not_before_s = max(now_s, self.not_before_s) + 1.0 / rate
 
     def rate_per_s(self, now_s: float) -> float | None:
         """The pace in force; None where there is none."""
-        base = self._base_per_s
-        if base is None:
+        start = self._start_per_s
+        if start is None:
             return None
-        rate = base * (_RESTART_SHARE + max(0.0, now_s - self._resumed_at_s) / _RISE_S)
-        if rate >= (self.full_rate_per_s or 4.0 * base):
-            self._base_per_s = None
+        since_s = min(max(0.0, now_s - self._resumed_at_s), 100.0 * _DOUBLING_S)
+        rate = start * 2.0 ** (since_s / _DOUBLING_S)
+        if rate >= (self.full_rate_per_s or 8.0 * start):
+            self._start_per_s = None
             return None
         return rate
 
@@ -81,7 +94,8 @@ class Throttle:
             self._resumed_at_s = max(self._resumed_at_s, self.not_before_s)
             return False
         paced = self.rate_per_s(now_s)
-        self._base_per_s = max(_SLOWEST_PER_S, paced if paced is not None else self._recent_per_s(now_s))
+        before = self._recent_per_s(now_s) if paced is None else paced
+        self._start_per_s = max(self._slowest_per_s(), _RESTART_SHARE * before)
         self._slowed_at_s = now_s
         self._resumed_at_s = self.not_before_s
         return True
@@ -101,5 +115,12 @@ class Throttle:
                 return True
         return False
 
+    def _slowest_per_s(self) -> float:
+        full = self.full_rate_per_s
+        return _SLOWEST_PER_S if full is None else full * _SLOWEST_SHARE
+
     def _recent_per_s(self, now_s: float) -> float:
-        return self._decayed * math.exp((self._decayed_at_s - now_s) / _RATE_SPAN_S) / _RATE_SPAN_S
+        """Admissions a second over the last seconds, or since the first one where that was later."""
+        count = self._decayed * math.exp((self._decayed_at_s - now_s) / _RATE_SPAN_S)
+        span_s = _RATE_SPAN_S * (1.0 - math.exp((self._first_at_s - now_s) / _RATE_SPAN_S))
+        return count / max(_RATE_LEAST_SPAN_S, span_s)
