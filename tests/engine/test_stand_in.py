@@ -39,6 +39,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that this one started, whichever of its threads did."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 @contextmanager
 def running_up(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
     """An `up` that is under way; ended with what it started if the test leaves it."""
@@ -99,8 +105,11 @@ def test_a_killed_engine_leaves_no_plugin_and_no_command(workspace: Workspace, s
         wait_until(lambda: workspace.log.read_text().endswith("\n"), what="the command's start")
         command, plugin = map(int, workspace.log.read_text().split())
         assert Path(f"/proc/{plugin}/exe").resolve() == stand_in.plugin.resolve()
+        language_hosts = [pid for pid in children_of(up.pid) if pid != plugin]
         up.kill()
         wait_until(lambda: not is_running(command) and not is_running(plugin), what="their end")
+        for pid in filter(is_running, language_hosts):
+            os.kill(pid, signal.SIGTERM)  # it would see only minutes later that its engine is gone
 
 
 def test_a_preview_runs_nothing_and_knows_no_output(workspace: Workspace) -> None:
