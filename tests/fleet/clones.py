@@ -89,6 +89,12 @@ class Clone:
             "--non-interactive",
         )
 
+    def planned(self) -> dict[str, Any]:
+        """Outputs as a preview foretells them."""
+        steps = json.loads(self.run("pulumi", "preview", "--json", "--non-interactive").output)["steps"]
+        root = next(step for step in steps if step["urn"].endswith(f"::fleet-{self.stack}"))
+        return dict(root["newState"]["outputs"])
+
     def run(
         self, *argv: str, stdin: str | None = None, expect: int | None = 0, timeout_s: float = 600
     ) -> Run:

@@ -1,13 +1,17 @@
+import contextlib
 import json
+import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fleet.clones import Clone, clone
 from tests.infra.stacks import PROJECT, shipped
@@ -34,6 +38,34 @@ class Fleet:
     def local(self) -> Path:
         """What the machine keeps of the stack's hosts."""
         return Path("/var/lib/ai-client-fleet/local") / self.clone.stack
+
+    def config(self) -> dict[str, object]:
+        """The stack's configuration without its secrets, as `Clone.configure` takes it."""
+        content = yaml.safe_load((self.clone.folder / f"Pulumi.{self.clone.stack}.yaml").read_text())
+        items = content["config"].items()
+        return {k.removeprefix("fleet:"): v for k, v in items if not (isinstance(v, dict) and "secure" in v)}
+
+    def set_key(self, key: str) -> None:
+        """Sets another upstream key in the configuration."""
+        self.clone.pulumi("config", "set", "--secret", "apiKey", "--stack", self.clone.stack, stdin=key)
+        self.key = key
+
+    def kill_host(self, host: str) -> None:
+        """Ends a host as a power failure does."""
+        record = json.loads((self.local / "hosts" / host / "process.json").read_text())
+        os.kill(record["pid"], signal.SIGKILL)
+
+    def own_processes(self, word: str, *, but: Iterable[int], without: str = "\0") -> list[int]:
+        """Processes of this checkout with a word among their arguments."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) not in but:
+                with contextlib.suppress(OSError):
+                    arguments = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                    is_here = str(self.clone.folder) in f"{arguments} {(entry / 'cwd').readlink()}"
+                    if is_here and word in arguments and without not in arguments:
+                        found.append(int(entry.name))
+        return found
 
     def root_of(self, host: str) -> Path:
         """Root folder of a host's file system."""
@@ -68,8 +100,27 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     try:
         checkout.pulumi("stack", "init", STACK)
         checkout.configure(dev_config())
-        checkout.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=key)
-        yield Fleet(checkout, key, work)
+        fleet = Fleet(checkout, key, work)
+        fleet.set_key(key)
+        yield fleet
     finally:
         hosts_tool("purge", order={"fleet": STACK})
         shutil.rmtree(work, ignore_errors=True)
+
+
+@pytest.fixture
+def running(fleet: Fleet) -> Fleet:
+    """The stack, up. Whichever test comes first brings it up."""
+    if not fleet.local.exists():
+        fleet.clone.up()
+    return fleet
+
+
+# The stack is made by the first of these files and removed by the last.
+_ORDER = ("test_life", "test_changes", "test_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the one stack run in the order in which users live with it."""
+    ranks = {name: rank for rank, name in enumerate(_ORDER, start=1)}
+    items.sort(key=lambda item: ranks.get(Path(item.path).stem, 0))

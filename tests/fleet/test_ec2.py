@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.aws_server import CREDENTIALS, Aws, environment, free_port, moto_server
-from tests.fleet.clones import Clone, Run, clone
+from tests.fleet.clones import Run, clone
 from tests.fleet.leaks import Watch, in_text
+from tests.fleet.shared import CloudClone, resources
 from tests.infra.stacks import HOST_KEY, KEY
 from tests.infra.test_ec2 import config, launch, subnets
 
@@ -20,24 +20,15 @@ COMPONENT = f"urn:pulumi:{STACK}::fleet::fleet:index:Deployment::deployment"
 PARENT = f"urn:pulumi:{STACK}::fleet::fleet:index:Deployment$command:local:Command::"
 
 
-@dataclass
-class CloudClone(Clone):
-    """A clone whose environment leads to an account of the tests."""
+def up_claims(fleet: CloudClone, *names: str) -> Run:
+    """`up` of claims alone: they are made, changed or removed, and nothing is put on a host."""
+    targets = [COMPONENT, *(f"{PARENT}claim-{name}" for name in names)]
+    return fleet.up(*(word for target in targets for word in ("--target", target)))
 
-    variables: dict[str, str] = field(default_factory=dict)
 
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), **self.variables}
-
-    def up_claims(self, *names: str, expect: int | None = 0) -> Run:
-        """`up` of claims alone: they are made, changed or removed, and nothing is put on a host."""
-        targets = [COMPONENT, *(f"{PARENT}claim-{name}" for name in names)]
-        return self.up(*(word for target in targets for word in ("--target", target)), expect=expect)
-
-    def claims(self) -> set[str]:
-        """Names of the claims in the state."""
-        listed = self.pulumi("stack", "--show-urns").output
-        return {line.rpartition("::claim-")[2].strip() for line in listed.splitlines() if "::claim-" in line}
+def claims(fleet: CloudClone) -> set[str]:
+    """Names of the claims in the state."""
+    return {name.removeprefix("claim-") for name in resources(fleet)}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +64,8 @@ def test_instances_that_come_and_go_show_as_hosts_added_and_removed(aws: Aws, fl
     """The preview names the host that would be claimed and the one that would be cleaned up."""
     held = subnets(aws)["a"]
     first, second = pinned(aws, held, "web-1"), pinned(aws, held, "web-2")
-    fleet.up_claims(f"web-1-{first}", f"web-2-{second}")
-    assert fleet.claims() == {f"web-1-{first}", f"web-2-{second}"}
+    up_claims(fleet, f"web-1-{first}", f"web-2-{second}")
+    assert claims(fleet) == {f"web-1-{first}", f"web-2-{second}"}
     third = pinned(aws, held, "web-3")
     aws.client("ec2").create_tags(Resources=[second], Tags=[{"Key": "Role", "Value": "other"}])
     changed = fleet.preview().changed()
@@ -88,7 +79,7 @@ def test_more_removals_than_allowed_fail_preview_and_up(aws: Aws, fleet: CloudCl
     held = subnets(aws)["a"]
     ids = {name: pinned(aws, held, name) for name in ("web-1", "web-2", "web-3", "web-4")}
     names = [f"{name}-{held}" for name, held in ids.items()]
-    fleet.up_claims(*names)
+    up_claims(fleet, *names)
     lost = [ids[name] for name in ("web-2", "web-3", "web-4")]
     aws.client("ec2").create_tags(Resources=lost, Tags=[{"Key": "Role", "Value": "other"}])
     for refused in (
@@ -100,7 +91,7 @@ def test_more_removals_than_allowed_fail_preview_and_up(aws: Aws, fleet: CloudCl
             "fleet:maxRemovals: 3 hosts would be removed (web-2, web-3, web-4) and 1 may be" in refused.output
         )
         assert "Traceback" not in refused.output
-    assert fleet.claims() == set(names)
+    assert claims(fleet) == set(names)
     fleet.pulumi("config", "set", "maxRemovals", "3", "--stack", STACK)
     assert sorted(fleet.preview().changed().values()).count("delete") == 3
 
@@ -108,7 +99,7 @@ def test_more_removals_than_allowed_fail_preview_and_up(aws: Aws, fleet: CloudCl
 def test_an_answer_that_fails_or_is_empty_removes_nothing(aws: Aws, fleet: CloudClone) -> None:
     """AWS is away, then says that there is nothing: both end the program before any resource."""
     held = pinned(aws, subnets(aws)["a"], "web-1")
-    fleet.up_claims(f"web-1-{held}")
+    up_claims(fleet, f"web-1-{held}")
     fleet.variables |= environment("http://127.0.0.1:9")
     away = fleet.up(expect=None)
     assert away.status != 0
@@ -120,7 +111,7 @@ def test_an_answer_that_fails_or_is_empty_removes_nothing(aws: Aws, fleet: Cloud
     assert (
         "no instance passes its filters, which never means that every host is to be removed" in empty.output
     )
-    assert fleet.claims() == {f"web-1-{held}"}
+    assert claims(fleet) == {f"web-1-{held}"}
 
 
 def test_a_terminated_instance_leaves_state_without_contact(aws: Aws, fleet: CloudClone) -> None:
@@ -130,38 +121,38 @@ def test_a_terminated_instance_leaves_state_without_contact(aws: Aws, fleet: Clo
     """
     held = subnets(aws)["a"]
     first, second = pinned(aws, held, "web-1"), pinned(aws, held, "web-2")
-    fleet.up_claims(f"web-1-{first}", f"web-2-{second}")
+    up_claims(fleet, f"web-1-{first}", f"web-2-{second}")
     aws.client("ec2").terminate_instances(InstanceIds=[second])
     with Watch(CREDENTIALS["AWS_SECRET_ACCESS_KEY"], [fleet.folder, fleet.state]) as watch:
-        fleet.up_claims(f"web-2-{second}")
+        up_claims(fleet, f"web-2-{second}")
     assert watch.hits == set()
-    assert fleet.claims() == {f"web-1-{first}"}
+    assert claims(fleet) == {f"web-1-{first}"}
 
 
 def test_an_instance_that_took_the_place_of_another_is_another_host(aws: Aws, fleet: CloudClone) -> None:
     """Under the same name, the new instance gets its own claim, and the old one's is removed."""
     held = subnets(aws)["a"]
     old = pinned(aws, held, "web-1")
-    fleet.up_claims(f"web-1-{old}")
+    up_claims(fleet, f"web-1-{old}")
     aws.client("ec2").terminate_instances(InstanceIds=[old])
     new = pinned(aws, held, "web-1")
-    fleet.up_claims(f"web-1-{old}", f"web-1-{new}")
-    assert fleet.claims() == {f"web-1-{new}"}
+    up_claims(fleet, f"web-1-{old}", f"web-1-{new}")
+    assert claims(fleet) == {f"web-1-{new}"}
 
 
 def test_destroy_keeps_a_claim_that_aws_says_nothing_of(aws: Aws, fleet: CloudClone) -> None:
     """While AWS is away no host is forgotten; once it says that the instance is gone, destroy ends."""
     held = pinned(aws, subnets(aws)["a"], "web-1")
-    fleet.up_claims(f"web-1-{held}")
+    up_claims(fleet, f"web-1-{held}")
     fleet.variables |= environment("http://127.0.0.1:9")
     refused = fleet.pulumi("destroy", "--yes", "--skip-preview", "--json", expect=None)
     assert refused.status != 0
     assert "web-1: ec2:DescribeInstances got no answer" in refused.output
-    assert fleet.claims() == {f"web-1-{held}"}
+    assert claims(fleet) == {f"web-1-{held}"}
     fleet.variables |= environment(aws.url)
     aws.client("ec2").terminate_instances(InstanceIds=[held])
     fleet.pulumi("destroy", "--yes", "--skip-preview", "--json")
-    assert fleet.claims() == set()
+    assert claims(fleet) == set()
     said = "\n".join(fleet.outputs) + fleet.pulumi("stack", "export").output
     assert in_text(said, CREDENTIALS["AWS_SECRET_ACCESS_KEY"]) == []
 
@@ -169,8 +160,8 @@ def test_destroy_keeps_a_claim_that_aws_says_nothing_of(aws: Aws, fleet: CloudCl
 def test_a_running_instance_is_contacted_before_it_is_forgotten(aws: Aws, fleet: CloudClone) -> None:
     """It is there, so it must be cleaned up: an unreachable one stays claimed."""
     held = pinned(aws, subnets(aws)["a"], "web-1")
-    fleet.up_claims(f"web-1-{held}")
+    up_claims(fleet, f"web-1-{held}")
     refused = fleet.pulumi("destroy", "--yes", "--skip-preview", "--json", expect=None)
     assert refused.status != 0
     assert "web-1: unreachable" in refused.output
-    assert fleet.claims() == {f"web-1-{held}"}
+    assert claims(fleet) == {f"web-1-{held}"}

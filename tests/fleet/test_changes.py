@@ -1,0 +1,190 @@
+"""What users change on a stack that is up, and what goes wrong meanwhile, on real hosts through the real engine."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.conftest import Fleet
+from tests.fleet.leaks import in_text
+from tests.fleet.load import under_load
+
+pytestmark = [pytest.mark.engine, pytest.mark.hosts]
+
+API_CLIENTS = ("api-dev-01", "api-dev-02")
+HOSTS = (*API_CLIENTS, "batch-dev-01")
+
+
+def fingerprint(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def requests_by_key(fleet: Fleet) -> dict[str, int]:
+    """How many requests the provider has seen under each key, by its own count."""
+    answer = fleet.clone.ssh("api-dev-01", "curl -s http://10.88.0.1:8000/control/stats").output
+    return dict(json.loads(answer)["by_key"])
+
+
+def main_pids(fleet: Fleet) -> dict[str, str]:
+    show = "systemctl show --property MainPID --value ai-client"
+    return {host: fleet.clone.ssh(host, show).output.strip() for host in HOSTS}
+
+
+def config_of(fleet: Fleet, host: str) -> str:
+    return (fleet.root_of(host) / "etc/ai-client/ai-client.conf").read_text()
+
+
+@pytest.fixture
+def configured(running: Fleet) -> Iterator[dict[str, Any]]:
+    """The stack's configuration to change; what it was comes back afterwards, on the hosts too."""
+    before = running.config()
+    yield json.loads(json.dumps(before))
+    running.clone.configure(before)
+    running.clone.up()
+
+
+def test_a_key_is_rotated_under_load_and_no_request_fails(running: Fleet) -> None:
+    """The preview shows just the key; `up` rewrites the key file and reloads: nothing restarts, nothing is lost."""
+    old, new = running.key, f"{running.key}_rotated"
+    before = main_pids(running)
+    running.set_key(new)
+    said = running.clone.preview().messages()
+    for host in HOSTS:
+        assert f"{host}: differs" in said
+    assert "/etc/ai-client/key" in said
+    assert "/etc/ai-client/ai-client.conf" not in said
+    assert in_text(said, new) == []
+    with contextlib.ExitStack() as stack:
+        loads = {host: stack.enter_context(under_load(running.clone, host, per_second=15)) for host in HOSTS}
+        running.clone.up()
+        seen = requests_by_key(running)
+        _wait_until(
+            lambda: requests_by_key(running).get(fingerprint(new), 0) > seen.get(fingerprint(new), 0) + 60
+        )
+        assert requests_by_key(running)[fingerprint(old)] == seen[fingerprint(old)]
+    assert {host: load.failed for host, load in loads.items()} == {host: [] for host in HOSTS}
+    assert all(load.answered > 50 for load in loads.values())
+    assert main_pids(running) == before
+    assert {r["key_fingerprint"] for r in running.clone.output("hosts").values()} == {fingerprint(new)}
+
+
+def test_a_changed_setting_reaches_every_host_of_its_group_and_no_other(
+    running: Fleet, configured: dict[str, Any]
+) -> None:
+    """Waves of the one group run; the other group is left alone."""
+    configured["groups"]["ai_api_clients"]["vars"]["ai_timeout"] = 17
+    running.clone.configure(configured)
+    assert running.clone.up().changed() == {"ai_api_clients-1": "update", "ai_api_clients-2": "update"}
+    assert all("timeout = 17" in config_of(running, host) for host in API_CLIENTS)
+    assert "timeout = 17" not in config_of(running, "batch-dev-01")
+
+
+def test_a_plan_that_no_longer_holds_is_refused(running: Fleet, configured: dict[str, Any]) -> None:
+    """`requirePlan` is what a review agreed on: after a change on a host it is another plan."""
+    configured["groups"]["ai_api_clients"]["vars"]["ai_timeout"] = 18
+    running.clone.configure(configured)
+    agreed = running.clone.planned()["planDigest"]
+    running.clone.ssh("api-dev-02", "sudo sh -c 'echo \"# by hand\" >> /etc/ai-client/ai-client.conf'")
+    running.clone.configure({**configured, "requirePlan": agreed})
+    refused = running.clone.up(expect=255)
+    assert f"plan {agreed} no longer holds" in refused.errors()
+    assert "timeout = 18" not in config_of(running, "api-dev-01")
+    running.clone.configure({**configured, "requirePlan": running.clone.planned()["planDigest"]})
+    running.clone.up()
+    assert "timeout = 18" in config_of(running, "api-dev-01")
+
+
+def test_a_release_that_does_not_start_is_put_back_and_goes_no_further(running: Fleet) -> None:
+    """The canary fails its health check: it is put back on the last good release, the next wave is not touched."""
+    source = running.clone.folder / "client/src/ai_client/cli/serve.py"
+    good = source.read_text()
+    before = running.clone.output("hosts")
+    source.write_text("raise SystemExit('a release that does not start')\n")
+    try:
+        failed = running.clone.up(expect=255)
+        assert "api-dev-01: failed" in failed.errors()
+        assert in_text(failed.output, running.key) == []
+        for host in HOSTS:
+            assert running.clone.ssh(host, "systemctl is-active ai-client").output.strip() == "active"
+            current = running.clone.ssh(host, "readlink /opt/ai-client/current").output.strip()
+            assert before[host]["release"] in current
+        assert "ai_api_clients-2" not in failed.changed()
+    finally:
+        source.write_text(good)
+    running.clone.up()
+    assert running.clone.up("--expect-no-changes").changed() == {}
+
+
+def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_done(
+    running: Fleet, configured: dict[str, Any]
+) -> None:
+    """Preview and `up` say which host and why; once it is back, `up` finishes it and touches no other."""
+    configured["groups"]["dev"]["vars"]["ai_log_level"] = "WARNING"
+    running.clone.configure(configured)
+    running.clone.ssh("api-dev-02", "sudo systemctl stop ssh.socket ssh.service", expect=None)
+    assert "api-dev-02: unreachable" in running.clone.preview().messages()
+    failed = running.clone.up(expect=255)
+    assert "api-dev-02: unreachable" in failed.errors()
+    assert "level = WARNING" in config_of(running, "api-dev-01")
+    running.kill_host("api-dev-02")
+    changed = running.clone.up().changed()
+    assert set(changed) == {"host-api-dev-02", "ai_api_clients-2"}
+    assert all("level = WARNING" in config_of(running, host) for host in HOSTS)
+
+
+@pytest.mark.parametrize("killed", ["pulumi", "infra.run", "ansible-playbook", "ssh"])
+def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
+    running: Fleet, configured: dict[str, Any], killed: str
+) -> None:
+    """SIGKILL of the engine, of the run, of Ansible or of ssh while hosts are worked on: nothing stays behind."""
+    configured["groups"]["dev"]["vars"]["ai_max_retries"] = 5 + len(killed)
+    running.clone.configure(configured)
+    with subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--json", "--non-interactive"],
+        cwd=running.clone.folder,
+        env=running.clone.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as engine:
+        _wait_until(lambda: bool(running.own_processes("ansible-playbook", but=())), within_s=60)
+        probes = running.own_processes("ansible-playbook", but=())
+        # The first runs are the probe's; a run of `up` is one that is not in check mode.
+        _wait_until(
+            lambda: bool(running.own_processes("ansible-playbook", but=probes, without="--check")),
+            within_s=60,
+        )
+        victims = (
+            [engine.pid] if killed == "pulumi" else running.own_processes(killed, but=(), without="--check")
+        )
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        engine.wait(120)
+    _wait_until(
+        lambda: (
+            not running.own_processes("ansible", but=()) and not running.own_processes("infra.run", but=())
+        )
+    )
+    assert list(Path("/tmp").glob("ai-client-fleet-*")) == []
+    running.clone.pulumi("cancel", "--yes", expect=None)
+    running.clone.up()
+    assert all(f"max_retries = {5 + len(killed)}" in config_of(running, host) for host in HOSTS)
+    leftovers = "sudo find /etc/ai-client /opt/ai-client /var/lib/ai-client -name '*.tmp*' -o -name '*.new*'"
+    assert [running.clone.ssh(host, leftovers).output for host in HOSTS] == ["", "", ""]
+    assert running.clone.up("--expect-no-changes").changed() == {}
+
+
+def _wait_until(met: Callable[[], bool], *, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not met():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.05)

@@ -1,0 +1,27 @@
+"""The end of a stack: what `destroy` leaves on the machine and in the state, which is nothing."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.clones import another
+from tests.fleet.conftest import STACK, Fleet
+
+pytestmark = [pytest.mark.engine, pytest.mark.hosts]
+
+
+def test_destroy_from_another_clone_leaves_nothing(running: Fleet) -> None:
+    """The end: every host is decommissioned and removed; no process, mount, namespace or folder stays."""
+    second = another(running.clone, running.work / "third")
+    second.pulumi("destroy", "--yes", "--skip-preview", "--json")
+    assert not running.local.exists()
+    assert (
+        STACK
+        not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    )
+    assert f"/{STACK}/" not in Path("/proc/self/mounts").read_text()
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert f"/local/{STACK}/" not in processes
+    assert json.loads(second.pulumi("stack", "export").output)["deployment"].get("resources", [])[1:] == []
