@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +74,9 @@ async def ai_client(*arguments: str, environment: dict[str, str] | None = None) 
     return Finished(process.returncode, out.decode(), err.decode())
 
 
-def _environment(extra: dict[str, str]) -> dict[str, str]:
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("HOLYSHEEP_API_KEY",)}
-    return kept | extra
+    return kept | dict(extra)
 
 
 @dataclass
@@ -141,12 +141,17 @@ token_sha256 = {TOKEN_SHA256}
 
 @asynccontextmanager
 async def running_service(
-    folder: Path, simulator: Simulator, *, extra: str = "rate_limit = 60000"
+    folder: Path,
+    simulator: Simulator,
+    *,
+    extra: str = "rate_limit = 60000",
+    start: Sequence[str] = (sys.executable, "-m", "ai_client.cli"),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
-    """Start the service, wait until it answers, and stop it in the end."""
+    """Start the service by `start`, wait until it answers, and stop it in the end."""
     for name in ("cache", "log"):
         (folder / name).mkdir(exist_ok=True)
-    process = await _start(folder, simulator, extra)
+    process = await _start(folder, simulator, extra, start=start, environment=environment or {})
     rig = _rig(folder, process)
     try:
         await until(
@@ -179,19 +184,12 @@ def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
     )
 
 
-async def _start(folder: Path, simulator: Simulator, extra: str) -> asyncio.subprocess.Process:
+async def _start(
+    folder: Path, simulator: Simulator, extra: str, *, start: Sequence[str], environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     (folder / "ports.json").write_text(json.dumps([free_port(), free_port()]))
     (folder / "key").write_text(TEST_KEY + "\n")
     rig = _rig(folder, process=None)  # type: ignore[arg-type]  # only the paths are needed here
     rig.set_config(simulator.base_url, extra)
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ai_client.cli",
-        "serve",
-        "--config",
-        str(rig.config),
-        "--key-file",
-        str(rig.key_file),
-        env=_environment({}),
-    )
+    options = ("serve", "--config", str(rig.config), "--key-file", str(rig.key_file))
+    return await asyncio.create_subprocess_exec(*start, *options, env=_environment(environment))

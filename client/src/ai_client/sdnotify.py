@@ -23,6 +23,15 @@ class Notifier:
         """A reload has begun; READY=1 ends it. The time is what `Type=notify-reload` wants to see."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    @property
+    def is_active(self) -> bool:
+        """Whether systemd listens."""
+        return bool(self._address)
+
+    def main_process(self, pid: int) -> None:
+        """Another process of this service is its main one from now on."""
+        self._send(f"MAINPID={pid}")
+
     def stopping(self, status: str) -> None:
         """The service drains."""
         self._send(f"STOPPING=1\nSTATUS={status}")

@@ -22,10 +22,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer))
     elif answer.get("restart_needed"):
-        remedy = "systemctl restart ai-client-tcp.socket ai-client.socket ai-client"
-        print(f"reloaded, but listening addresses change only with a restart: {remedy}", file=sys.stderr)
+        changed = ", ".join(answer.get("changed", ()))
+        print(f"a part of what changed ({changed}) is taken only by a restart", file=sys.stderr)
     elif status == 200:
-        print(f"reloaded; key {answer.get('key_fingerprint')}")
+        print(f"reloaded: {', '.join(answer.get('changed', ())) or 'nothing had changed'}")
     else:
         error = answer.get("error")
         reason = error.get("message") if isinstance(error, dict) else error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 
 from ai_client.settings import GatewaySettings, TenantSettings
 
 # What stands in the place of an address in the ASGI scope of a caller on the Unix socket.
 UID_MARK = "@uid"
+
+_UNNAMED = re.compile(r"uid-\d{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,20 @@ class Doorkeeper:
             )
             return Refusal(401, "invalid_token", message)
         return Caller(found.name, found.priority, is_operator=False)
+
+    def acting_for(self, caller: Caller, name: str | None) -> Caller | Refusal:
+        """The caller in the name of the tenant that it names: its own, or any where it is an operator."""
+        if name is None or name == caller.tenant:
+            return caller
+        if not caller.is_operator:
+            message = f"You are tenant {caller.tenant} and may not act for another."
+            return Refusal(403, "tenant_not_allowed", message)
+        tenant = self.tenants.get(name)
+        if tenant is not None:
+            return Caller(name, tenant.priority, is_operator=True)
+        if _UNNAMED.fullmatch(name):
+            return Caller(name, 5, is_operator=True)
+        return Refusal(400, "invalid_header", "The header x-ai-tenant names no tenant of this gateway.")
 
 
 class HostCheck:

@@ -14,6 +14,7 @@ from ai_client.errors import (
     MaxRetriesExceeded,
 )
 from ai_client.gateway.asgi import JSON_TYPE, Headers, Send, respond
+from ai_client.gateway.callers import Refusal
 
 # The OpenAI SDK retries by itself unless told not to; retries are this service's work alone.
 DRAINING = "draining"
@@ -67,6 +68,14 @@ def invalid(
 ) -> Failure:
     """The caller's own mistake."""
     return Failure(status, "invalid_request_error", code, message, param)
+
+
+def from_refusal(refusal: Refusal) -> Failure:
+    """A caller that is sent away."""
+    kinds = {401: "authentication_error", 403: "permission_error"}
+    kind = kinds.get(refusal.status, "invalid_request_error")
+    param = "x-ai-tenant" if refusal.code == "invalid_header" else None
+    return Failure(refusal.status, kind, refusal.code, refusal.message, param)
 
 
 def draining(retry_after_s: float) -> Failure:

@@ -42,6 +42,17 @@ class Steering:
     tenant: str | None = None
     idempotency_key: str | None = None
 
+    def passed(self) -> dict[str, str]:
+        """Those of the headers that another process of this service must see, but for tenant and priority."""
+        values = {
+            "x-ai-importance": self.importance,
+            "x-ai-cache": self.cache_mode,
+            "x-ai-deadline": None if self.deadline_s is None else str(self.deadline_s),
+            "x-ai-merge": "true" if self.merge else None,
+            "idempotency-key": self.idempotency_key,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
 
 def read(headers: Headers) -> Steering | Failure:
     """Read the headers of a request, in one pass; the first that can't be used becomes a Failure."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
+from socket import socket
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -23,20 +23,36 @@ class MetricsListener:
         self._monitoring = monitoring
         self._registry = registry
         self._server = Server(self._app, wall_clock=time.time)
-        self._socket: socket.socket | None = None
+        self._socket: socket | None = None
+
+    @property
+    def listening(self) -> socket | None:
+        """The socket in use; None while it does not listen."""
+        return self._socket
 
     @property
     def port(self) -> int | None:
         """The port in use; None while it does not listen."""
         return None if self._socket is None else int(self._socket.getsockname()[1])
 
-    async def start(self) -> None:
-        """Bind and listen. Raises ListenError."""
+    async def start(self, inherited: socket | None = None) -> None:
+        """Bind, or take the socket of the process before this one where it fits, and listen. Raises ListenError."""
         if not self._monitoring.enable_metrics or not self._monitoring.export_prometheus:
             return
         host, port = self._monitoring.metrics_host, self._monitoring.metrics_port
-        self._socket = bind_tcp(host, port, setting="[monitoring] metrics_port")
-        await self._server.start([self._socket])
+        fits = inherited is not None and port in (0, inherited.getsockname()[1])
+        self._socket = inherited if fits else bind_tcp(host, port, setting="[monitoring] metrics_port")
+        if self._socket is not None:
+            await self._server.start([self._socket])
+
+    async def resume(self) -> None:
+        """Listen again after `stop_accepting`."""
+        if self._socket is not None:
+            await self._server.start([self._socket])
+
+    def stop_accepting(self) -> None:
+        """Leave the socket to another process."""
+        self._server.stop_accepting()
 
     async def stop(self) -> None:
         """Close it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 
 import uvicorn
@@ -17,6 +18,7 @@ KEEP_ALIVE_S = 75
 REQUEST_ARRIVAL_S = 30.0
 TICK_S = 1.0
 LINGER_S = 0.1
+RUN_OUT_LOOK_S = 0.25
 
 
 class Server:
@@ -55,15 +57,22 @@ class Server:
         return len(self._state.tasks)
 
     async def start(self, sockets: list[socket.socket]) -> None:
-        """Begin to accept. The sockets stay the caller's."""
+        """Begin to accept, on copies of the sockets: theirs stay open when this server stops."""
         loop = asyncio.get_running_loop()
         self._set_date()
 
         def make() -> GatewayProtocol:
             return GatewayProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop)
 
-        self._servers = [await loop.create_server(make, sock=sock) for sock in sockets]
-        self._ticker = loop.create_task(self._tick())
+        self._servers = [await loop.create_server(make, sock=sock.dup()) for sock in sockets]
+        if self._ticker is None:
+            self._ticker = loop.create_task(self._tick())
+
+    def stop_accepting(self) -> None:
+        """What is in the sockets' queues is for whoever accepts next."""
+        for server in self._servers:
+            server.close()
+        self._servers = []
 
     async def drain(self, *, limit_s: float) -> int:
         """Stop accepting, let running requests end, cut off the rest after `limit_s`: how many those were.
@@ -71,8 +80,7 @@ class Server:
         Idle connections stay until the end, so that a request that is on its way on one gets its answer (the
         application's 503) and no reset.
         """
-        for server in self._servers:
-            server.close()
+        self.stop_accepting()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
         await asyncio.sleep(min(LINGER_S, limit_s) if self._state.connections else 0)
@@ -88,6 +96,15 @@ class Server:
         if self._ticker is not None:
             self._ticker.cancel()
         return len(left)
+
+    async def run_out(self, *, limit_s: float, until: asyncio.Event) -> None:
+        """Wait until every connection has ended by itself, or `until` is set, for `limit_s` at most."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + limit_s
+        while self._state.connections and loop.time() < until_s and not until.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RUN_OUT_LOOK_S):
+                    await until.wait()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

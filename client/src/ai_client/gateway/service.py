@@ -7,60 +7,37 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import ai_client
-from ai_client import health, logs
+from ai_client import logs
 from ai_client.errors import ConfigurationError
 from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
-from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder, transport_options
+from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder
+from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
+from ai_client.gateway.checkup import Checkup
+from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment, registry_of
+from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
 from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
+from ai_client.gateway.sources import Sources
 from ai_client.gateway.window_state import WindowState
-from ai_client.health import Check
 from ai_client.metrics import Recorder
 from ai_client.sdnotify import Notifier
-from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings, load, read_keys
+from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
 
-HEALTH_KEPT_S = 5.0
+# An old process ends with its last stream; its connections otherwise end by keep-alive.
+HANDOVER_DRAIN_S = 3600.0
 WINDOW_EVERY_S = 1.0
 CERTIFICATE_EVERY_S = 6 * 3600.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the service reads its configuration and key from, at its start and at each reload."""
-
-    config_path: Path
-    key_file: Path | None
-    environment: Mapping[str, str]
-
-    def read(self) -> tuple[Settings, KeyPair]:
-        """Both, or ConfigError or KeyMissingError."""
-        settings = load(self.config_path)
-        return settings, self.read_keys()
-
-    def read_keys(self) -> KeyPair:
-        """The keys, or KeyMissingError."""
-        return read_keys(key_file=self.key_file, environment=self.environment)
-
-    def fresh_key(self) -> str | None:
-        """The key as it is now, for a client whose key was refused; None where there is none."""
-        try:
-            return self.read_keys().current.secret
-        except KeyMissingError:
-            return None
 
 
 class Service:
@@ -73,17 +50,21 @@ class Service:
         self._events = EventStream()
         self._recorder = self._make_recorder()
         self._events.subscribe(self._recorder)
-        self._certificate_expires_at_s: float | None = None
+        self._events.subscribe(note_admission)
+        self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
         self._window = WindowState(state_folder(self._settings, sources.environment))
-        self._assembly.client.restore(self._window.load())
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
+        self._metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
+        self._listeners: Listeners
+        self._forwarder: Forwarder | None = None
+        self._has_handed_over = False
         self._stop = asyncio.Event()
+        self._turn = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._background: set[asyncio.Task[object]] = set()
-        self._health: tuple[float, dict[str, Any]] | None = None
         self._last_watchdog_s = 0.0
 
     def _assemble(self, settings: Settings, keys: KeyPair) -> Assembly:
@@ -102,30 +83,80 @@ class Service:
         )
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT: the exit code. Raises ListenError."""
+        """Serve until SIGTERM or SIGINT, or until another process has taken over: the exit code.
+
+        Raises ListenError, and EOFError where the process before this one is gone before it handed over.
+        """
         start_logs(self._settings)
         self._handle_signals()
-        listeners = open_listeners(self._settings.gateway, self._sources.environment)
-        metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
-        self._server.on_tick = self._on_tick
+        heir = Inheritance.take(self._sources.environment)
+        environment = self._sources.environment
+        self._listeners = heir.listeners() if heir else open_listeners(self._settings.gateway, environment)
         try:
-            await metrics.start()
-            for watch in (self._watch_certificate(), self._keep_window()):
-                self._in_background(asyncio.create_task(watch))
-            await self._server.start(listeners.all())
-            self._notifier.ready(f"serving on {listeners.describe()}")
-            _log.info("serving", extra=logs.fields({"where": listeners.describe()}))
-            await self._stop.wait()
+            await self._begin(heir)
+            await self._turn.wait()
+            if self._has_handed_over:
+                await self._server.run_out(limit_s=HANDOVER_DRAIN_S, until=self._stop)
             await self._drain()
         finally:
-            for task in self._background:
-                task.cancel()
-            await metrics.stop()
-            self._save_window()
-            await self._assembly.aclose()
-            _close(listeners)
+            await self._end()
         _log.info("stopped")
         return 0
+
+    async def _begin(self, heir: Inheritance | None) -> None:
+        window = await heir.wait_to_go() if heir else self._window.load()
+        self._assembly.client.restore(window)
+        self._server.on_tick = self._on_tick
+        await self._metrics.start(heir.metrics() if heir else None)
+        await self._server.start(self._listeners.all())
+        if heir:
+            await heir.say_serving()
+        where = self._listeners.describe()
+        self._notifier.ready(f"serving on {where}")
+        _log.info("serving", extra=logs.fields({"where": where, "took_over": heir is not None}))
+        for watch in (self._watch_certificate(), self._keep_window()):
+            self._in_background(asyncio.create_task(watch))
+
+    async def _end(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await self._metrics.stop()
+        if not self._has_handed_over:
+            self._save_window()
+        await self._assembly.aclose()
+        if self._forwarder is not None:
+            await self._forwarder.aclose()
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        """A socket that nobody accepts on any more must not take connections. Calling it twice is fine."""
+        for sock in self._listeners.all():
+            sock.close()
+        if self._listeners.bound_path is not None and not self._has_handed_over:
+            self._listeners.bound_path.unlink(missing_ok=True)
+
+    async def hand_over(self) -> int:
+        """Let a new process serve, of the release that is in place now: its pid. Raises HandoverError."""
+        estate = Estate.of(self._listeners, self._metrics.listening)
+        successor = await Successor.start(
+            self._sources.launch, environment=self._sources.environment, estate=estate
+        )
+        self._server.stop_accepting()
+        self._metrics.stop_accepting()
+        self._forwarder = Forwarder(Path(self._listeners.unix.getsockname()))
+        self._app.hand_over(self._forwarder)
+        try:
+            await successor.go(self._assembly.client.snapshot())
+        except HandoverError:
+            self._app.take_over_again()
+            await self._metrics.resume()
+            await self._server.start(self._listeners.all())
+            raise
+        self._notifier.main_process(successor.pid)
+        self._has_handed_over = True
+        self._turn.set()
+        _log.info("handed_over", extra=logs.fields({"to": successor.pid}))
+        return successor.pid
 
     def _make_recorder(self) -> Recorder:
         settings = self._settings
@@ -142,17 +173,16 @@ class Service:
             queued=now["queued"],
             pool_in_use=now["pool"]["in_use"],
             pool_size=now["pool"]["size"],
-            certificate_expires_at_s=self._certificate_expires_at_s,
+            certificate_expires_at_s=self._checkup.certificate_expires_at_s,
         )
 
     async def _watch_certificate(self) -> None:
         while True:
-            check = await health.check_tls(self._settings, transport_options(self._settings))
-            self._certificate_expires_at_s = check.expires_at_s or self._certificate_expires_at_s
+            await self._checkup.look_at_certificate(self._settings)
             await asyncio.sleep(CERTIFICATE_EVERY_S)
 
     async def _keep_window(self) -> None:
-        while True:
+        while not self._has_handed_over:
             await asyncio.sleep(WINDOW_EVERY_S)
             self._save_window()
 
@@ -165,8 +195,12 @@ class Service:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._stop_soon)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(loop.create_task(self.reload())))
+
+    def _stop_soon(self) -> None:
+        self._stop.set()
+        self._turn.set()
 
     def _in_background(self, task: asyncio.Task[Any]) -> None:
         self._background.add(task)
@@ -177,6 +211,7 @@ class Service:
         self._notifier.stopping(f"draining {self._server.requests_in_flight} requests")
         self._notifier.extend(drain_s + 5)
         self._app.is_draining = True
+        self._close_listeners()
         _log.info("draining", extra=logs.fields({"requests": self._server.requests_in_flight}))
         cut = await self._server.drain(limit_s=drain_s)
         if cut:
@@ -195,17 +230,32 @@ class Service:
             self._notifier.reloading()
             try:
                 settings, keys = await asyncio.to_thread(self._sources.read)
-                told = self._take(settings, keys)
+                told = await self._replace_by_release() or self._take(settings, keys)
             except (ConfigError, KeyMissingError, ConfigurationError) as exc:
                 self._recorder.reloaded(is_ok=False)
                 self._notifier.ready("serving with the old configuration: the new one is wrong")
                 _log.error("reload_failed", extra=logs.fields({"reason": str(exc)}))
                 return False, {"ok": False, "error": str(exc)}
+            except HandoverError as exc:
+                self._recorder.reloaded(is_ok=False)
+                self._notifier.ready("serving with the old release: the new one does not start")
+                _log.error("handover_failed", extra=logs.fields({"reason": str(exc)}))
+                return False, {"ok": False, "error": str(exc)}
             self._recorder.reloaded(is_ok=True)
-            self._health = None
-            self._notifier.ready("serving")
+            self._checkup.forget()
+            if not self._has_handed_over:
+                self._notifier.ready("serving")
             _log.info("reloaded", extra=logs.fields(told))
             return True, {"ok": True, **told}
+
+    async def _replace_by_release(self) -> dict[str, Any] | None:
+        """Where another release was put in place: hand over to it, or say that it takes a restart."""
+        if not self._sources.launch.is_replaced() or self._has_handed_over:
+            return None
+        if not self._notifier.is_active:
+            # Without a manager that can be told, whoever waits for this process would think the service gone.
+            return {"changed": ["release"], "restart_needed": True}
+        return {"changed": ["release"], "restart_needed": False, "pid": await self.hand_over()}
 
     def _take(self, settings: Settings, keys: KeyPair) -> dict[str, Any]:
         """Put both in place, and tell what changed. No connection is dropped, no window is opened."""
@@ -230,19 +280,8 @@ class Service:
         }
 
     async def health(self) -> dict[str, Any]:
-        """All checks; kept for some seconds, so that many askers cost the upstream one request."""
-        now_s = time.monotonic()
-        if self._health is not None and now_s - self._health[0] < HEALTH_KEPT_S:
-            return self._health[1]
-        options = transport_options(self._settings)
-        report = await health.examine(self._settings, self._keys.current, options=options, probe=self._probe)
-        report["service"] = Check(True, f"version {ai_client.__version__}, pid {os.getpid()}")
-        answer = health.as_json(report)
-        self._health = (time.monotonic(), answer)
-        return answer
-
-    async def _probe(self) -> object:
-        return await self._assembly.client.models()
+        """All checks, as the checkup has them."""
+        return await self._checkup.report(self._settings, self._keys.current, self._assembly.client.models)
 
 
 def start_logs(settings: Settings) -> None:
@@ -259,13 +298,6 @@ async def _retire(assembly: Assembly, users: Users) -> None:
     """Close a client when the last request that began with it has ended."""
     await users.gone()
     await assembly.aclose()
-
-
-def _close(listeners: Listeners) -> None:
-    for sock in listeners.all():
-        sock.close()
-    if listeners.bound_path is not None:
-        listeners.bound_path.unlink(missing_ok=True)
 
 
 def serve(sources: Sources) -> int:
