@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from infra import content, fleet, house_rules, settings
+from infra import content, fleet, house_rules, quota, settings
 from infra.schema import FleetSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -77,5 +77,5 @@ def load_config(config: Mapping[str, Any], *, stack: str) -> FleetSettings:
         models=content.listed_models(),
     )
     if not any(group.source == "ec2" for group in loaded.groups.values()):
-        house_rules.check(loaded, fleet.build(loaded))
+        house_rules.check(loaded, quota.compile_limits(loaded, fleet.build(loaded)))
     return loaded

@@ -1,6 +1,6 @@
 import pytest
 
-from infra import fleet, house_rules
+from infra import fleet, house_rules, quota
 from infra.errors import SettingsError
 from infra.house_rules import is_loopback, secret_in
 from infra.schema import FleetSettings
@@ -25,7 +25,7 @@ def settings(*changes: tuple[str, object], stack: str = "production") -> FleetSe
 
 def check(*changes: tuple[str, object], stack: str = "production") -> None:
     declared = settings(*changes, stack=stack)
-    house_rules.check(declared, fleet.build(declared))
+    house_rules.check(declared, quota.compile_limits(declared, fleet.build(declared)))
 
 
 BROKEN = [
