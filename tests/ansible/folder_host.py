@@ -17,7 +17,7 @@ from typing import Any
 from ai_client_applier import places
 from ai_client_applier.apply import Run
 from ai_client_applier.errors import ApplyError
-from ai_client_applier.host import Host, Outcome, UnitState
+from ai_client_applier.host import RESTART_NEEDED, Host, Outcome, UnitState
 from ai_client_applier.items import Ids
 from ai_client_applier.program import respond
 from ai_client_applier.request import PARTS, PROTOCOL, parse_request
@@ -156,16 +156,19 @@ class FolderHost(Host):
         self._update(commands=[*self.state["commands"], "update-ca-certificates"])
         return Outcome(0, "")
 
-    def reload_client(self, socket: str) -> Outcome:
+    def reload_client(self, socket: str, *, to_release: bool) -> Outcome:
         state = self.state
         seen = self.service_sees()
-        refused = "refuse-reload" in seen["config"]
+        before = state["running"][places.SERVICE]
         self._update(commands=[*state["commands"], "reload"])
-        if refused:
+        if "refuse-reload" in seen["config"]:
             return Outcome(1, "not reloaded: line 1 is wrong")
-        running = {**state["running"], places.SERVICE: {**state["running"][places.SERVICE], **seen}}
-        running[places.SERVICE]["release"] = state["running"][places.SERVICE]["release"]
-        self._update(running=running)
+        if seen["release"] != before["release"]:
+            if (self.root / "opt/ai-client/current/refuses").exists():
+                return Outcome(1, "the new release does not start")
+            if (self.root / "opt/ai-client" / before["release"] / "hands-nothing-over").exists():
+                return Outcome(RESTART_NEEDED, "")
+        self._update(running={**state["running"], places.SERVICE: seen})
         return Outcome(0, "")
 
     def health(self, socket: str, *, timeout_s: float) -> dict[str, Any]:

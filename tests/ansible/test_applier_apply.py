@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from tests.ansible.folder_host import KEY, KEY_2, Rig, Wanted, artefact
+import pytest
+
+from tests.ansible.folder_host import KEY, KEY_2, Rig, Wanted, artefact, new_rig
 
 
 def test_a_first_run_lays_everything_down_and_starts_the_service(rig: Rig) -> None:
@@ -65,17 +68,36 @@ def test_a_new_key_touches_the_key_file_alone_and_reloads(rig: Rig) -> None:
     assert response.changes[0].before.startswith("key ")
 
 
-def test_a_new_configuration_reloads_and_a_new_release_restarts(rig: Rig) -> None:
-    """The least effect that is needed."""
+def test_a_new_configuration_reloads_and_a_new_release_is_handed_over_to(rig: Rig) -> None:
+    """The least effect that is needed; nothing restarts."""
     rig.ask(Wanted())
     commands = len(rig.host.state["commands"])
     rig.ask(Wanted(config="[api]\ntimeout = 31\n"))
     assert rig.host.state["commands"][commands:] == ["reload"]
     commands += 1
     newer = Wanted(config="[api]\ntimeout = 31\n", packed=artefact(note="2"))
-    rig.ask(newer)
-    assert rig.host.state["commands"][commands:] == ["restart ai-client.service"]
+    assert rig.ask(newer).actions == ("hand ai-client.service over to the release",)
+    assert rig.host.state["commands"][commands:] == ["reload"]
     assert rig.host.state["running"]["ai-client.service"]["release"] == f"releases/{newer.digest}"
+
+
+def test_a_release_that_cannot_hand_over_is_restarted(rig: Rig) -> None:
+    """An older client says nothing of the new release, or that it takes a restart."""
+    rig.ask(Wanted(packed=artefact(**{"hands-nothing-over": "x"})))
+    commands = len(rig.host.state["commands"])
+    newer = Wanted(packed=artefact(v="2"), run="run-2")
+    rig.ask(newer)
+    assert rig.host.state["commands"][commands:] == ["reload", "restart ai-client.service"]
+    assert rig.host.state["running"]["ai-client.service"]["release"] == f"releases/{newer.digest}"
+
+
+def test_a_release_that_was_mended_is_restarted(rig: Rig) -> None:
+    """The link is the same: the process can't know that its files are others now."""
+    rig.ask(Wanted())
+    commands = len(rig.host.state["commands"])
+    (rig.path("/opt/ai-client/current/lib") / "mod.py").write_text("X = 2\n")
+    rig.ask(Wanted())
+    assert rig.host.state["commands"][commands:] == ["restart ai-client.service"]
 
 
 def test_drift_is_named_and_mended(rig: Rig) -> None:
@@ -117,6 +139,37 @@ def test_a_restored_backup_of_a_release_is_no_drift(rig: Rig) -> None:
     file.unlink()
     file.write_bytes(content)
     assert not rig.ask(Wanted(check=True)).changed
+
+
+@pytest.mark.parametrize("part", ["secrets", "config"])
+def test_a_part_alone_reaches_the_running_service(rig: Rig, part: str) -> None:
+    """`--tags secrets` sends no units, and yet the service that runs reads its key again."""
+    rig.ask(Wanted())
+    changed = Wanted(key=KEY_2, config="[api]\ntimeout = 31\n", parts=(part, "verify"))
+    assert rig.ask(changed).actions == ("reload ai-client.service",)
+    assert rig.host.state["commands"][-1] == "reload"
+    assert (rig.host.state["running"]["ai-client.service"]["key"] == f"{KEY_2}\n") == (part == "secrets")
+
+
+def test_a_part_alone_ends_what_a_killed_run_left(tmp_path: Path) -> None:
+    """`--tags secrets` after a deploy that was killed: what that owed is done, and no socket is lost."""
+    changed = Wanted(config="[api]\ntimeout = 7\n", packed=artefact(v="2"), unit_note="A=1\n", run="run-2")
+    point = 0
+    while True:
+        point += 1
+        rig = new_rig(tmp_path / f"{point}" / "root")
+        rig.ask(Wanted())
+        if not rig.ask_killed_at(changed, point):
+            break
+        assert not rig.ask(Wanted(key=KEY_2, parts=("secrets", "verify"))).failed
+        assert set(rig.host.state["running"]) == {
+            "ai-client.service",
+            "ai-client.socket",
+            "ai-client-tcp.socket",
+        }
+        assert not rig.ask(Wanted(key=KEY_2, parts=("secrets", "verify"))).changed
+        assert not rig.ask(changed).failed
+    assert point > 5
 
 
 def test_each_part_does_its_own_and_no_more(rig: Rig) -> None:

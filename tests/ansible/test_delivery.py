@@ -40,7 +40,7 @@ ANSWER: dict[str, Any] = {
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> Path:
+def made_up(tmp_path: Path) -> Path:
     """A folder as tools/artefact/build makes it."""
     packed = b"packed tree"
     (tmp_path / f"{TAG}.tar.gz").write_bytes(packed)
@@ -51,9 +51,9 @@ def artefact(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def order(artefact: Path, **changes: Any) -> Order:
+def order(folder: Path, **changes: Any) -> Order:
     """An order for everything."""
-    values = {**defaults(), "ai_artefacts": str(artefact), **changes}
+    values = {**defaults(), "ai_artefacts": str(folder), **changes}
     return make_order(
         mode="apply",
         parts=frozenset({"deploy", "config", "secrets", "verify"}),
@@ -64,13 +64,13 @@ def order(artefact: Path, **changes: Any) -> Order:
     )
 
 
-def test_a_pin_on_the_index_keeps_all_trees_and_a_pin_on_a_tree_that_one(artefact: Path) -> None:
+def test_a_pin_on_the_index_keeps_all_trees_and_a_pin_on_a_tree_that_one(made_up: Path) -> None:
     """Both are exact; another digest is an error."""
-    whole = hashlib.sha256((artefact / "index.json").read_bytes()).hexdigest()
-    assert len(read_artefact(str(artefact), version="", pin=whole).trees) == 2
-    assert list(read_artefact(str(artefact), version="", pin="b" * 64).trees) == ["cp313-x86_64"]
+    whole = hashlib.sha256((made_up / "index.json").read_bytes()).hexdigest()
+    assert len(read_artefact(str(made_up), version="", pin=whole).trees) == 2
+    assert list(read_artefact(str(made_up), version="", pin="b" * 64).trees) == ["cp313-x86_64"]
     with pytest.raises(DeliveryError, match="ai_client_digest"):
-        read_artefact(str(artefact), version="", pin="c" * 64)
+        read_artefact(str(made_up), version="", pin="c" * 64)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_a_pin_on_the_index_keeps_all_trees_and_a_pin_on_a_tree_that_one(artefac
     ],
 )
 def test_a_wrong_variable_is_named_with_its_remedy(
-    artefact: Path, changes: dict[str, str], culprit: str
+    made_up: Path, changes: dict[str, str], culprit: str
 ) -> None:
     """Before any host is asked."""
     with pytest.raises(DeliveryError, match=culprit):
-        order(artefact, **changes)
+        order(made_up, **changes)
 
 
 @pytest.mark.parametrize("value", ["sk-0123456789", "hs_test_short1", "hs_live_0123 4567", KEY + "\n" + KEY])
@@ -99,7 +99,7 @@ def test_something_that_is_no_key_is_refused_without_being_shown(value: str) -> 
     assert value[8:] not in str(raised.value)
 
 
-def test_a_missing_key_names_both_ways_to_give_it(artefact: Path) -> None:
+def test_a_missing_key_names_both_ways_to_give_it(made_up: Path) -> None:
     """Vault and the environment."""
     with pytest.raises(DeliveryError, match="HOLYSHEEP_API_KEY"):
         make_order(
@@ -112,7 +112,7 @@ def test_a_missing_key_names_both_ways_to_give_it(artefact: Path) -> None:
         )
 
 
-def test_the_tree_is_sent_only_when_the_host_asks_for_it(artefact: Path) -> None:
+def test_the_tree_is_sent_only_when_the_host_asks_for_it(made_up: Path) -> None:
     """One round trip where the host has the release, a second one with the bytes where it has not."""
     sent: list[bytes] = []
 
@@ -123,17 +123,17 @@ def test_the_tree_is_sent_only_when_the_host_asks_for_it(artefact: Path) -> None
 
         return answer
 
-    exchange.run(order(artefact), program=b"", send=send([""]))
+    exchange.run(order(made_up), program=b"", send=send([""]))
     assert [b"packed tree" in stdin for stdin in sent] == [False]
-    exchange.run(order(artefact), program=b"", send=send([TAG, ""]))
+    exchange.run(order(made_up), program=b"", send=send([TAG, ""]))
     assert [b"packed tree" in stdin for stdin in sent] == [False, False, True]
 
 
-def test_a_tree_that_was_changed_on_the_controller_is_not_sent(artefact: Path) -> None:
+def test_a_tree_that_was_changed_on_the_controller_is_not_sent(made_up: Path) -> None:
     """Its digest is held against the index first."""
-    (artefact / f"{TAG}.tar.gz").write_bytes(b"other")
+    (made_up / f"{TAG}.tar.gz").write_bytes(b"other")
     with pytest.raises(DeliveryError, match="another digest"):
-        order(artefact).artefact.read_tree(TAG)  # type: ignore[union-attr]
+        order(made_up).artefact.read_tree(TAG)  # type: ignore[union-attr]
 
 
 def test_no_answer_is_an_error_that_shows_what_was_said() -> None:

@@ -7,7 +7,7 @@ from ai_client_applier.desired import Present, desired_items
 from ai_client_applier.errors import ApplyError
 from ai_client_applier.health import FINE, NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
-from ai_client_applier.items import RELOAD, RESTART, SOCKETS, Item
+from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, Item
 from ai_client_applier.lay import clear_pending, lay, run_effects
 from ai_client_applier.marker import check_folders, check_owner
 from ai_client_applier.observe import Observed, observe, observe_present
@@ -38,7 +38,7 @@ def apply(run: Run) -> Response:
     present = observe_present(run.tree)
     check_owner(present.marker, run.request.claim)
     items = _items(run, present)
-    observed = observe(run.tree, run.host, request=run.request, items=items)
+    observed = observe(run.tree, run.host, request=run.request, present=present, items=items)
     check_folders(observed.found, present.marker)
     plan = make_plan(items, observed, wants_running=_wants_running(run))
     if run.request.check:
@@ -88,7 +88,7 @@ def _change(run: Run, plan: Plan, observed: Observed, *, present: Present) -> Re
 def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
     """The checks that fail already, before anything changes: an outage is not the change's fault."""
     service = observed.units.get(places.SERVICE)
-    touches = plan.effects & {RESTART, RELOAD, SOCKETS}
+    touches = plan.effects & {RESTART, HAND_OVER, RELOAD, SOCKETS}
     if "verify" not in run.request.parts or not touches or service is None or not service.is_running:
         return frozenset()
     report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ai_client_applier import places
 from ai_client_applier.items import (
     DAEMON_RELOAD,
+    HAND_OVER,
     RELOAD,
     RESTART,
     ROOT,
@@ -85,7 +86,7 @@ def _release(digest: str) -> list[Item]:
         Directory(places.OPT, ROOT, ROOT, 0o755),
         Directory(f"{places.OPT}/bin", ROOT, ROOT, 0o755),
         Directory(places.RELEASES, ROOT, ROOT, 0o755),
-        Release(places.release_path(digest), digest, (RESTART,)),
+        Release(places.release_path(digest), digest),
     ]
 
 
@@ -93,7 +94,7 @@ def _secrets(request: Request) -> list[Item]:
     items: list[Item] = []
     for path, key, effects in (
         (request.key_path, request.key, (RELOAD,)),
-        (request.key_next_path, request.key_next, ()),
+        (request.key_next_path, request.key_next, (RELOAD,)),
     ):
         if key:
             items.append(File(path, f"{key.text}\n".encode(), places.USER, 0o640, effects, secret=True))
@@ -126,5 +127,5 @@ def _service(request: Request, present: Present, *, digest: str, python: str) ->
         effects = (DAEMON_RELOAD, SOCKETS if unit.endswith(".socket") else RESTART)
         items.append(File(places.unit_path(unit), text.encode(), ROOT, 0o644, effects))
         items.append(Link(places.wants_path(unit), places.unit_path(unit), (DAEMON_RELOAD,)))
-    items.append(Link(places.CURRENT, f"releases/{digest}", (RESTART,)))
+    items.append(Link(places.CURRENT, f"releases/{digest}", (HAND_OVER,)))
     return items

@@ -7,6 +7,7 @@ from ai_client_applier import places, release
 from ai_client_applier.host import Host
 from ai_client_applier.items import (
     DAEMON_RELOAD,
+    HAND_OVER,
     RELOAD,
     RESTART,
     SOCKETS,
@@ -111,7 +112,7 @@ def _items(tree: Tree, request: Request, state: GoodState) -> list[Item]:
         if path.startswith(f"{places.UNIT_DIR}/"):
             unit = path.rpartition("/")[2]
             items.append(Link(places.wants_path(unit), path, (DAEMON_RELOAD,)))
-    return [*items, Link(places.CURRENT, f"releases/{state.release}", (RESTART,))]
+    return [*items, Link(places.CURRENT, f"releases/{state.release}", (HAND_OVER,))]
 
 
 def _surplus(tree: Tree, request: Request, state: GoodState) -> list[str]:

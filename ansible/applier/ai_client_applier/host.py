@@ -118,6 +118,8 @@ class Host:
 
     def units(self, names: tuple[str, ...]) -> dict[str, UnitState]:
         """The state of each unit, in one question."""
+        if not names:
+            return {}
         shown = self.run("systemctl", "show", f"--property={','.join(_PROPERTIES)}", *names)
         if shown.status != 0:
             raise ApplyError(
@@ -145,18 +147,19 @@ class Host:
         """Rebuilds the store of trusted certificates."""
         return self.run("update-ca-certificates", timeout_s=_SYSTEMCTL_TIMEOUT_S)
 
-    def reload_client(self, socket: str) -> Outcome:
-        """Has the running service read its configuration and key again; RESTART_NEEDED where that is not enough."""
+    def reload_client(self, socket: str, *, to_release: bool) -> Outcome:
+        """Has the running service read its configuration and keys again and, where another release is in place, hand
+        over to a process of that, which drops no request. RESTART_NEEDED where that is not enough."""
         try:
             status, answer = ask(socket, "POST", "/control/reload", timeout_s=_PROGRAM_TIMEOUT_S)
         except ApplyError as error:
             return Outcome(1, str(error))
-        if answer.get("restart_needed"):
-            return Outcome(RESTART_NEEDED, "")
-        told = answer.get("error")
-        return Outcome(
-            0 if status == _HTTP_OK else 1, str(told.get("message") if isinstance(told, dict) else told)
-        )
+        if status != _HTTP_OK:
+            told = answer.get("error")
+            return Outcome(1, str(told.get("message") if isinstance(told, dict) else told))
+        # A release from before hand-overs does not say what it took.
+        is_left = to_release and "changed" not in answer
+        return Outcome(RESTART_NEEDED if is_left or answer.get("restart_needed") else 0, "")
 
     def health(self, socket: str, *, timeout_s: float) -> dict[str, Any]:
         """The service's health report; where the service gives none, what the client says without it."""

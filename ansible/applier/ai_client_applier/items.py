@@ -9,6 +9,7 @@ TRUST = "refresh trust store"
 DAEMON_RELOAD = "daemon-reload"
 SOCKETS = "restart sockets"
 RESTART = "restart"
+HAND_OVER = "hand over to the release"
 RELOAD = "reload"
 
 

@@ -8,6 +8,7 @@ from ai_client_applier.errors import ApplyError
 from ai_client_applier.host import RESTART_NEEDED, Host, Outcome
 from ai_client_applier.items import (
     DAEMON_RELOAD,
+    HAND_OVER,
     RELOAD,
     RESTART,
     SOCKETS,
@@ -119,12 +120,14 @@ def _run_service(host: Host, plan: Plan, *, observed: Observed, gone: list[str],
     if RESTART in plan.effects:
         host.reached("restart the service")
         return _systemctl(host, "restart", places.SERVICE)
-    return _reload(host, socket) if RELOAD in plan.effects else ""
+    if plan.effects & {RELOAD, HAND_OVER}:
+        return _reload(host, socket, to_release=HAND_OVER in plan.effects)
+    return ""
 
 
-def _reload(host: Host, socket: str) -> str:
+def _reload(host: Host, socket: str, *, to_release: bool) -> str:
     host.reached("reload the service")
-    outcome = host.reload_client(socket)
+    outcome = host.reload_client(socket, to_release=to_release)
     if outcome.status == RESTART_NEEDED:
         return _systemctl(host, "restart", places.SERVICE)
     return _failure(host, outcome, "ai-client reload")

@@ -49,19 +49,15 @@ def _is_our_trust(name: str) -> bool:
     return name.startswith(places.TRUST_PREFIX) and name.endswith(".crt")
 
 
-def observe(tree: Tree, host: Host, *, request: Request, items: Iterable[Item]) -> Observed:
-    """What is where the items belong, and how the units are."""
+def observe(tree: Tree, host: Host, *, request: Request, present: Present, items: Iterable[Item]) -> Observed:
+    """What is where the items belong, and how the units are; those of the host where the request names none."""
     return Observed(
         ids=host.ids(),
         found={item.path: look(tree, item) for item in items},
-        units=host.units(tuple(request.units)) if "deploy" in request.parts or _asks_service(request) else {},
+        units=host.units(tuple(request.units) or present.units),
         pending=read_pending(tree),
         leftovers=tuple(_leftovers(tree, request)),
     )
-
-
-def _asks_service(request: Request) -> bool:
-    return bool(request.parts & {"config", "secrets"})
 
 
 def look(tree: Tree, item: Item) -> Found:

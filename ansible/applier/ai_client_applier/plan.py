@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ai_client_applier.difference import Change, compare
 from ai_client_applier.host import UnitState
-from ai_client_applier.items import DAEMON_RELOAD, RELOAD, RESTART, SOCKETS, TRUST, Item, Release
+from ai_client_applier.items import DAEMON_RELOAD, HAND_OVER, RELOAD, RESTART, SOCKETS, TRUST, Item, Release
 from ai_client_applier.observe import Observed
 from ai_client_applier.places import SERVICE
 
@@ -44,6 +44,8 @@ class Plan(NamedTuple):
             return [*words, f"restart {SERVICE}"]
         if self.stopped:
             return [*words, f"start {', '.join(self.stopped)}"]
+        if HAND_OVER in self.effects:
+            return [*words, f"hand {SERVICE} over to the release"]
         return [*words, f"reload {SERVICE}"] if RELOAD in self.effects else words
 
 
@@ -58,6 +60,9 @@ def make_plan(items: Iterable[Item], observed: Observed, *, wants_running: bool)
             steps.append(item)
             changes.append(change)
             effects.update(getattr(item, "effects", ()))
+    if any(isinstance(item, Release) for item in steps) and HAND_OVER not in effects:
+        # The release that runs was laid down anew: nothing tells the process that its files are others.
+        effects.add(RESTART)
     if observed.pending is not None:
         effects.update(observed.pending.effects)
         changes.append(Change("last run", "did not end\n", "ended\n"))
