@@ -79,7 +79,9 @@ _LIKELY = re.compile(
 )
 
 _LINE = re.compile(r"(?m)^(?P<edge>[ +-]?[^\S\n]*)\S[^\n]*$")
-_DONE = re.compile(r"[\"']?[\w-]*\[(?:masked|secret)[^\]\n]*\][\"',;)}\]]*")
+_DONE = re.compile(
+    r"[\"']?(?:hs_(?:live|test)_|sk[-_]|[A-Za-z]{3,5}[-_]?)?\[(?:masked|secret)[^\]\n]*\][\"',;)}\]]*"
+)
 _NOTHING = re.compile(
     r"[\"']?(?:true|false|none|null|nil|yes|no|on|off|[|>][+-]?\d?|)[\"']?[,;)}\]]*", re.IGNORECASE
 )

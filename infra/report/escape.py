@@ -8,11 +8,14 @@ import unicodedata
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"})
 # Line and paragraph separators that are no `\n`, bidirectional overrides and whatever else shows as nothing.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_KEPT = str.maketrans("\n\t", "  ")
 _FENCE_LENGTH = 3
 
 
 def visible(text: str) -> str:
     """The text with control, formatting and unassigned characters written out, line ends and tabs kept."""
+    if text.translate(_KEPT).isprintable():
+        return text
     return "".join(map(_shown, text))
 
 

@@ -16,28 +16,42 @@ def size(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a comment that can be shortened. `forms` go from the whole to the shortest, which may be empty."""
+    """A part of a comment that can be shortened.
+
+    Attributes:
+        forms: from the whole to the shortest, which may be empty.
+        rank: how much it matters, 0 the most.
+    """
 
     forms: tuple[str, ...]
+    rank: int = 0
 
 
 def fit(pieces: Sequence[Piece], *, limit_bytes: int) -> list[int]:
     """Which form of each piece is taken, so that all are within the limit as far as their shortest forms allow.
 
-    Pieces come with the most important first. All are shortened by one form, beginning with the least important,
-    before any is shortened by a second.
+    What matters less is shortened to nothing before what matters more is touched. Within a rank all are shortened by
+    one form, the last ones first, before any is by a second.
     """
     levels = [0] * len(pieces)
     total = sum(size(piece.forms[0]) for piece in pieces)
-    for level in range(1, max((len(piece.forms) for piece in pieces), default=0)):
-        for index in reversed(range(len(pieces))):
-            if total <= limit_bytes:
-                return levels
-            forms = pieces[index].forms
-            if level < len(forms):
-                total += size(forms[level]) - size(forms[level - 1])
-                levels[index] = level
+    for level, index in _steps(pieces):
+        if total <= limit_bytes:
+            break
+        forms = pieces[index].forms
+        total += size(forms[level]) - size(forms[level - 1])
+        levels[index] = level
     return levels
+
+
+def _steps(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+    """Level and index of every shortening that there can be, in their order."""
+    steps = [
+        (-piece.rank, level, -index)
+        for index, piece in enumerate(pieces)
+        for level in range(1, len(piece.forms))
+    ]
+    return [(level, -index) for _, level, index in sorted(steps)]
 
 
 def leading(items: Iterable[str], *, limit_bytes: int) -> list[str]:

@@ -42,7 +42,7 @@ def comment(plan: Plan, *, details_url: str = "", limit_bytes: int = LIMIT_BYTES
     head = [*_head(plan, limit_bytes), _table(groups, limit_bytes)]
     foot = [*_resources(plan, limit_bytes), *_warnings(plan, limit_bytes), _last_line(plan, details_url)]
     shown = [group for group in groups if group.plan.changes]
-    pieces = [Piece(tuple(_details(group))) for group in shown]
+    pieces = [Piece(tuple(_details(group)), words.label(group.plan).rank) for group in shown]
     taken = size("\n\n".join([*head, *foot])) + _LEFT_OUT_BYTES
     levels = fit(pieces, limit_bytes=limit_bytes - taken)
     details = [piece.forms[level] for piece, level in zip(pieces, levels, strict=True)]

@@ -88,11 +88,12 @@ def _digest(value: object) -> str:
 def _planned(planned: Mapping[str, Any]) -> Iterator[tuple[str, HostPlan]]:
     for name, entry in planned.items():
         shown = entry if isinstance(entry, dict) else {}
+        changes = shown.get("changes")
         plan = HostPlan(
             name=str(name),
             state=str(shown.get("state", "unseen")),
             message=mask(str(shown.get("message", ""))),
-            changes=tuple(_change(change) for change in shown.get("changes") or ()),
+            changes=tuple(_change(change) for change in changes) if isinstance(changes, list) else (),
             cause=Cause.DRIFT if shown.get("drift") is True else Cause.NONE,
         )
         yield plan.name, plan
@@ -127,8 +128,8 @@ def _said_of_hosts(preview: Preview) -> Iterator[tuple[str, HostPlan]]:
 
 def _changes_in(text: str) -> Iterator[Change]:
     starts = [*_DIFF_START.finditer(text)]
-    ends = [*(match.start() for match in starts[1:]), len(text)]
-    for start, end in zip(starts, ends, strict=True):
+    ends = [match.start() for match in starts[1:]] + [len(text)]
+    for start, end in zip(starts, ends, strict=False):  # text without a difference has an end alone
         yield Change(mask(start["path"]), mask(text[start.start() : end].rstrip("\n")))
 
 

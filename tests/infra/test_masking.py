@@ -123,6 +123,12 @@ def test_a_key_keeps_the_prefix_that_says_what_it_is() -> None:
     assert mask("old hs_test_abcdef, new hs_live_fedcba") == f"old hs_test_{MASKED}, new hs_live_{MASKED}"
 
 
+def test_what_stands_before_a_key_in_a_value_is_masked_with_it() -> None:
+    """Only the prefix of a key is shown, where the key is all of the value."""
+    assert mask("password = word-hs_test_0123456789") == f"password = {MASKED}"
+    assert mask("password = hs_test_0123456789 word") == f"password = {MASKED}"
+
+
 @pytest.mark.parametrize("name", ["key", "signing_key", "encryptionKey", "SESSION", "hmac", "salt"])
 def test_a_random_value_after_a_name_that_may_be_a_keys_is_masked(name: str) -> None:
     """`key` names many things: only a long value that looks random is taken for one."""

@@ -1,0 +1,243 @@
+"""From the engine's JSON to a plan, in both of its forms."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.report.events import PreviewError
+from infra.report.model import Cause, Change, Plan, ResourceChange
+from infra.report.reading import read
+from tests.infra.report.samples import STACK_URN, command, document, stream
+
+RUN = {"HOSTS": "api-1,api-2", "CONTENT": "c", "VARIABLES": "v", "KEY": "k", "NONCE": "n"}
+DIFF = "--- /etc/x on the host\n+++ /etc/x declared\n@@ -1 +1 @@\n-a\n+b"
+KEY = "hs_test_0123456789abcdef"
+
+
+def planned(**hosts: object) -> dict[str, object]:
+    return {"plan": {name.replace("_", "-"): entry for name, entry in hosts.items()}}
+
+
+def states(plan: Plan) -> dict[str, tuple[str, Cause]]:
+    return {host.name: (host.state, host.cause) for host in plan.hosts}
+
+
+def test_hosts_are_read_from_the_plan_output() -> None:
+    """State, message and differences of each, as the program exports them."""
+    text = stream(
+        outputs=planned(
+            api_1={"state": "differs", "changes": [{"path": "/etc/x", "diff": DIFF}]},
+            api_2={"state": "unreachable", "message": "no route"},
+        )
+    )
+    first, second = read(text).hosts
+    assert (first.name, first.state, first.changes) == ("api-1", "differs", (Change("/etc/x", DIFF),))
+    assert (second.state, second.message) == ("unreachable", "no route")
+    assert read(text).stack == "production"
+    assert read(text).lists_hosts
+
+
+def test_a_plan_of_paths_alone_is_read_too() -> None:
+    """As the first releases of the program exported it."""
+    (host,) = read(stream(outputs=planned(api_1={"state": "differs", "changes": ["/etc/x"]}))).hosts
+    assert host.changes == (Change("/etc/x", ""),)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "facts"),
+    [
+        ({"NONCE": "m"}, Cause.DRIFT, ()),
+        ({"VARIABLES": "w"}, Cause.DECLARED, ("variables",)),
+        ({"KEY": "l", "NONCE": "m"}, Cause.DECLARED, ("key",)),
+        ({"RPM": "1", "TPM": "2", "CONTENT": "d"}, Cause.DECLARED, ("release or role", "limits")),
+        ({"NEW_<b>@all": "1"}, Cause.DECLARED, ("new b all",)),
+        ({}, Cause.DECLARED, ("order",)),
+    ],
+)
+def test_a_host_drifted_where_nothing_declared_has_changed(
+    change: dict[str, str], cause: Cause, facts: tuple[str, ...]
+) -> None:
+    """A run repeated for its nonce alone mends drift; anything else that changed in it is named in words of our own."""
+    run = command("api-1", "update", old=RUN, new={**RUN, **change}, diff={} if change else {"stdin": {}})
+    plan = read(stream(run, outputs=planned(api_1={"state": "differs"}, api_2={"state": "same"})))
+    assert (plan.hosts[0].cause, plan.hosts[0].facts) == (cause, facts)
+
+
+def test_a_host_that_differs_and_that_no_run_mends_has_drifted() -> None:
+    """The program may leave a host alone; what differs on it is named all the same."""
+    run = command("api-1", "same", old=RUN, new=RUN)
+    plan = read(stream(run, outputs=planned(api_1={"state": "differs"}, api_2={"state": "same"})))
+    assert states(plan) == {"api-1": ("differs", Cause.DRIFT), "api-2": ("same", Cause.NONE)}
+
+
+def test_the_program_may_say_itself_that_a_host_drifted() -> None:
+    """What it says goes before what its runs suggest."""
+    run = command("api-1", "update", old=RUN, new={**RUN, "KEY": "l"})
+    plan = read(stream(run, outputs=planned(api_1={"state": "differs", "drift": True})))
+    assert plan.hosts[0].cause is Cause.DRIFT
+
+
+def test_a_first_run_is_no_drift() -> None:
+    """Whatever is on a host before the stack's first deploy."""
+    plan = read(stream(command("api-1", "create", new=RUN), outputs=planned(api_1={"state": "differs"})))
+    assert plan.hosts[0].cause is Cause.FIRST
+
+
+def test_a_claim_that_is_deleted_is_a_host_to_decommission() -> None:
+    """A host that is only moved to another claim stays a host of the plan."""
+    gone = command("claim-old-1", "delete", old={"CLAIM": "fleet/production/old-1"})
+    moved = command("claim-api-1-i-0", "delete", old={"CLAIM": "fleet/production/api-1"})
+    plan = read(stream(gone, moved, outputs=planned(api_1={"state": "same"})))
+    assert states(plan) == {"api-1": ("same", Cause.NONE), "old-1": ("removed", Cause.NONE)}
+
+
+@pytest.mark.parametrize("form", [stream, document])
+def test_resources_that_change_are_listed_in_both_forms(form: object) -> None:
+    """Reads and resources that stay are none; a replacement is one."""
+    commands = (
+        command("a", "update", old=RUN, new=RUN, diff={"environment.KEY": {}, "stdin": {}}),
+        command("b", "create", new=RUN),
+        command("c", "create-replacement", old=RUN, new=RUN),
+        command("c", "replace", old=RUN, new=RUN),
+        command("c", "delete-replaced", old=RUN),
+        command("d", "same", old=RUN, new=RUN),
+    )
+    plan = read(stream(*commands, outputs={}) if form is stream else document(*commands))
+    kind = "command:local:Command"
+    assert plan.resources == (
+        ResourceChange("create", "b", kind),
+        ResourceChange("replace", "c", kind),
+        ResourceChange("update", "a", kind, ("KEY", "stdin")),
+    )
+
+
+def test_a_document_shows_hosts_by_what_was_said_of_them() -> None:
+    """It never holds the stack's outputs: hosts come from runs, states and differences from messages."""
+    plan = read(
+        document(
+            command("api-1", "update", old=RUN, new={**RUN, "NONCE": "m"}),
+            said=(
+                ("warning", "up still needs: fleet:apiKey: no upstream key for api; set it"),
+                ("info", f"api-1: differs\n{DIFF}\n{DIFF.replace('/etc/x', '/etc/y')}"),
+                ("warning", "api-2: unreachable: no route to host"),
+                ("warning", "using pulumi-resource-command from $PATH at /somewhere"),
+                ("warning", "take care"),
+            ),
+        )
+    )
+    assert states(plan) == {"api-1": ("differs", Cause.DRIFT), "api-2": ("unreachable", Cause.NONE)}
+    assert [change.path for change in plan.hosts[0].changes] == ["/etc/x", "/etc/y"]
+    assert plan.hosts[0].changes[0].diff == DIFF
+    assert plan.hosts[1].message == "no route to host"
+    assert plan.blockers == ("fleet:apiKey: no upstream key for api; set it",)
+    assert plan.warnings == ("take care",)
+    assert not plan.lists_hosts
+
+
+@pytest.mark.parametrize("outputs", [{"plan": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}, {}, {"plan": ["x"]}])
+def test_outputs_that_are_not_known_yet_are_no_plan(outputs: object) -> None:
+    """What is shown says so."""
+    plan = read(stream(command("api-1", "create", new=RUN), outputs=outputs))
+    assert not plan.lists_hosts
+    assert states(plan) == {"api-1": ("unseen", Cause.FIRST), "api-2": ("unseen", Cause.FIRST)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        stream(outputs={}, said=(("error", "fleet:groups: is missing"),)),
+        document(said=(("error", "fleet:groups: is missing"),)),
+    ],
+)
+def test_a_preview_with_an_error_has_failed(text: str) -> None:
+    """In both forms, whatever its summary says; and the error is told."""
+    plan = read(text)
+    assert not plan.is_finished
+    assert plan.changes_something
+    assert plan.errors == ("fleet:groups: is missing",)
+
+
+@pytest.mark.parametrize("lines", range(1, 4))
+def test_a_preview_that_was_cut_off_has_failed(lines: int) -> None:
+    """An engine that was killed leaves no summary, and half a line."""
+    text = stream(command("a", "create", new=RUN), outputs={})
+    cut = "".join(text.splitlines(keepends=True)[:lines]) + '{"sequence": 9, "resou'
+    assert not read(cut).is_finished
+    assert not read(stream(outputs={}, result="failed")).is_finished
+
+
+@pytest.mark.parametrize("text", ["", "error: no stack selected\n", "{broken", "[]", '"x"', "\n\n"])
+def test_what_is_no_preview_is_refused_with_a_remedy(text: str) -> None:
+    """The engine prints no JSON where it does not come that far."""
+    with pytest.raises(PreviewError, match="pulumi preview --json"):
+        read(text)
+
+
+def test_what_is_printed_before_the_json_does_no_harm() -> None:
+    """Standard error may be in the same file."""
+    for text in (stream(outputs=planned(a={"state": "same"})), document(command("a", "create", new=RUN))):
+        assert read(f"engine: the stand-in serves\n{text}") == read(text)
+
+
+def test_nothing_to_change_is_told_from_something() -> None:
+    """A preview of a fleet that is as declared changes nothing; a host that was not seen may."""
+    assert not read(stream(outputs=planned(a={"state": "same"}))).changes_something
+    assert read(stream(outputs=planned(a={"state": "unseen"}))).changes_something
+
+
+def test_secrets_are_masked_wherever_they_stand() -> None:
+    """In differences, paths, messages, blockers, errors, warnings, names of resources."""
+    plan = read(
+        stream(
+            command(f"claim-{KEY}", "create", new=RUN, diff={f"environment.{KEY}": {}}),
+            outputs={
+                "plan": {
+                    "a": {
+                        "state": "differs",
+                        "changes": [{"path": f"/{KEY}", "diff": f"-password = word-{KEY}"}],
+                    },
+                    "b": {"state": "failed", "message": "--token abcd"},
+                },
+                "blockers": [f"needs {KEY}"],
+            },
+            said=(("error", f"is {KEY}"), ("warning", f"https://me:{KEY}@host")),
+        )
+    )
+    assert KEY not in str(plan)
+    assert "abcd" not in str(plan)
+    assert "word-" not in str(plan)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_no_shape_of_outputs_or_steps_stops_the_reading(shape: object) -> None:
+    """The preview is that of a pull request's own program: it may say anything."""
+    metadata = {
+        "op": shape,
+        "urn": STACK_URN,
+        "type": shape,
+        "old": shape,
+        "new": {"inputs": shape},
+        "detailedDiff": shape,
+    }
+    texts = [
+        stream(outputs=shape),
+        stream(outputs={"plan": shape, "blockers": shape, "planDigest": shape}),
+        stream(outputs={"plan": {"a": shape, "b": {"state": shape, "changes": shape, "message": shape}}}),
+        stream(metadata, outputs={}),
+        stream(
+            command("x", "update", old={"CLAIM": shape, "HOSTS": shape}, new={"HOSTS": shape}), outputs={}
+        ),
+        json.dumps({"steps": shape, "diagnostics": shape, "changeSummary": shape}),
+        json.dumps(
+            {"steps": [metadata, shape], "diagnostics": [shape, {"severity": shape, "message": shape}]}
+        ),
+    ]
+    assert all(isinstance(read(text), Plan) for text in texts)
