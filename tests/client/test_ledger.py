@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ai_client.ledger_owner import SLOTS
 from ai_client.ports import EntryId, Ledger
 from ai_client.prices import Price, Prices, dollars_to_nusd
 from ai_client.request import Usage
+from tests.client.ledger_waiting import granted
 
 # A dollar a thousand tokens, so that sums in tests are easy to see.
 PRICES = Prices({"m": Price(10**12, 10**12, 5 * 10**11)})
@@ -59,6 +62,9 @@ class Stage:
         self.made.append(made)
         return made
 
+    def files(self) -> list[Path]:
+        return list(self.path.parent.iterdir())
+
     def rows(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
         db = sqlite3.connect(self.path)
         try:
@@ -82,9 +88,10 @@ def stage(tmp_path: Path, clock: ManualClock) -> Iterator[Stage]:
 
 async def reserve(ledger: SpendLedger, dollars: int, *, tenant: str = "team-a") -> EntryId:
     """A reserve of so many dollars."""
-    return await ledger.reserve(
+    request = ledger.reserve(
         request_id="r", model="m", tenant=tenant, upper=Usage(0, dollars * 1_000), tags={}
     )
+    return await granted(request, ledger)
 
 
 async def test_it_is_the_ledger_that_the_client_asks_for(stage: Stage) -> None:
@@ -353,6 +360,101 @@ async def test_recovery_finds_an_old_open_entry_behind_many_that_have_ended(
     ledger.close()
     stage.ledger()
     assert stage.totals() == {"team-a": (0, 17)}
+
+
+async def test_a_ledger_deleted_under_a_running_process_is_begun_anew(
+    stage: Stage, clock: ManualClock
+) -> None:
+    """Told; what is in flight then ends without a word; from the next reserve on all is booked again."""
+    ledger = stage.ledger()
+    in_flight = await reserve(ledger, 3)
+    for file in stage.files():
+        file.unlink()
+    clock.advance(2)
+    await reserve(ledger, 1)
+    assert [event.store for event in stage.seen if isinstance(event, StoreDegraded)] == ["ledger"]
+    assert ledger.settle(in_flight, Usage(0, 3_000)) == 3.0
+    ledger.settle(await reserve(ledger, 2), Usage(0, 2_000))
+    ledger.flush()
+    assert stage.totals() == {"team-a": (0, 2)}
+
+
+async def test_what_a_dead_neighbour_held_comes_back_before_anybody_is_refused(
+    stage: Stage, clock: ManualClock
+) -> None:
+    """A refusal is believed only after owners that are gone were looked for."""
+    plan = dollar_plan(daily=10)
+    neighbour, ledger = stage.ledger(plan), stage.ledger(plan)
+    unsent, sent = await reserve(neighbour, 6), await reserve(neighbour, 2)
+    neighbour.sent(sent)
+    clock.advance(6)
+    with pytest.raises(BudgetExceeded):
+        await reserve(ledger, 5)
+    # Closing with entries open leaves them as a kill does.
+    neighbour.close()
+    clock.advance(6)
+    await reserve(ledger, 5)
+    assert stage.totals() == {"team-a": (5, 2)}
+    assert unsent != sent
+
+
+CHILD = """
+import asyncio, resource, sys
+from pathlib import Path
+from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span
+from ai_client.errors import LedgerUnavailableError
+from ai_client.ledger import SpendLedger
+from ai_client.prices import Price, Prices
+from ai_client.request import Usage
+
+async def main():
+    budgets = (Budget(ALL_TENANTS, Span.DAY, 10**18),) if sys.argv[2] == "hard" else ()
+    prices = Prices({"m": Price(10**12, 10**12, 10**12)})
+    ledger = SpendLedger(Path(sys.argv[1]), prices=prices, plan=BudgetPlan(budgets=budgets))
+
+    async def spend():
+        entry = await ledger.reserve(request_id="r", model="m", tenant="t", upper=Usage(0, 1_000))
+        ledger.sent(entry)
+        ledger.settle(entry, Usage(0, 1_000))
+
+    await spend()
+    # The kernel refuses every write beyond this size, as a full disk does.
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited[1]))
+    refused = 0
+    for _ in range(5):
+        try:
+            await spend()
+        except LedgerUnavailableError:
+            refused += 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    await spend()
+    stats = ledger.stats()
+    ledger.close()
+    print(refused, stats.unbooked, stats.errors > 0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("hard", "5 0 True"), ("none", "0 5 True")])
+def test_a_full_disk_refuses_only_where_a_hard_budget_needs_the_ledger(
+    stage: Stage, kind: str, expected: str
+) -> None:
+    """As soon as there is room again, everything is booked; what was let through meanwhile is counted."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, stage.path, kind],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.strip() == expected, done.stderr
+    db = sqlite3.connect(stage.path)
+    assert db.execute(
+        "SELECT sum(held_nusd), sum(spent_nusd) FROM total WHERE length(period) = 10"
+    ).fetchall() == [(0, 2 * 10**9)]
+    db.close()
 
 
 async def test_tags_of_the_host_and_of_the_request_are_on_the_entry(stage: Stage) -> None:

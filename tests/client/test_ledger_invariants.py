@@ -17,6 +17,7 @@ from ai_client.ledger import SpendLedger
 from ai_client.ports import EntryId
 from ai_client.prices import Price, Prices
 from ai_client.request import Usage
+from tests.client.ledger_waiting import granted
 
 NUSD = 10**6
 PRICES = Prices({"m": Price(NUSD * 10**6, NUSD * 10**6, NUSD * 10**6)})
@@ -83,7 +84,7 @@ class LedgerMachine(RuleBasedStateMachine):
             request_id="r", model="m", tenant=tenant, upper=Usage(0, tokens), tags={}
         )
         try:
-            entry = self.loop.run_until_complete(request)
+            entry = self.loop.run_until_complete(granted(request, self.ledgers[which]))
         except BudgetExceeded:
             assert not allowed
             return multiple()

@@ -30,6 +30,7 @@ from ai_client.ledger_usage import read_usage
 from ai_client.prices import Price, Prices
 from ai_client.request import Usage
 from ai_client.settings import BudgetSettings, TenantSettings
+from tests.client.ledger_waiting import granted
 
 PRICES = Prices({"m": Price(10**12, 10**12, 10**12), "n": Price(10**12, 10**12, 10**12)})
 NOV_24 = 1_795_500_000.0
@@ -162,9 +163,8 @@ NEXT_RELEASE = (
 async def spend(
     ledger: SpendLedger, tokens: int, *, model: str = "m", tenant: str = "t", **tags: str
 ) -> None:
-    entry = await ledger.reserve(
-        request_id="r", model=model, tenant=tenant, upper=Usage(0, tokens), tags=tags
-    )
+    request = ledger.reserve(request_id="r", model=model, tenant=tenant, upper=Usage(0, tokens), tags=tags)
+    entry = await granted(request, ledger)
     ledger.sent(entry)
     ledger.settle(entry, Usage(0, tokens))
 
@@ -236,8 +236,8 @@ async def test_usage_is_reported_by_every_dimension_and_survives_pruning(tmp_pat
     await spend(ledger, 2_000, tenant="b", model="n", job="y")
     ledger.release(await ledger.reserve(request_id="r", model="m", tenant="a", upper=Usage(0, 5), tags={}))
     clock.advance(10 * 86_400)
-    entry = await ledger.reserve(request_id="r", model="m", tenant="a", upper=Usage(0, 4_000), tags={})
-    ledger.billed_unknown(entry)
+    request = ledger.reserve(request_id="r", model="m", tenant="a", upper=Usage(0, 4_000), tags={})
+    ledger.billed_unknown(await granted(request, ledger))
     await spend(ledger, 1, tenant="a")
     ledger.close()
 

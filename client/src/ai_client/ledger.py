@@ -14,11 +14,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from ai_client.budgets import ALL_TENANTS, BudgetPlan, Span
+from ai_client.budgets import BudgetPlan
 from ai_client.clock import Clock, SystemClock, Timer
-from ai_client.errors import BudgetExceeded, ClientClosedError, LedgerUnavailableError
+from ai_client.errors import ClientClosedError, LedgerUnavailableError
 from ai_client.events import BudgetAlert, EventStream, StoreDegraded
-from ai_client.ledger_book import Alert, Ask, CrashHook, CrashPoint, Ending, Granted, Refusal, survive
+from ai_client.ledger_book import (
+    Alert,
+    Ask,
+    CrashHook,
+    CrashPoint,
+    Ending,
+    Granted,
+    Refusal,
+    as_error,
+    scope_name,
+    survive,
+)
 from ai_client.ledger_file import LedgerFile, is_busy
 from ai_client.ledger_owner import Fate, Note
 from ai_client.ledger_schema import LedgerTooNewError
@@ -180,8 +191,10 @@ class SpendLedger:
             self._end(entry, Fate.BILLED_UNKNOWN, open_entry.reserved_nusd, _NO_USAGE)
 
     def flush(self) -> None:
-        """Commits what waits for company."""
-        self._commit()
+        """Commits what waits for company; blocks while another process holds the lock."""
+        if self._file is not None:
+            with self._file.patience():
+                self._commit()
 
     def stats(self) -> LedgerStats:
         """Counts since the start."""
@@ -194,7 +207,7 @@ class SpendLedger:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._commit()
+        self.flush()
         for waiting in self._waiting:
             if not waiting.granted.done():
                 waiting.granted.set_exception(ClientClosedError("ledger", "was closed"))
@@ -259,7 +272,8 @@ class SpendLedger:
         for alert in committed.alerts:
             self._tell_alert(alert)
         # Entries come in order of their numbers; those that are not booked have negative ones.
-        file.look_after(lowest_open=next((entry for entry in self._open if entry > 0), None))
+        if not file.look_after(lowest_open=next((entry for entry in self._open if entry > 0), None)):
+            self._abandon(file)
 
     def _answer(self, waiting: _Waiting, outcome: Granted | Refusal, period: Period) -> None:
         if isinstance(outcome, Granted):
@@ -275,7 +289,7 @@ class SpendLedger:
             self._schedule()
         else:
             self._refused += 1
-            waiting.granted.set_exception(_exceeded(outcome, waiting.ask, period))
+            waiting.granted.set_exception(as_error(outcome, waiting.ask, period))
 
     def _failed(self, error: sqlite3.Error, waiting: list[_Waiting]) -> None:
         """Nothing of a commit has happened: it waits for a lock, or goes on without the file."""
@@ -345,6 +359,16 @@ class SpendLedger:
         except (OSError, sqlite3.Error, LedgerTooNewError) as error:
             self._note_trouble(error)
 
+    def _abandon(self, file: LedgerFile) -> None:
+        """The file was deleted or replaced under us: the next reserve opens what is in its place now."""
+        self._note_trouble(FileNotFoundError("it was deleted or replaced"))
+        for open_entry in self._open.values():
+            open_entry.is_booked = False
+            open_entry.slot = None
+        file.close(keep_notes=False)
+        self._file = None
+        self._tried_at_s = self._clock.monotonic() - _REOPEN_EVERY_S
+
     def _note_trouble(self, error: Exception) -> None:
         """Each trouble is counted, the first one is told."""
         self._errors += 1
@@ -357,7 +381,7 @@ class SpendLedger:
         self._events.emit(
             BudgetAlert(
                 at=self._clock.wall(),
-                scope=_scope_name(alert.budget.scope),
+                scope=scope_name(alert.budget.scope),
                 period=alert.period,
                 limit_usd=alert.budget.limit_nusd / NANO_PER_DOLLAR,
                 spent_usd=alert.spent_nusd / NANO_PER_DOLLAR,
@@ -368,20 +392,3 @@ class SpendLedger:
 
 def _tags_text(tags: Mapping[str, str]) -> str:
     return json.dumps(tags, sort_keys=True, separators=(",", ":"))
-
-
-def _scope_name(scope: str) -> str:
-    return "all" if scope == ALL_TENANTS else scope
-
-
-def _exceeded(refusal: Refusal, ask: Ask, period: Period) -> BudgetExceeded:
-    budget = refusal.budget
-    return BudgetExceeded(
-        f"tenant {ask.tenant!r}",
-        scope=_scope_name(budget.scope),
-        period=budget.span,
-        limit_usd=budget.limit_nusd / NANO_PER_DOLLAR,
-        spent_usd=refusal.used_nusd / NANO_PER_DOLLAR,
-        asked_usd=ask.reserve_nusd / NANO_PER_DOLLAR,
-        resets_at=period.day_ends_at_s if budget.span is Span.DAY else period.month_ends_at_s,
-    )

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from ai_client.budgets import Budget, BudgetPlan, fits, shares_passed
+from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, shares_passed
+from ai_client.errors import BudgetExceeded
 from ai_client.ledger_owner import Fate
 from ai_client.ledger_schema import Transaction
 from ai_client.ledger_totals import Totals, period_name
 from ai_client.periods import Period
+from ai_client.prices import NANO_PER_DOLLAR
 
 _INSERT: Final = (
     "INSERT INTO entry(owner, fate, reserved_nusd, day, tenant, model, tagset, request_id, reserved_at)"
@@ -173,6 +175,10 @@ class Book:
         self._crash_hook(CrashPoint.COMMIT_DONE)
         return Committed(outcomes, alerts)
 
+    def forget(self) -> None:
+        """To be called after changes of the totals that were not made here."""
+        self._totals.forget()
+
     def raise_low_entry(self, entry: int) -> None:
         """No entry of this owner below `entry` is open any more: recovery needs to look from there only."""
         self._db.execute("UPDATE owner SET low_entry = ? WHERE id = ?", (entry, self._owner))
@@ -225,3 +231,22 @@ class Book:
 
 def _alert_key(alert: Alert) -> tuple[str, str, int, float]:
     return (alert.period, alert.budget.scope, alert.budget.limit_nusd, alert.share)
+
+
+def scope_name(scope: str) -> str:
+    """The scope as users read it."""
+    return "all" if scope == ALL_TENANTS else scope
+
+
+def as_error(refusal: Refusal, ask: Ask, period: Period) -> BudgetExceeded:
+    """What the caller of a refused reserve gets."""
+    budget = refusal.budget
+    return BudgetExceeded(
+        f"tenant {ask.tenant!r}",
+        scope=scope_name(budget.scope),
+        period=budget.span,
+        limit_usd=budget.limit_nusd / NANO_PER_DOLLAR,
+        spent_usd=refusal.used_nusd / NANO_PER_DOLLAR,
+        asked_usd=ask.reserve_nusd / NANO_PER_DOLLAR,
+        resets_at=period.day_ends_at_s if budget.span is Span.DAY else period.month_ends_at_s,
+    )

@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ class LedgerFile:
         self._crash_hook = crash_hook
         self._boot_id = current_boot_id()
         self._db = open_ledger(path, busy_timeout_s=_START_TIMEOUT_S)
+        self._inode = path.stat().st_ino
         self._locks = -1
         self._notes: FlightNotes | None = None
         try:
@@ -48,6 +50,7 @@ class LedgerFile:
                 crash_hook=crash_hook,
             )
             self._notes = FlightNotes(notes_path(path, self._owner))
+            self._book = Book(self._db, owner=self._owner, plan=plan, crash_hook=crash_hook)
             self.recover()
             sweep_notes(self._db, ledger=path, locks=self._locks, own=self._owner)
             # From here on the event loop calls: it must not wait for a lock, but come back later.
@@ -55,7 +58,6 @@ class LedgerFile:
         except (OSError, sqlite3.Error):
             self._close_files()
             raise
-        self._book = Book(self._db, owner=self._owner, plan=plan, crash_hook=crash_hook)
         self._upkeep = Upkeep(path, clock=clock, crash_hook=crash_hook)
         self._last_entry = self._next_low_entry = 0
 
@@ -87,7 +89,7 @@ class LedgerFile:
 
     def recover(self) -> Recovered:
         """Books what dead owners left."""
-        return recover(
+        recovered = recover(
             self._db,
             ledger=self._path,
             locks=self._locks,
@@ -96,21 +98,48 @@ class LedgerFile:
             now_s=self._clock.wall(),
             crash_hook=self._crash_hook,
         )
+        # SQLite tells a connection what others have changed, not what it has changed itself.
+        self._book.forget()
+        return recovered
 
-    def look_after(self, *, lowest_open: int | None) -> None:
-        """Upkeep that is due, the long part of it in a thread. `lowest_open` is the oldest entry in flight."""
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Within it, a lock that is held is waited for: not on an event loop that has other work."""
+        self._db.execute(f"PRAGMA busy_timeout = {round(_START_TIMEOUT_S * 1_000)}")
+        try:
+            yield
+        finally:
+            # The file may have been closed within.
+            if self._notes is not None:
+                self._db.execute("PRAGMA busy_timeout = 0")
+
+    def look_after(self, *, lowest_open: int | None) -> bool:
+        """Upkeep that is due, the long part of it in a thread. `lowest_open` is the oldest entry in flight.
+
+        False where the file was deleted or replaced: what is booked from now on would be lost with it.
+        """
         low = self._last_entry + 1 if lowest_open is None else lowest_open
         if low >= self._next_low_entry:
             self._next_low_entry = low + _LOW_ENTRY_EVERY
             self._book.raise_low_entry(low)
-        self._upkeep.run_if_due()
+        return not self._upkeep.run_if_due() or self._is_in_place()
 
     def close(self, *, keep_notes: bool) -> None:
         """Closes everything; with `keep_notes` the entries still open are left to another start's recovery."""
         self._upkeep.close()
         if not keep_notes:
-            self._db.execute("DELETE FROM owner WHERE id = ?", (self._owner,))
+            try:
+                with self.patience():
+                    self._db.execute("DELETE FROM owner WHERE id = ?", (self._owner,))
+            except sqlite3.Error:
+                keep_notes = True  # recovery finds nothing open, and deletes both
         self._close_files(keep_notes=keep_notes)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _open_notes(self) -> FlightNotes:
         if self._notes is None:

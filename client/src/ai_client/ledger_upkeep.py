@@ -44,19 +44,20 @@ class Upkeep:
         self._ran_at_s = clock.monotonic()
         self._pruned_at_s: float | None = None
 
-    def run_if_due(self) -> None:
-        """Starts a round unless one is running or the last one is too recent."""
+    def run_if_due(self) -> bool:
+        """Starts a round unless one is running or the last one is too recent; whether it did."""
         now_s = self._clock.monotonic()
         if now_s - self._ran_at_s < _CHECKPOINT_EVERY_S:
-            return
+            return False
         if self._running is not None:
             if not self._running.done():
-                return
+                return False
             self._running.result()
         self._ran_at_s = now_s
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ai-client-ledger")
         self._running = self._executor.submit(self._round)
+        return True
 
     def close(self) -> None:
         """Waits for the round that is running."""
