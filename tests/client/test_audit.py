@@ -1,7 +1,9 @@
 """The audit trail: a line for every call, and nothing removed or changed unnoticed."""
 
 import asyncio
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -97,6 +99,10 @@ async def write_one(trail: AuditTrail) -> None:
 
 def day_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("audit-*.jsonl"))
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in day_files(folder))
 
 
 def lines(folder: Path) -> list[dict[str, object]]:
@@ -387,3 +393,81 @@ def test_several_processes_write_one_chain(folder: Path) -> None:
     report = verify(folder)
     assert report.problems == ()
     assert sum(line["kind"] == "call" for line in lines(folder)) == 1_200
+
+
+async def test_a_lock_held_by_another_process_is_waited_for_without_blocking_the_loop(
+    trail: AuditTrail, folder: Path
+) -> None:
+    """The loop turns meanwhile; the lines come as soon as the lock is free."""
+    other = os.open(folder / HEAD_NAME, os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    trail(settled())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert day_files(folder) == []
+    os.close(other)
+    for _ in range(5_000):
+        if day_files(folder):
+            break
+        await asyncio.sleep(0.002)
+    assert verify(folder).problems == ()
+
+
+async def test_a_killed_process_leaves_a_chain_that_goes_on(folder: Path) -> None:
+    """Killed while it writes, three times: nothing is torn, and the next process goes on behind it."""
+    for _ in range(3):
+        child = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs on this loop
+            [sys.executable, "-c", CHILD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        assert child.stdin is not None
+        child.stdout.readline()
+        before = size_of(folder)
+        child.stdin.close()
+        while size_of(folder) == before and child.poll() is None:
+            pass
+        child.kill()
+        child.wait(timeout=30)
+        child.stdout.close()
+        trail = AuditTrail(folder, retention_days=10_000)
+        trail(settled(777))
+        trail.close()
+        assert verify(folder).problems == ()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from ai_client.audit import AuditTrail
+from tests.client.test_audit import settled
+
+trail = AuditTrail(Path(sys.argv[1]), retention_days=10_000)
+import asyncio
+
+async def main():
+    trail(settled(1))
+    trail.flush()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # In the middle of a line: the kernel writes a part of it and refuses the rest, as a full disk does.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800, unlimited[1]))
+    trail(settled(2))
+    try:
+        trail.flush()
+    except OSError as error:
+        print(error.strerror, flush=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    trail(settled(3))
+    trail.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_no_half_of_it(folder: Path) -> None:
+    """The part that was written is taken back; with room again the line comes whole, and none is missing."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, folder], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "No space left on device"
+    assert [line.get("request_id") for line in lines(folder)] == [None, "r-1", "r-2", "r-3"]
+    assert verify(folder).problems == ()
