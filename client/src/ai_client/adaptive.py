@@ -17,6 +17,8 @@ import math
 
 # How far latency may be over the expectation before the limit shrinks.
 _TOLERANCE = 1.5
+# Latency below this says nothing of an upstream that makes texts: it is the network's and our own.
+_NEGLIGIBLE_S = 0.25
 _SMOOTHING = 0.5
 _SMALLEST_WINDOW = 8
 # What a window teaches, by its ratio: all, a little, nothing.
@@ -155,6 +157,8 @@ class AdaptiveConcurrency:
             return False
         expected_s = expectation.base_s * sums[0] + expectation.per_token_s * sums[1]
         ratio = sums[2] / expected_s if expected_s > 0 else 1.0
+        if sums[2] < _NEGLIGIBLE_S * sums[0]:
+            ratio = min(ratio, 1.0)
         if ratio <= _SLOW_RATIO:
             expectation.learn(sums, 1.0 if ratio <= _FAST_RATIO else _LITTLE)
         if not self._enabled:

@@ -27,6 +27,9 @@ from ai_client.stats import Statistics
 from ai_client.transport.base import WireRequest
 from ai_client.wire import build_wire_request
 
+_REQUESTS_LEFT = "x-ratelimit-remaining-requests"
+_TOKENS_LEFT = "x-ratelimit-remaining-tokens"
+
 
 @dataclass(slots=True)
 class Desk:
@@ -119,7 +122,7 @@ class Attempt:
         limit = lane.adaptive.limit
         if lane.adaptive.observe(latency_s, tokens, in_flight=lane.in_flight):
             self._tell_concurrency(limit)
-        if "x-ratelimit-remaining-requests" in headers:
+        if headers.get(_REQUESTS_LEFT) == "0" or headers.get(_TOKENS_LEFT) == "0":
             self._heed(headers, now_s)
         self._end(now_s, is_error=False)
         return cost_usd

@@ -76,7 +76,7 @@ class Throttle:
         if start is None:
             return None
         since_s = min(max(0.0, now_s - self._resumed_at_s), 100.0 * _DOUBLING_S)
-        rate = start * 2.0 ** (since_s / _DOUBLING_S)
+        rate = start * math.exp2(since_s / _DOUBLING_S)
         if rate >= (self.full_rate_per_s or 8.0 * start):
             self._start_per_s = None
             return None

@@ -12,6 +12,9 @@ from ai_client.transport.base import WireRequest
 
 USER_AGENT = "ai-client"
 
+# json.dumps makes an encoder for each call that has options.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 def encode_body(request: Request, *, model: str | None = None, ask_usage: bool = False) -> bytes:
     """The body as JSON; `model`, where given, replaces the one that the caller named.
@@ -28,7 +31,7 @@ def encode_body(request: Request, *, model: str | None = None, ask_usage: bool =
         changes["stream_options"] = {"include_usage": True}
     if changes:
         body = {**body, **changes}
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _encode(body).encode("utf-8", "surrogatepass")
 
 
 def build_wire_request(

@@ -1,0 +1,94 @@
+"""The limits in real time, as the simulator's own counter sees them, with network delay between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ai_client import AIAPIClient
+from ai_client.request import Request
+from ai_client.testing import Simulator, SimulatorOptions
+
+KEY = "hs_test_0123456789abcdef"
+
+
+@asynccontextmanager
+async def delaying_proxy(port: int, *, most_s: float, dice: random.Random) -> AsyncIterator[int]:
+    """A way to `port` on which each packet upstream takes up to `most_s` longer; the port to use instead."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, delay_s: float) -> None:
+            while data := await source.read(65536):
+                await asyncio.sleep(dice.uniform(0, delay_s))
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(
+            pump(reader, up_writer, delay_s=most_s),
+            pump(up_reader, writer, delay_s=0),
+            return_exceptions=True,
+        )
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def fullest_minute(arrivals: list[float]) -> int:
+    """The most arrivals in any half-open minute."""
+    return max(bisect_left(arrivals, at_s + 60.0) - index for index, at_s in enumerate(arrivals))
+
+
+@pytest.mark.slow
+async def test_the_limit_holds_and_is_used_in_real_time() -> None:
+    """Two and a half minutes at 6,000 a minute: no minute of arrivals over it, no 429, at least 99 % used.
+
+    Half way the client is replaced by another one, which takes the window over.
+    """
+    limit_rpm, run_s = 6000, 150.0
+    dice = random.Random(3)  # noqa: S311 - a seeded run
+    async with (
+        Simulator(SimulatorOptions(limit_rpm=limit_rpm)) as upstream,
+        delaying_proxy(upstream.port, most_s=0.095, dice=dice) as port,
+    ):
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + run_s
+        url = f"http://127.0.0.1:{port}/v1"
+        state: dict[str, object] = {}
+        for part_end_s in (end_s - run_s / 2, end_s):
+            async with AIAPIClient(KEY, url, 60, limit_rpm) as client:
+                client.restore(state)
+                await _keep_busy(client, until_s=part_end_s)
+                state = client.snapshot()
+    arrivals = sorted(arrival.at_s for arrival in upstream.arrivals)
+    assert {arrival.status for arrival in upstream.arrivals} == {200}
+    assert fullest_minute(arrivals) <= limit_rpm
+    # With all of it used, twice the limit takes two minutes.
+    used = 120.0 / (arrivals[2 * limit_rpm] - arrivals[0])
+    print(f"\nfullest minute {fullest_minute(arrivals)} of {limit_rpm}, {used:.2%} used")
+    assert used >= 0.99
+
+
+async def _keep_busy(client: AIAPIClient, *, until_s: float) -> None:
+    """As many requests as the client lets through until then; those that wait for more are cancelled."""
+    loop = asyncio.get_running_loop()
+    body = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+
+    async def work() -> None:
+        while loop.time() < until_s:
+            await client.send(Request(endpoint="chat/completions", body=body))
+
+    tasks = [asyncio.ensure_future(work()) for _ in range(60)]
+    await asyncio.sleep(until_s - loop.time())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
