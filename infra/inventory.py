@@ -24,7 +24,8 @@ def inventory(
     Args:
         fleet: groups and nodes.
         variables: variables of all hosts.
-        only: names of the hosts to hold; without it, all. Groups and their variables stay as they are.
+        only: names of the hosts to hold, with the groups that have one of them: a run must not change because of a
+            variable that its hosts do not see. Without it, all hosts and all groups.
         claimed: whether each host also gets the variables that say whose it is, which a run of this program needs.
     """
     names = frozenset(only) if only is not None else frozenset(node.name for node in fleet.targets)
@@ -34,7 +35,8 @@ def inventory(
         if node.name in names
     }
     held = {child for group in fleet.groups for child in group.children}
-    children = {g.name: _group(fleet, g, hosts) for g in fleet.groups if g.name not in held}
+    seen = {g.name for g in fleet.groups if only is None or names.intersection(fleet.members(g.name))}
+    children = {g.name: _group(fleet, g, hosts, seen) for g in fleet.groups if g.name in seen - held}
     everyone: Inventory = {"children": children}
     if variables:
         everyone["vars"] = renamed(variables)
@@ -51,11 +53,15 @@ def as_yaml(content: Inventory) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
-def _group(fleet: Fleet, group: NodeGroup, hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _group(
+    fleet: Fleet, group: NodeGroup, hosts: Mapping[str, dict[str, Any]], seen: set[str]
+) -> dict[str, Any]:
     by_name = {g.name: g for g in fleet.groups}
     result: dict[str, Any] = {}
     if group.children:
-        result["children"] = {name: _group(fleet, by_name[name], hosts) for name in group.children}
+        result["children"] = {
+            name: _group(fleet, by_name[name], hosts, seen) for name in group.children if name in seen
+        }
     else:
         result["hosts"] = {node.name: hosts[node.name] for node in group.nodes if node.name in hosts}
     if group.variables:

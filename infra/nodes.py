@@ -96,6 +96,12 @@ class Fleet:
         parents = [g.name for g in self.groups if group in g.children]
         return tuple(parents) + tuple(a for p in parents for a in self.ancestors(p))
 
+    def members(self, group: str) -> tuple[str, ...]:
+        """Names of all hosts in a group and in the groups below it."""
+        found = next(g for g in self.groups if g.name == group)
+        below = [name for child in found.children for name in self.members(child)]
+        return (*(node.name for node in found.nodes), *below)
+
     def claim(self, node: str) -> str:
         """What the marker on the host says: which stack owns it, under which name."""
         return f"{self.owner}/{node}"

@@ -91,9 +91,10 @@ class Clone:
 
     def planned(self) -> dict[str, Any]:
         """Outputs as a preview foretells them."""
-        steps = json.loads(self.run("pulumi", "preview", "--json", "--non-interactive").output)["steps"]
-        root = next(step for step in steps if step["urn"].endswith(f"::fleet-{self.stack}"))
-        return dict(root["newState"]["outputs"])
+        events = [e["resOutputsEvent"]["metadata"] for e in self.preview().json_lines() if "resOutputsEvent" in e]
+        # The root resource comes first with the outputs that it had, and last with those that it will have.
+        root = [event for event in events if event["type"] == "pulumi:pulumi:Stack"][-1]
+        return dict(root["new"]["outputs"])
 
     def run(
         self, *argv: str, stdin: str | None = None, expect: int | None = 0, timeout_s: float = 600

@@ -82,6 +82,9 @@ def test_a_changed_setting_reaches_every_host_of_its_group_and_no_other(
     """Waves of the one group run; the other group is left alone."""
     configured["groups"]["ai_api_clients"]["vars"]["ai_timeout"] = 17
     running.clone.configure(configured)
+    planned = running.clone.planned()["plan"]
+    assert planned["batch-dev-01"] == {"state": "same"}
+    assert [c["path"] for c in planned["api-dev-01"]["changes"]] == ["/etc/ai-client/ai-client.conf"]
     assert running.clone.up().changed() == {"ai_api_clients-1": "update", "ai_api_clients-2": "update"}
     assert all("timeout = 17" in config_of(running, host) for host in API_CLIENTS)
     assert "timeout = 17" not in config_of(running, "batch-dev-01")

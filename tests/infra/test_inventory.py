@@ -152,6 +152,22 @@ def test_a_wave_holds_its_hosts_alone_with_their_claims() -> None:
     assert "web-prod-03" not in order.ssh_config
 
 
+def test_a_wave_does_not_change_with_a_variable_of_another_group() -> None:
+    """Else a change in one group would run the other group's hosts too."""
+
+    def order(timeout_s: int) -> str:
+        config = shipped("production") | {"apiKey": KEY}
+        config["groups"]["ai_api_clients"]["vars"]["ai_timeout"] = timeout_s
+        settings = load(config)
+        declared = fleet.build(settings)
+        workers = next(group for group in declared.groups if group.name == "ai_batch_workers")
+        return orders.deploy(
+            settings, declared, Captured(), group=workers.name, nodes=workers.nodes
+        ).as_json()
+
+    assert order(17) == order(18)
+
+
 @pytest.mark.parametrize("text", ["inventory", "ssh_config", "known_hosts"])
 def test_no_part_of_an_order_but_its_secrets_holds_the_key(text: str) -> None:
     """The key goes in the environment of the run; nothing that is written to disk has it."""
