@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
 from ai_client import __version__
@@ -20,6 +21,7 @@ examples:
   ai-client config check              is the configuration file right?
   ai-client serve                     run the gateway in the foreground
   ai-client reload                    make the running service read key and configuration anew
+  ai-client usage --by day,model      what was spent
   ai-client simulate --port 8900      a provider to try against
 """
 
@@ -43,6 +45,10 @@ def build() -> argparse.ArgumentParser:
     commands.add_parser("reload", parents=[shared], help="make the running service read key and config anew")
     config = commands.add_parser("config", parents=[shared], help="look at the configuration")
     config.add_argument("action", choices=["check"], help="check the file and say all that is wrong with it")
+    _add_usage(commands.add_parser("usage", parents=[shared], help="what was spent"))
+    audit = commands.add_parser("audit", parents=[shared], help="look at the audit trail")
+    audit.add_argument("action", choices=["verify"], help="find lines that were changed or removed")
+    audit.add_argument("--folder", type=Path, help="default: [logging] log_dir")
     _add_batch(commands.add_parser("batch", help="work through files of requests"), shared)
     _add_simulate(commands.add_parser("simulate", parents=[shared], help="run the provider simulator"))
     return parser
@@ -96,6 +102,16 @@ def _add_batch(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser)
         "--max-usd", type=float, metavar="USD", help="stop before the batch can cost more"
     )
     run_parser.add_argument("--retry-failed", action="store_true", help="send lines that failed once more")
+
+
+def _add_usage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--by", default="model", metavar="LIST", help="day, month, tenant, model, tag:NAME (default: model)"
+    )
+    parser.add_argument("--days", type=_positive, default=30, help="how many, today included (default: 30)")
+    parser.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="such as 2026-11-24")
+    parser.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="default: today")
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="default: the service's")
 
 
 def _positive(text: str) -> int:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 
 from ai_client.settings import Settings
 
-# What only the sockets that are open already can answer for.
+# What is opened once: sockets and the audit trail.
 _PROCESS = (
     ("gateway", ("socket", "host", "port")),
+    ("audit", ("enabled", "retention_days")),
     ("monitoring", ("enable_metrics", "export_prometheus", "metrics_host", "metrics_port")),
 )
 # What a client and its stores read once, when they are made.

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ai_client import logs
+from ai_client.audit import AuditTrail
 from ai_client.errors import ConfigurationError
 from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
@@ -27,14 +28,13 @@ from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
-from ai_client.gateway.window_state import WindowState
+from ai_client.gateway.window_memory import WindowMemory
 from ai_client.metrics import Recorder
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
 
 # An old process ends with its last stream; its connections otherwise end by keep-alive.
 HANDOVER_DRAIN_S = 3600.0
-WINDOW_EVERY_S = 1.0
 CERTIFICATE_EVERY_S = 6 * 3600.0
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,12 @@ class Service:
         self._events.subscribe(note_admission)
         self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
-        self._window = WindowState(state_folder(self._settings, sources.environment))
+        self._audit = self._make_audit()
+        self._window = WindowMemory(
+            state_folder(self._settings, sources.environment),
+            limit_rpm=self._settings.performance.rate_limit_rpm,
+        )
+        self._events.subscribe(self._window)
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
@@ -104,7 +109,7 @@ class Service:
         return 0
 
     async def _begin(self, heir: Inheritance | None) -> None:
-        window = await heir.wait_to_go() if heir else self._window.load()
+        window = await heir.wait_to_go() if heir else self._window.load(now_s=time.time())
         self._assembly.client.restore(window)
         self._server.on_tick = self._on_tick
         await self._metrics.start(heir.metrics() if heir else None)
@@ -114,16 +119,16 @@ class Service:
         where = self._listeners.describe()
         self._notifier.ready(f"serving on {where}")
         _log.info("serving", extra=logs.fields({"where": where, "took_over": heir is not None}))
-        for watch in (self._watch_certificate(), self._keep_window()):
-            self._in_background(asyncio.create_task(watch))
+        self._in_background(asyncio.create_task(self._watch_certificate()))
 
     async def _end(self) -> None:
         for task in self._background:
             task.cancel()
         await self._metrics.stop()
-        if not self._has_handed_over:
-            self._save_window()
         await self._assembly.aclose()
+        self._window.close()
+        if self._audit is not None:
+            self._audit.close()
         if self._forwarder is not None:
             await self._forwarder.aclose()
         self._close_listeners()
@@ -158,6 +163,16 @@ class Service:
         _log.info("handed_over", extra=logs.fields({"to": successor.pid}))
         return successor.pid
 
+    def _make_audit(self) -> AuditTrail | None:
+        settings = self._settings
+        if not settings.audit.enabled:
+            return None
+        trail = AuditTrail(
+            settings.logging.log_dir, retention_days=settings.audit.retention_days, events=self._events
+        )
+        self._events.subscribe(trail)
+        return trail
+
     def _make_recorder(self) -> Recorder:
         settings = self._settings
         models = {*settings.model_costs, settings.models.default, *settings.models.fallback_chain}
@@ -180,17 +195,6 @@ class Service:
         while True:
             await self._checkup.look_at_certificate(self._settings)
             await asyncio.sleep(CERTIFICATE_EVERY_S)
-
-    async def _keep_window(self) -> None:
-        while not self._has_handed_over:
-            await asyncio.sleep(WINDOW_EVERY_S)
-            self._save_window()
-
-    def _save_window(self) -> None:
-        try:
-            self._window.save(self._assembly.client.snapshot())
-        except OSError as exc:
-            _log.error("window_not_saved", extra=logs.fields({"reason": exc.strerror}))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

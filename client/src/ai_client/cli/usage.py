@@ -1,0 +1,90 @@
+"""`ai-client usage`: what was spent, by model, tenant, day or cost tag, from the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ai_client.cli.table import table
+from ai_client.ledger_usage import UsageReport, UsageRow, read_usage
+from ai_client.settings import ConfigError, Settings, load
+
+STATE_FOLDER = Path("/var/lib/ai-client")
+LEDGER_NAME = "ledger.sqlite"
+
+
+def run(options: argparse.Namespace) -> int:
+    """0, or 1 where there is no ledger that this user can read."""
+    path = options.ledger or ledger_path(options.config)
+    last = options.until or datetime.now(UTC).date()
+    first = options.since or last - timedelta(days=options.days - 1)
+    by = [part.strip() for part in options.by.split(",") if part.strip()]
+    try:
+        report = read_usage(path, first_day=first.isoformat(), last_day=last.isoformat(), by=by)
+    except (sqlite3.Error, ValueError) as exc:
+        remedy = "run it as root or as a member of the group ai-client, or name the file with --ledger"
+        print(f"the ledger {path} can't be read ({exc}); {remedy}", file=sys.stderr)
+        return 1
+    print(json.dumps(as_json(report, first, last)) if options.json else as_text(report, first, last))
+    return 0
+
+
+def ledger_path(config: Path) -> Path:
+    """Where the service keeps it: systemd's state folder, else the cache folder."""
+    folder = os.environ.get("STATE_DIRECTORY")
+    if folder:
+        return Path(folder) / LEDGER_NAME
+    try:
+        settings = load(config)
+    except ConfigError:
+        settings = Settings()
+    in_cache = settings.caching.cache_dir / LEDGER_NAME
+    return in_cache if in_cache.exists() else STATE_FOLDER / LEDGER_NAME
+
+
+def _row(row: UsageRow) -> dict[str, Any]:
+    return {
+        "requests": row.requests,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "cached_input_tokens": row.cached_input_tokens,
+        "cost_usd": float(row.cost_usd),
+        "unknown_requests": row.unknown_requests,
+        "unknown_usd": float(row.unknown_usd),
+    }
+
+
+def as_json(report: UsageReport, first: date, last: date) -> dict[str, Any]:
+    """`{"since", "until", "by", "rows": [{<dimension>: …, "requests": …, "cost_usd": …}], "total": {…}}`."""
+    rows = [dict(zip(report.by, row.group, strict=True)) | _row(row) for row in report.rows]
+    return {
+        "since": first.isoformat(),
+        "until": last.isoformat(),
+        "by": list(report.by),
+        "rows": rows,
+        "total": _row(report.total),
+    }
+
+
+def as_text(report: UsageReport, first: date, last: date) -> str:
+    """A table, its sum last."""
+    heads = [*report.by, "requests", "input", "output", "dollars", "of these unknown"]
+    lines = [[*row.group, *_cells(row)] for row in report.rows]
+    lines.append(["total", *[""] * (len(report.by) - 1), *_cells(report.total)][-len(heads) :])
+    return f"{first} to {last}\n" + table(heads, lines, left=len(report.by))
+
+
+def _cells(row: UsageRow) -> list[str]:
+    return [
+        f"{row.requests:,}",
+        f"{row.input_tokens:,}",
+        f"{row.output_tokens:,}",
+        f"{row.cost_usd:.6f}",
+        f"{row.unknown_usd:.6f}" if row.unknown_requests else "",
+    ]
