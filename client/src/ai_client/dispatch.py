@@ -211,10 +211,8 @@ async def _read_refusal(stream: WireStream) -> WireResponse:
     """The body of an error answer, as far as it may matter."""
     body = b""
     try:
-        async for chunk in stream.chunks():
-            body += chunk
-            if len(body) > _LONGEST_ERROR_BYTES:
-                break
+        while len(body) <= _LONGEST_ERROR_BYTES and (piece := await stream.read()):
+            body += piece
     finally:
         await stream.aclose()
     return WireResponse(stream.status, stream.headers, body)

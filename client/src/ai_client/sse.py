@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import Any
 
 from ai_client.errors import MalformedResponseError
@@ -39,14 +40,22 @@ class SSEParser:
 class StreamTail:
     """Watches a stream go by and keeps its last bytes, to tell in the end whether it was whole, and its usage."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_chunks", "_kept_bytes")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._chunks: deque[bytes] = deque()
+        self._kept_bytes = 0
 
     def feed(self, chunk: bytes) -> None:
-        tail = self._tail + chunk
-        self._tail = tail if len(tail) <= _TAIL_BYTES else tail[-_TAIL_BYTES:]
+        chunks = self._chunks
+        chunks.append(chunk)
+        self._kept_bytes += len(chunk)
+        while self._kept_bytes - len(chunks[0]) >= _TAIL_BYTES:
+            self._kept_bytes -= len(chunks.popleft())
+
+    @property
+    def _tail(self) -> bytes:
+        return b"".join(self._chunks)
 
     @property
     def is_complete(self) -> bool:

@@ -40,7 +40,6 @@ class UpstreamStream:
         self.cost_usd: float | None = None
         self.first_byte_s: float | None = None
         self._wire = wire
-        self._chunks = wire.chunks()
         self._attempt = attempt
         self._clock = clock
         self._tail = StreamTail()
@@ -53,12 +52,12 @@ class UpstreamStream:
     async def __anext__(self) -> bytes:
         while not self._is_over:
             try:
-                chunk = await self._next_chunk()
-            except StopAsyncIteration:
-                return await self._finish()
+                chunk = await (self._wire.read() if self.call.deadline_at_s is None else self._read_in_time())
             except BaseException as error:
                 await self._end(error)
                 raise
+            if not chunk:
+                return await self._finish()
             if self.first_byte_s is None:
                 self._note_first_byte()
             self._tail.feed(chunk)
@@ -67,13 +66,10 @@ class UpstreamStream:
                 return passed
         raise StopAsyncIteration
 
-    async def _next_chunk(self) -> bytes:
-        remaining_s = self.call.remaining_s(self._clock.monotonic())
-        if remaining_s is None:
-            return await anext(self._chunks)
+    async def _read_in_time(self) -> bytes:
         try:
-            async with asyncio.timeout(remaining_s):
-                return await anext(self._chunks)
+            async with asyncio.timeout(self.call.remaining_s(self._clock.monotonic())):
+                return await self._wire.read()
         except TimeoutError:
             raise self.call.deadline_error("upstream") from None
 

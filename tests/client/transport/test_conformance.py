@@ -355,11 +355,10 @@ async def test_a_stream_comes_piece_by_piece(make: Make) -> None:
         for _ in range(2):
             go.clear()
             stream = await transport.open(post(upstream.url))
-            chunks = stream.chunks()
-            assert await anext(chunks) == b"one"
+            assert await stream.read() == b"one"
             assert transport.statistics().in_use == 1
             go.set()
-            assert b"".join([chunk async for chunk in chunks]) == b"two"
+            assert [await stream.read(), await stream.read()] == [b"two", b""]
             await stream.aclose()
             await stream.aclose()
     assert upstream.connections == 1
@@ -377,7 +376,7 @@ async def test_closing_a_stream_early_drops_its_connection(make: Make) -> None:
     async with serving(handler) as upstream:
         transport = make()
         stream = await transport.open(post(upstream.url))
-        assert await anext(stream.chunks()) == b"one"
+        assert await stream.read() == b"one"
         await stream.aclose()
         await until(lambda: upstream.open == 0)
     assert transport.statistics().in_use == 0
@@ -416,10 +415,9 @@ async def test_a_stream_that_breaks_off_says_so(make: Make) -> None:
 
     async with serving(handler) as upstream:
         stream = await make().open(post(upstream.url))
-        chunks = stream.chunks()
-        assert await anext(chunks) == b"one"
+        assert await stream.read() == b"one"
         with pytest.raises(ConnectionLostError):
-            await anext(chunks)
+            await stream.read()
         await stream.aclose()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,8 +78,8 @@ class WireStream(Protocol):
     status: int
     headers: dict[str, str]
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body's bytes as they come, never empty."""
+    async def read(self) -> bytes:
+        """The next bytes of the body as they come; b"" at its end."""
         ...
 
     async def aclose(self) -> None: ...

@@ -5,7 +5,6 @@ Slower than the default by far (spec: 2,299 µs of CPU a request against 66), so
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Final
 
 import httpx
@@ -73,10 +72,12 @@ class HttpxTransport:
     async def fetch(self, request: WireRequest) -> WireResponse:
         stream = await self._start(request)
         try:
-            body = b"".join([chunk async for chunk in stream.chunks()])
+            pieces = []
+            while piece := await stream.read():
+                pieces.append(piece)
         finally:
             await stream.aclose()
-        return WireResponse(stream.status, stream.headers, body)
+        return WireResponse(stream.status, stream.headers, b"".join(pieces))
 
     async def open(self, request: WireRequest) -> WireStream:
         return await self._start(request)
@@ -121,23 +122,25 @@ class HttpxTransport:
 class _HttpxStream:
     """See `base.WireStream`."""
 
-    __slots__ = ("_exchange", "_open", "_pool", "_response", "headers", "status")
+    __slots__ = ("_exchange", "_open", "_pieces", "_pool", "_response", "headers", "status")
 
     def __init__(self, response: httpx.Response, exchange: _Exchange, pool: Pool) -> None:
         self.status = response.status_code
         self.headers = plain_headers(response.headers)
         self._response = response
+        self._pieces = response.aiter_bytes()
         self._exchange = exchange
         self._pool = pool
         self._open = True
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes:
         try:
-            async for chunk in self._response.aiter_bytes():
-                if chunk:
-                    yield chunk
+            async for piece in self._pieces:
+                if piece:
+                    return piece
         except _FOREIGN as error:
             raise _translate(error, self._exchange, self._pool) from error
+        return b""
 
     async def aclose(self) -> None:
         if self._open:

@@ -1,0 +1,82 @@
+"""The base of the tree, what masks secrets in its texts, and the errors of the client itself."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+_SECRETS = re.compile(
+    r"(?P<prefix>\b(?:hs_live_|hs_test_|sk-|pk-|rk_|ghp_|AKIA)|\b[Bb]earer\s+|\b[Bb]asic\s+)[A-Za-z0-9._~+/=\-]{4,}"
+)
+_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^@/\s]+(?=@)", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """`text` with everything that looks like a key, a bearer token or a URL's password masked.
+
+    What stays of a key is its prefix (`hs_test_…`), which says which kind it is.
+    """
+    return _URL_PASSWORD.sub(r"\g<head>…", _SECRETS.sub(r"\g<prefix>…", text))
+
+
+class AIClientError(Exception):
+    """Base of all errors. `culprit`, `reason` and `remedy` are text for people; subclasses add facts."""
+
+    #: What the gateway answers with, and the OpenAI error `type` and `code`.
+    http_status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "api_error"
+    code: ClassVar[str] = "internal_error"
+    default_remedy: ClassVar[str] = "Report this with the request id."
+
+    def __init__(self, culprit: str, reason: str, *, remedy: str | None = None, request_id: str = "") -> None:
+        self.culprit = redact(culprit)
+        self.reason = redact(reason)
+        self.remedy = redact(remedy or self.default_remedy)
+        self.request_id = request_id
+        super().__init__(self.culprit, self.reason, self.remedy)
+
+    def __str__(self) -> str:
+        return f"{self.culprit}: {self.reason}. {self.remedy}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only constructors can't be called from args alone, as pickle would.
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(cls: type[AIClientError], args: tuple[str, ...], facts: dict[str, object]) -> AIClientError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class ConfigurationError(AIClientError):
+    """A setting is wrong. Remedy: correct the named key; a running service keeps its old settings."""
+
+    code = "invalid_configuration"
+    default_remedy = "Correct the setting and start again."
+
+    def __init__(  # each fact is optional: not every setting comes from a file
+        self,
+        culprit: str,
+        reason: str,
+        *,
+        remedy: str | None = None,
+        file: str = "",
+        line: int = 0,
+        section: str = "",
+        key: str = "",
+    ) -> None:
+        super().__init__(culprit, reason, remedy=remedy)
+        self.file = file
+        self.line = line
+        self.section = section
+        self.key = key
+
+
+class ClientClosedError(AIClientError):
+    """The client was closed. Remedy: make a new client, or close it after the last call."""
+
+    http_status = 503
+    code = "client_closed"
+    default_remedy = "Make a new client, or close this one after its last call."
