@@ -373,3 +373,50 @@ def test_two_processes_share_the_directory(tmp_path: Path, cache: ResponseCache,
     for each in (cache, other):
         assert [each.get(key_of(n)) is not None for n in (1, 2, 3, 4)] == [False, False, True, True]
     other.close()
+
+
+def test_an_answer_put_twice_is_there_once(cache: ResponseCache) -> None:
+    """The newer one counts, and the older one leaves no bytes behind."""
+    for number in range(50):
+        cache.put(key_of(1), answer(b'{"n":%d}' % number), ttl_s=60)
+        cache.flush()
+    found = cache.get(key_of(1))
+    assert found is not None
+    assert found.body == b'{"n":49}'
+    db = sqlite3.connect(newest_path(cache._directory))
+    assert db.execute("SELECT (SELECT count(*) FROM answer), (SELECT count(*) FROM entry)").fetchone() == (
+        1,
+        1,
+    )
+    db.close()
+
+
+def test_expired_answers_leave_the_disk_though_there_is_room(cache: ResponseCache, clock: HandClock) -> None:
+    """Looked for once a minute, with the next answer."""
+    for number in range(30):
+        cache.put(key_of(number), answer(), ttl_s=60)
+    cache.flush()
+    clock.now_s += 61
+    cache.put(key_of(99), answer(), ttl_s=60)
+    cache.flush()
+    db = sqlite3.connect(newest_path(cache._directory))
+    assert db.execute("SELECT count(*) FROM answer").fetchone() == (1,)
+    db.close()
+
+
+def test_a_clock_set_back_does_not_keep_used_answers_for_ever(tmp_path: Path, clock: HandClock) -> None:
+    """Marked as used in what is now the future, they still give way."""
+    cache = ResponseCache(tmp_path / "cache", scope="s", max_bytes=2 * MEGABYTE, clock=clock)
+    body = b'{"x":"' + b"x" * 50_000 + b'"}'
+    for number in range(30):
+        cache.put(key_of(number), answer(body), ttl_s=10**6)
+        cache.flush()
+        clock.now_s += 1
+        assert cache.get(key_of(number)) is not None
+    clock.now_s -= 10_000
+    for number in range(100, 160):
+        cache.put(key_of(number), answer(body), ttl_s=10**6)
+        cache.flush()
+        assert file_of(tmp_path).stat().st_size <= 2 * MEGABYTE
+    assert cache.get(key_of(159)) is not None
+    cache.close()

@@ -94,7 +94,8 @@ class ResponseCache:
             self._misses += 1
             return None
         self._hits += 1
-        self._writer.touch(raw)
+        if answer.is_unused:
+            self._writer.touch(raw)
         return _as_response(answer)
 
     def put(self, key: str, response: CachedResponse, *, ttl_s: float) -> None:

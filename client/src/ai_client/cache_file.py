@@ -1,7 +1,9 @@
 """The response cache's SQLite file: plain statements, no policy. Every method may raise `sqlite3.Error`.
 
-Two tables, so that marking an entry as used rewrites 40 bytes and not its answer. An answer's row id is the first
-eight bytes of its key: a look-up walks one b-tree; the whole key is compared afterwards.
+Answers are appended (`answer`, in the order of their placing); `entry` finds them by the first eight bytes of their key
+and says when they were used last. Appending writes a third of a page for an answer of 1 KB where a table in key order
+would write two pages, and evicting from the front frees whole pages. An answer at the front that was used since it
+was placed goes to the end once more instead (second chance).
 """
 
 import os
@@ -14,7 +16,7 @@ from typing import Final
 
 FILE_MODE: Final = 0o600
 # The layout's version is a part of the name: two releases that differ in it never open each other's files.
-_STEM: Final = "answers-1"
+_STEM: Final = "answers-2"
 _ROW_OVERHEAD_BYTES: Final = 4_096 + 256
 _CORRUPT_SQLITE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE_MASK: Final = 0xFF
@@ -25,23 +27,25 @@ PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answer(
-    id INTEGER PRIMARY KEY, key BLOB NOT NULL, stored_at REAL NOT NULL, expires_at REAL NOT NULL,
-    crc INTEGER NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL
+    place INTEGER PRIMARY KEY, key BLOB NOT NULL, placed_at REAL NOT NULL, stored_at REAL NOT NULL,
+    expires_at REAL NOT NULL, crc INTEGER NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS recency(
-    id INTEGER PRIMARY KEY, used_at REAL NOT NULL, expires_at REAL NOT NULL, size INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS recency_by_use ON recency(used_at);
-CREATE INDEX IF NOT EXISTS recency_by_end ON recency(expires_at);
+CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, place INTEGER NOT NULL, used_at REAL NOT NULL);
 PRAGMA user_version = 1;
 COMMIT;
 """
-_READ: Final = "SELECT key, stored_at, expires_at, crc, facts, body FROM answer WHERE id = ?"
-_WRITE: Final = "INSERT OR REPLACE INTO answer VALUES(?, ?, ?, ?, ?, ?, ?)"
-_MARK: Final = "INSERT OR REPLACE INTO recency VALUES(?, ?, ?, ?)"
-_EXPIRED: Final = "SELECT id FROM recency WHERE expires_at <= ? LIMIT ?"
-_OLDEST: Final = "SELECT id, size FROM recency ORDER BY used_at LIMIT ?"
-_TOUCH: Final = "UPDATE recency SET used_at = ? WHERE id = ?"
+_READ: Final = (
+    "SELECT key, stored_at, expires_at, crc, facts, body, used_at <= placed_at"
+    " FROM entry JOIN answer USING(place) WHERE id = ?"
+)
+_APPEND: Final = (
+    "INSERT INTO answer(key, placed_at, stored_at, expires_at, crc, facts, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
+)
+_TAKE: Final = "DELETE FROM answer WHERE place = ? RETURNING stored_at, expires_at, crc, facts, body"
+_USED: Final = "SELECT used_at FROM entry WHERE id = ? AND place = ?"
+_POINT: Final = "INSERT OR REPLACE INTO entry(id, place, used_at) VALUES(?, ?, ?)"
+_TOUCH: Final = "UPDATE entry SET used_at = ? WHERE id = ?"
+_FRONT: Final = "SELECT place, key, placed_at, expires_at, length(body) FROM answer ORDER BY place LIMIT ?"
 
 
 class DamagedEntryError(Exception):
@@ -56,6 +60,8 @@ class StoredAnswer:
     expires_at_s: float
     facts: str
     body: bytes
+    #: Whether its first use since it was placed is still to be marked; more than the first changes nothing.
+    is_unused: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -146,10 +152,10 @@ class CacheFile:
         row = self._db.execute(_READ, (row_id(key),)).fetchone()
         if row is None or row[0] != key:
             return None
-        _, stored_at_s, expires_at_s, crc, facts, body = row
+        _, stored_at_s, expires_at_s, crc, facts, body, is_unused = row
         if _checksum(facts, body) != crc:
             raise DamagedEntryError
-        return StoredAnswer(stored_at_s, expires_at_s, facts, body)
+        return StoredAnswer(stored_at_s, expires_at_s, facts, body, bool(is_unused))
 
     def note(self, *, touched: Mapping[int, float], forgotten: Iterable[bytes]) -> None:
         """Marks row ids as used at a time and deletes keys, all or nothing."""
@@ -162,11 +168,11 @@ class CacheFile:
         """Stores answers in place of those with the same keys, all or nothing."""
         with _Transaction(self._db):
             for key, answer in answers:
-                row = row_id(key)
+                self._forget(row_id(key))
                 crc = _checksum(answer.facts, answer.body)
-                times = (answer.stored_at_s, answer.expires_at_s)
-                self._db.execute(_WRITE, (row, key, *times, crc, answer.facts, answer.body))
-                self._db.execute(_MARK, (row, *times, answer.size_bytes))
+                times = (answer.stored_at_s, answer.stored_at_s, answer.expires_at_s)
+                placed = self._db.execute(_APPEND, (key, *times, crc, answer.facts, answer.body))
+                self._db.execute(_POINT, (row_id(key), placed.lastrowid, answer.stored_at_s))
 
     def used_bytes(self) -> int:
         """Bytes of the file that hold something."""
@@ -183,38 +189,62 @@ class CacheFile:
             self._db.executescript(f"PRAGMA incremental_vacuum({min(surplus, at_most_pages)})")
 
     def evict_expired(self, *, now_s: float, at_most: int) -> int:
-        """Deletes entries whose time is over; returns how many."""
-        rows = self._db.execute(_EXPIRED, (now_s, at_most)).fetchall()
-        return self._evict([row for (row,) in rows])
+        """Deletes those of the first `at_most` answers whose time is over; returns how many."""
+        with _Transaction(self._db):
+            front = self._db.execute(_FRONT, (at_most,)).fetchall()
+            expired = [(place, key) for place, key, _, expires_at_s, _ in front if expires_at_s <= now_s]
+            for place, key in expired:
+                self._delete(place, key)
+        return len(expired)
 
-    def evict_oldest(self, *, bytes_: int, at_most: int) -> int:
-        """Deletes entries used longest ago until about `bytes_` are free; returns how many."""
-        rows = []
-        for row, size in self._db.execute(_OLDEST, (at_most,)).fetchall():
-            if bytes_ <= 0:
-                break
-            rows.append(row)
-            bytes_ -= size
-        return self._evict(rows)
+    def evict_front(self, *, now_s: float, bytes_: int, at_most: int) -> tuple[int, int]:
+        """Takes answers from the front until about `bytes_` are free: the unused go, the used go to the end.
+
+        Returns how many it looked at, and how many it deleted; (0, 0) where there is no answer left.
+        """
+        seen = deleted = 0
+        with _Transaction(self._db):
+            for place, key, placed_at_s, expires_at_s, size in self._db.execute(
+                _FRONT, (at_most,)
+            ).fetchall():
+                if bytes_ <= 0:
+                    break
+                seen += 1
+                used = self._db.execute(_USED, (row_id(key), place)).fetchone()
+                if used is not None and used[0] > placed_at_s and expires_at_s > now_s:
+                    self._place_again(place, key, now_s)
+                else:
+                    self._delete(place, key)
+                    deleted += 1
+                    bytes_ -= size
+        return seen, deleted
 
     def count(self) -> int:
         """Entries in the file."""
-        total: int = self._db.execute("SELECT count(*) FROM recency").fetchone()[0]
+        total: int = self._db.execute("SELECT count(*) FROM entry").fetchone()[0]
         return total
 
     def close(self) -> None:
         """Closes the connection; the last one to close also folds the WAL into the file."""
         self._db.close()
 
-    def _evict(self, rows: list[int]) -> int:
-        with _Transaction(self._db):
-            for row in rows:
-                self._forget(row)
-        return len(rows)
-
     def _forget(self, row: int) -> None:
-        self._db.execute("DELETE FROM answer WHERE id = ?", (row,))
-        self._db.execute("DELETE FROM recency WHERE id = ?", (row,))
+        place = self._db.execute("SELECT place FROM entry WHERE id = ?", (row,)).fetchone()
+        if place is not None:
+            self._db.execute("DELETE FROM answer WHERE place = ?", place)
+            self._db.execute("DELETE FROM entry WHERE id = ?", (row,))
+
+    def _place_again(self, place: int, key: bytes, now_s: float) -> None:
+        # Deleted first and written after it, so that the file does not grow for it.
+        ((stored_at_s, expires_at_s, crc, facts, body),) = self._db.execute(_TAKE, (place,)).fetchall()
+        row = (key, now_s, stored_at_s, expires_at_s, crc, facts, body)
+        placed = self._db.execute(_APPEND, row)
+        # Used as it is placed: the next time it must have been used again.
+        self._db.execute(_POINT, (row_id(key), placed.lastrowid, now_s))
+
+    def _delete(self, place: int, key: bytes) -> None:
+        self._db.execute("DELETE FROM answer WHERE place = ?", (place,))
+        self._db.execute("DELETE FROM entry WHERE id = ? AND place = ?", (row_id(key), place))
 
 
 class _Transaction:

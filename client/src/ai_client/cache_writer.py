@@ -27,8 +27,10 @@ _LOCK_NAME: Final = "heal.lock"
 _KEEP_DAMAGED_BYTES: Final = 64 * 1024 * 1024
 _BUSY_TIMEOUT_S: Final = 5.0
 _MAX_TOUCHED: Final = 512
+_GATHER_S: Final = 0.2
+_GATHER_BYTES: Final = 4 * 1024 * 1024
 _MAX_PENDING_BYTES: Final = 64 * 1024 * 1024
-_EVICT_AT_ONCE: Final = 1_000
+_EVICT_AT_ONCE: Final = 256
 _EXPIRE_AT_ONCE: Final = 1_000
 _EXPIRE_EVERY_S: Final = 60.0
 _VACUUM_PAGES: Final = 2_000
@@ -65,6 +67,8 @@ class CacheWriter:
         self._file: CacheFile | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ai-client-cache")
         self._is_running = False
+        #: Set where the thread is not to wait for more.
+        self._hurry = threading.Event()
         self._last_run: Future[None] | None = None
         self._failed_at_s: float | None = None
         self._expired_at_s = clock()
@@ -84,27 +88,27 @@ class CacheWriter:
             self._next.answers[key] = answer
             self._next.answer_bytes += len(answer.body)
             self._next.forgotten.discard(key)
-            self._wake()
+            self._wake(hurry=self._next.answer_bytes > _GATHER_BYTES)
 
     def touch(self, key: bytes) -> None:
         """Marks an entry as used now; written with the next answer, or when many have come together."""
         with self._lock:
             self._next.touched[row_id(key)] = self._clock()
             if len(self._next.touched) >= _MAX_TOUCHED:
-                self._wake()
+                self._wake(hurry=False)
 
     def forget(self, key: bytes) -> None:
         """Deletes an entry."""
         with self._lock:
             self._next.answers.pop(key, None)
             self._next.forgotten.add(key)
-            self._wake()
+            self._wake(hurry=False)
 
     def heal(self, damaged: Path) -> None:
         """Sets a damaged file aside and begins the next one."""
         with self._lock:
             self._next.damaged = damaged
-            self._wake()
+            self._wake(hurry=True)
 
     def waiting(self, key: bytes) -> StoredAnswer | None:
         """The answer, where it is taken but not yet in the file."""
@@ -114,7 +118,7 @@ class CacheWriter:
         """Returns when what was taken is written or dropped. Raises what a defect of this module raised."""
         with self._lock:
             if self._next:
-                self._wake()
+                self._wake(hurry=True)
             last_run = self._last_run
         if last_run is not None:
             last_run.result()
@@ -125,24 +129,31 @@ class CacheWriter:
         self._executor.shutdown(wait=True)
         self._close_file()
 
-    def _wake(self) -> None:
+    def _wake(self, *, hurry: bool) -> None:
+        if hurry:
+            self._hurry.set()
         if not self._is_running:
             self._is_running = True
             self._last_run = self._executor.submit(self._run)
 
     def _run(self) -> None:
         while True:
+            # A transaction costs more than the rows of a small batch, so a batch is given time to grow.
+            self._hurry.wait(_GATHER_S)
             with self._lock:
                 self._current, self._next = self._next, _Work()
-                if not self._current:
-                    self._is_running = False
-                    return
+                self._hurry.clear()
             try:
                 self._do(self._current)
             except (sqlite3.Error, OSError) as error:
                 self._failed_at_s = self._clock()
                 self.dropped += len(self._current.answers)
                 self.troubles.append(error)
+            with self._lock:
+                self._current = _Work()
+                if not self._next:
+                    self._is_running = False
+                    return
 
     def _do(self, work: _Work) -> None:
         if work.damaged is not None:
@@ -195,9 +206,9 @@ class CacheWriter:
             self._expired_at_s = now_s
             self.evicted += file.evict_expired(now_s=now_s, at_most=_EXPIRE_AT_ONCE)
         while (excess_bytes := file.used_bytes() + needed_bytes - self._max_bytes) > 0:
-            evicted = file.evict_oldest(bytes_=excess_bytes, at_most=_EVICT_AT_ONCE)
-            self.evicted += evicted
-            if evicted == 0:
+            seen, deleted = file.evict_front(now_s=now_s, bytes_=excess_bytes, at_most=_EVICT_AT_ONCE)
+            self.evicted += deleted
+            if seen == 0:
                 break
         file.shrink(to_bytes=self._max_bytes, at_most_pages=_VACUUM_PAGES)
 
