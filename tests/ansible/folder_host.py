@@ -126,6 +126,12 @@ class FolderHost(Host):
             self._update(loaded={path.name: path.read_text() for path in folder.iterdir() if path.is_file()})
             return Outcome(0, "")
         running = dict(state["running"])
+        if (
+            verb in ("start", "restart")
+            and places.SERVICE in running
+            and any(unit.endswith(".socket") and (verb == "restart" or unit not in running) for unit in units)
+        ):
+            return Outcome(1, "Socket service ai-client.service already active, refusing.")
         for unit in units:
             if verb in ("stop", "restart"):
                 running.pop(unit, None)

@@ -131,6 +131,17 @@ def test_drift_is_named_and_mended(rig: Rig) -> None:
     assert not rig.ask(Wanted()).changed
 
 
+@pytest.mark.parametrize("unit", ["ai-client.service", "ai-client.socket", "ai-client-tcp.socket"])
+def test_any_unit_that_was_stopped_runs_again(rig: Rig, unit: str) -> None:
+    """Also a socket whose service still runs, which systemd refuses to start as it is."""
+    rig.ask(Wanted())
+    rig.host.stop(unit)
+    assert [change.path for change in rig.ask(Wanted(check=True)).changes] == [f"unit {unit}"]
+    assert not rig.ask(Wanted()).failed
+    assert unit in rig.host.state["running"]
+    assert not rig.ask(Wanted()).changed
+
+
 def test_a_restored_backup_of_a_release_is_no_drift(rig: Rig) -> None:
     """Other times and inodes with the same bytes and rights are the same release."""
     rig.ask(Wanted())

@@ -8,7 +8,7 @@ from ai_client_applier.errors import ApplyError
 from ai_client_applier.health import FINE, NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
 from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, Item
-from ai_client_applier.lay import clear_pending, lay, run_effects
+from ai_client_applier.lay import clear_pending, lay, note_pending, run_effects
 from ai_client_applier.marker import check_folders, check_owner
 from ai_client_applier.observe import Observed, observe, observe_present
 from ai_client_applier.plan import Plan, make_plan
@@ -81,14 +81,17 @@ def _change(run: Run, plan: Plan, observed: Observed, *, present: Present) -> Re
     failed_before = _failed_before(run, plan, observed)
     lay(run.tree, run.host, run=run.request.run, plan=plan, artefact=run.artefact)
     failure = run_effects(run.host, plan, observed=observed, present=present, socket=run.request.socket)
-    report, verdict = _verify(run, plan, failure=failure, failed_before=failed_before)
+    if not failure and plan.effects:
+        note_pending(run.tree, run.host, run=run.request.run, effects=())
+    is_changed = bool(plan.effects) or observed.pending is not None
+    report, verdict = _verify(run, failure=failure, is_changed=is_changed, failed_before=failed_before)
     return _settle(run, plan, verdict, report=report)
 
 
 def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
     """The checks that fail already, before anything changes: an outage is not the change's fault."""
     service = observed.units.get(places.SERVICE)
-    touches = plan.effects & {RESTART, HAND_OVER, RELOAD, SOCKETS}
+    touches = observed.pending is not None or plan.effects & {RESTART, HAND_OVER, RELOAD, SOCKETS}
     if "verify" not in run.request.parts or not touches or service is None or not service.is_running:
         return frozenset()
     report = run.host.health(run.request.socket, timeout_s=run.request.health_deadline_s)
@@ -98,14 +101,13 @@ def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
 
 
 def _verify(
-    run: Run, plan: Plan, *, failure: str, failed_before: frozenset[str]
+    run: Run, *, failure: str, is_changed: bool, failed_before: frozenset[str]
 ) -> tuple[dict[str, Any] | None, Verdict]:
     if failure:
         return None, Verdict(is_failed=True, rolls_back=True, reason=failure)
     if "verify" not in run.request.parts:
         return None, FINE
     report = ask_health(run)
-    is_changed = bool(plan.effects)
     return report, judge(
         report, is_changed=is_changed, failed_before=failed_before, only_asked=run.only_verifies
     )

@@ -1,6 +1,7 @@
 """Lays items down and runs what must follow."""
 
 import json
+from collections.abc import Iterable
 
 from ai_client_applier import places, release
 from ai_client_applier.desired import Present
@@ -27,10 +28,10 @@ from ai_client_applier.plan import Plan
 from ai_client_applier.tree import Tree
 
 
-def _note(tree: Tree, host: Host, *, run: str, plan: Plan) -> None:
-    """Writes down what this run is about to do, so that the next one can end it."""
-    host.reached("write down what is to be done")
-    content = {"run": run, "effects": sorted(plan.effects)}
+def note_pending(tree: Tree, host: Host, *, run: str, effects: Iterable[str]) -> None:
+    """Writes down what this run still owes, so that the next one can end it; without effects, just the verdict."""
+    host.reached("write down what is owed")
+    content = {"run": run, "effects": sorted(effects)}
     tree.write(places.PENDING, (json.dumps(content) + "\n").encode(), gid=0, mode=0o600)
 
 
@@ -43,7 +44,7 @@ def lay(tree: Tree, host: Host, *, run: str, plan: Plan, artefact: bytes) -> Non
     """Puts every item of the plan in place; before anything that needs an effect, the effects are written down."""
     ids = host.ids()
     if not any(item.path == places.HOME for item in plan.items):
-        _note(tree, host, run=run, plan=plan)
+        note_pending(tree, host, run=run, effects=plan.effects)
     for change in plan.changes:
         if places.PARTIAL_PREFIX in change.path:
             tree.remove_all(change.path)
@@ -55,7 +56,7 @@ def lay(tree: Tree, host: Host, *, run: str, plan: Plan, artefact: bytes) -> Non
         else:
             _lay_item(tree, host, item, ids=ids, artefact=artefact)
         if item.path == places.HOME:
-            _note(tree, host, run=run, plan=plan)
+            note_pending(tree, host, run=run, effects=plan.effects)
 
 
 def _lay_item(tree: Tree, host: Host, item: Item, *, ids: Ids, artefact: bytes) -> None:
@@ -109,9 +110,10 @@ def _run_service(host: Host, plan: Plan, *, observed: Observed, gone: list[str],
         return ""
     if SOCKETS in plan.effects:
         host.reached("restart the sockets")
-        if gone:
-            host.systemctl("stop", *gone)
-        return _systemctl(host, "restart", *observed.units)
+        # Not `restart`: systemd refuses to start a socket whose service runs. Sockets go first, or they start it again.
+        up = [unit for unit in observed.units if unit not in plan.stopped]
+        failure = _systemctl(host, "stop", *gone, *up) if gone or up else ""
+        return failure or _systemctl(host, "start", *observed.units)
     if plan.stopped:
         host.reached("start the service")
         failure = _systemctl(host, "start", *plan.stopped)

@@ -70,6 +70,9 @@ def make_plan(items: Iterable[Item], observed: Observed, *, wants_running: bool)
     if wants_running:
         stopped = tuple(name for name, state in observed.units.items() if not state.is_running)
         changes += [_unit_change(name, observed.units[name]) for name in stopped]
+        if SERVICE not in stopped and any(name.endswith(".socket") for name in stopped):
+            # systemd starts no socket of a service that runs.
+            effects.add(SOCKETS)
         if any(state.needs_reload or state.is_masked for state in observed.units.values()):
             effects.add(DAEMON_RELOAD)
             if not changes:

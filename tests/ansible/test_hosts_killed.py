@@ -1,0 +1,90 @@
+"""The applier killed on real hosts, at steps that systemd, tar and useradd take part in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ai_client_delivery import wire
+from ai_client_delivery.order import make_order
+
+from tests.ansible.real_fleet import HOSTS, UPSTREAM, Fleet
+from tests.ansible.test_role import TEMPLATES, defaults
+
+pytestmark = [pytest.mark.hosts, pytest.mark.slow]
+
+KEY = "hs_test_killed_run_key"
+
+# Appended to the module of the host's boundary: ends the program before the step of this name.
+_TRAP = """
+
+def _reached(self, point):
+    if point.startswith({point!r}):
+        os.kill(os.getpid(), 9)
+
+
+Host.reached = _reached
+"""
+
+POINTS = (
+    "lay /etc/ai-client/claim.json",
+    "lay /opt/ai-client/releases/",
+    "compile the release",
+    "put the release in place",
+    "stamp the release",
+    "lay /etc/systemd/system/ai-client.service",
+    "lay /opt/ai-client/current",
+    "reload systemd",
+    "restart the sockets",
+    "settle",
+    "record the good state",
+)
+
+
+def request_for(fleet: Fleet, host: str) -> tuple[dict[str, Any], Any]:
+    """What the playbook would send to a host."""
+    values = {
+        **defaults(),
+        "ai_base_url": UPSTREAM,
+        "ai_artefacts": str(fleet.artefact),
+        "ai_claim": f"fleet/test/{host}",
+        "ai_claim_owner": "fleet/test",
+    }
+    made = make_order(
+        mode="apply",
+        parts=frozenset({"deploy", "config", "secrets", "verify"}),
+        check=False,
+        values=values,
+        secrets={"ai_api_key": KEY},
+        templates=TEMPLATES,
+    )
+    return made.request, made.artefact
+
+
+def trapped_program(point: str) -> bytes:
+    """The program as it is sent, but for the trap."""
+    head, _, rest = wire.program_text().partition(b"\n")
+    bootstrap, rest = rest[: int(head)], rest[int(head) :]
+    modules = json.loads(rest.partition(b"\n")[2])
+    modules["ai_client_applier.host"] += _TRAP.format(point=point)
+    sources = json.dumps(modules).encode()
+    return b"%d\n%b%d\n%b" % (len(bootstrap), bootstrap, len(sources), sources)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("host", ["h1"])
+def test_a_run_killed_on_a_real_host_is_ended_by_the_next(fleet: Fleet, host: str, point: str) -> None:
+    """The next playbook run leaves a healthy host with nothing partial on it, and the one after changes nothing."""
+    assert host in HOSTS
+    request, artefact = request_for(fleet, host)
+    stdin = wire.encode_input(trapped_program(point), request, artefact.read_tree("cp311-x86_64"))
+    killed = fleet.ssh(host, f'sudo /usr/bin/python3 -I -S -c "{wire.LOADER}"', stdin=stdin)
+    assert killed.returncode != 0, (point, killed.stdout)
+    again = fleet.play("deploy", "--limit", host, key=KEY)
+    assert again.status == 0, again.output
+    assert again.results[host]["health"]["ok"]
+    folders = "/etc/ai-client /opt/ai-client /etc/systemd/system /usr/local/share/ca-certificates"
+    assert fleet.on(host, f"find {folders} -name '.ai-client-apply*' -o -name pending.json") == ""
+    assert fleet.play("deploy", "--limit", host, key=KEY).changed == {host: False}
+    assert fleet.play("decommission", "--limit", host, key=KEY).status == 0
