@@ -1,6 +1,7 @@
 """AWS as the tests have it: moto's server in a process of its own, and a proxy before it that counts and can fail."""
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -107,29 +108,31 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", within_s: float = 6
             return
 
 
-Failure = tuple[int, str]
+@dataclass(frozen=True)
+class Failure:
+    """An answer that a server did not give; status 0 is none at all, and the connection is closed."""
+
+    status: int
+    body: str = ""
 
 
-def throttled(code: str = "RequestLimitExceeded") -> Failure:
-    """What EC2 answers to too many requests."""
-    return 503, _ec2_error(code, "Request limit exceeded.")
+AWAY = Failure(0)
 
 
-def denied() -> Failure:
-    """What EC2 answers to an identity that may not ask."""
-    return 403, _ec2_error("UnauthorizedOperation", "You are not authorized to perform this operation.")
+def ec2_failure(code: str, *, status: int) -> Failure:
+    """How EC2 says no: `RequestLimitExceeded` with 503, `UnauthorizedOperation` with 403."""
+    error = f"<Error><Code>{code}</Code><Message>said by the tests</Message></Error>"
+    return Failure(status, f"<Response><Errors>{error}</Errors><RequestID>1</RequestID></Response>")
 
 
-def _ec2_error(code: str, message: str) -> str:
-    return (
-        f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
-        "<RequestID>1</RequestID></Response>"
-    )
+def kms_failure(code: str) -> Failure:
+    """How KMS says no: `AccessDeniedException`, `DisabledException`."""
+    return Failure(400, json.dumps({"__type": code, "message": "said by the tests"}))
 
 
 @dataclass
 class Proxy:
-    """What stands before the server.
+    """What stands before a server.
 
     Attributes:
         url: where it listens.
@@ -143,7 +146,7 @@ class Proxy:
     lock: Any = field(default_factory=Lock)
 
     def asked(self, action: str) -> int:
-        """How many requests for an action there were."""
+        """How many requests for an action of EC2 there were."""
         return sum(f"Action={action}" in body for body in self.bodies)
 
 
@@ -151,34 +154,8 @@ class Proxy:
 def proxy_before(aws: Aws) -> Iterator[Proxy]:
     """A proxy before the server, ended with the block."""
     proxy = Proxy()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            with proxy.lock:
-                proxy.bodies.append(body.decode())
-                failure = proxy.decide(body.decode())
-            status, answer = (failure[0], failure[1].encode()) if failure else self._passed_on(body)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def _passed_on(self, body: bytes) -> tuple[int, bytes]:
-            upstream = http.client.HTTPConnection(aws.url.removeprefix("http://"), timeout=60)
-            try:
-                upstream.request("POST", self.path, body, dict(self.headers.items()))
-                response = upstream.getresponse()
-                return response.status, response.read()
-            finally:
-                upstream.close()
-
-        def log_message(self, *words: object) -> None:
-            """Nothing: the tests read `bodies`."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy, aws.url.removeprefix("http://"))) as server:
+        server.daemon_threads = True
         thread = Thread(target=server.serve_forever)
         thread.start()
         proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -187,3 +164,47 @@ def proxy_before(aws: Aws) -> Iterator[Proxy]:
         finally:
             server.shutdown()
             thread.join(20)
+
+
+def _handler(proxy: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with proxy.lock:
+                proxy.bodies.append(body.decode(errors="replace"))
+                failure = proxy.decide(proxy.bodies[-1])
+            if failure is None:
+                self._pass_on(body)
+            elif failure == AWAY:
+                self.close_connection = True
+            else:
+                self._answer(failure.status, {}, failure.body.encode())
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815  (names that http.server calls)
+
+        def _pass_on(self, body: bytes) -> None:
+            connection = http.client.HTTPConnection(upstream, timeout=60)
+            try:
+                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                response = connection.getresponse()
+                self._answer(response.status, dict(response.getheaders()), response.read())
+            finally:
+                connection.close()
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in {"content-length", "connection", "transfer-encoding"}:
+                    self.send_header(name, value)
+            # The answer to HEAD tells the length of a body that it does not have.
+            length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            """Nothing: the tests read `bodies`."""
+
+    return Handler

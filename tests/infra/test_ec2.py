@@ -14,9 +14,8 @@ from tests.aws_server import (
     ACCOUNT,
     REGION,
     Aws,
-    denied,
+    ec2_failure,
     proxy_before,
-    throttled,
 )
 from tests.infra.stacks import HOST_KEY, load, shipped
 
@@ -284,7 +283,9 @@ def test_a_failure_on_the_last_page_fails_the_whole_answer(
     for number in range(201):
         launch(account, held["a"], f"api-{number}")
     with proxy_before(account) as proxy:
-        proxy.decide = lambda body: denied() if "NextToken" in body else None
+        proxy.decide = lambda body: (
+            ec2_failure("UnauthorizedOperation", status=403) if "NextToken" in body else None
+        )
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(
             NodeSourceError, match=r"UnauthorizedOperation.*allow ec2:DescribeInstances to the identity"
@@ -297,7 +298,9 @@ def test_throttling_is_waited_out(account: Aws, monkeypatch: pytest.MonkeyPatch)
     """A busy API is asked again, within bounds."""
     launch(account, subnets(account)["a"], "web")
     with proxy_before(account) as proxy:
-        proxy.decide = lambda body: throttled() if len(proxy.bodies) <= 2 else None
+        proxy.decide = lambda body: (
+            ec2_failure("RequestLimitExceeded", status=503) if len(proxy.bodies) <= 2 else None
+        )
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         assert names(found()) == ["web"]
     assert proxy.asked("DescribeInstances") == 3
@@ -306,7 +309,7 @@ def test_throttling_is_waited_out(account: Aws, monkeypatch: pytest.MonkeyPatch)
 def test_throttling_without_end_is_an_error(account: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five attempts, then a clear error."""
     with proxy_before(account) as proxy:
-        proxy.decide = lambda body: throttled()
+        proxy.decide = lambda body: ec2_failure("RequestLimitExceeded", status=503)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(NodeSourceError, match=r"RequestLimitExceeded.*run it again in a minute"):
             found()
@@ -436,7 +439,7 @@ def test_a_failing_api_is_an_error_and_never_the_end_of_a_host(
     """Denied is not gone."""
     _, instance = claimed(account, "web")
     with proxy_before(account) as proxy:
-        proxy.decide = lambda body: denied()
+        proxy.decide = lambda body: ec2_failure("UnauthorizedOperation", status=403)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(NodeSourceError, match="UnauthorizedOperation"):
             cloud.fate("web", instance)
