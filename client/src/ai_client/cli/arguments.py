@@ -102,6 +102,13 @@ def _add_batch(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser)
         "--max-usd", type=float, metavar="USD", help="stop before the batch can cost more"
     )
     run_parser.add_argument("--retry-failed", action="store_true", help="send lines that failed once more")
+    serve = actions.add_parser("serve", parents=[shared], help="work through a spool folder")
+    serve.add_argument("--spool", type=Path, metavar="DIR", help="default: [batch] spool_dir")
+    serve.add_argument("--workers", type=_positive, default=2, metavar="N", help="files at once (default: 2)")
+    serve.add_argument(
+        "--at-once", type=_positive, default=32, metavar="N", help="lines at once of each (default: 32)"
+    )
+    serve.add_argument("--once", action="store_true", help="end when the folder is empty")
 
 
 def _add_usage(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`ai-client batch run` and `batch serve`."""
+"""`ai-client batch run`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ EXIT_BY_ENDING = {Ending.BUDGET: 3, Ending.ABSENT: 4, Ending.STOPPED: 130}
 
 def run(options: argparse.Namespace) -> int:
     """The exit code."""
+    if options.action == "serve":
+        from ai_client.cli import batch_serve  # noqa: PLC0415  a command of its own
+
+        return batch_serve.run(options)
     settings = _settings(options.config)
     try:
         return asyncio.run(_run(options, settings))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields
 
 from ai_client.settings import Settings
 
-# What is opened once: sockets and the audit trail.
+# What is opened or started once: sockets, the audit trail, the spool's worker.
 _PROCESS = (
     ("gateway", ("socket", "host", "port")),
     ("audit", ("enabled", "retention_days")),
+    ("batch", ("mode", "spool_dir", "max_attempts")),
     ("monitoring", ("enable_metrics", "export_prometheus", "metrics_host", "metrics_port")),
 )
 # What a client and its stores read once, when they are made.

@@ -28,6 +28,7 @@ from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
+from ai_client.gateway.spool_child import SpoolChild
 from ai_client.gateway.window_memory import WindowMemory
 from ai_client.metrics import Recorder
 from ai_client.sdnotify import Notifier
@@ -65,6 +66,7 @@ class Service:
         self._metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
         self._listeners: Listeners
         self._forwarder: Forwarder | None = None
+        self._spool: SpoolChild | None = None
         self._has_handed_over = False
         self._stop = asyncio.Event()
         self._turn = asyncio.Event()
@@ -100,6 +102,8 @@ class Service:
         try:
             await self._begin(heir)
             await self._turn.wait()
+            if self._spool is not None:
+                await self._spool.stop()
             if self._has_handed_over:
                 await self._server.run_out(limit_s=HANDOVER_DRAIN_S, until=self._stop)
             await self._drain()
@@ -120,6 +124,9 @@ class Service:
         self._notifier.ready(f"serving on {where}")
         _log.info("serving", extra=logs.fields({"where": where, "took_over": heir is not None}))
         self._in_background(asyncio.create_task(self._watch_certificate()))
+        if self._settings.batch.mode:
+            self._spool = SpoolChild(self._sources.config_path)
+            self._spool.start()
 
     async def _end(self) -> None:
         for task in self._background:

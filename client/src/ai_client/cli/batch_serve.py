@@ -1,0 +1,66 @@
+"""`ai-client batch serve`: workers on a spool folder, until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+
+from ai_client import logs
+from ai_client.batch.spool import Spool
+from ai_client.batch.worker import Worker, WorkerPlan
+from ai_client.cli.service_socket import socket_path
+from ai_client.sdnotify import Notifier
+from ai_client.settings import ConfigError, Settings, load
+
+EXIT_CONFIG = 78
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    try:
+        settings = load(options.config)
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_CONFIG
+    folder = options.spool or settings.batch.spool_dir
+    try:
+        spool = Spool(folder)
+        return asyncio.run(_serve(options, settings, spool))
+    except OSError as exc:
+        print(
+            f"the spool {folder} can't be used ({exc.strerror}); make it, writable for this user",
+            file=sys.stderr,
+        )
+        return 1
+
+
+async def _serve(options: argparse.Namespace, settings: Settings, spool: Spool) -> int:
+    logs.start(
+        folder=settings.logging.log_dir,
+        level=settings.logging.level,
+        retention_days=settings.logging.retention_days,
+        wall_clock=time.time,
+    )
+    plan = WorkerPlan(
+        socket=socket_path(options.socket, options.config),
+        at_once=options.at_once,
+        max_attempts=settings.batch.max_attempts,
+        max_line_bytes=int(settings.gateway.max_body_mb * 1_000_000),
+    )
+    workers = [Worker(spool, plan) for _ in range(options.workers)]
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for worker in workers:
+            worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if not options.once:
+        Notifier(os.environ).ready("working through the spool")
+    await asyncio.gather(*(worker.run(once=options.once) for worker in workers))
+    return 0
