@@ -9,9 +9,10 @@ import difflib
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
 
 from infra.errors import SettingsError
@@ -84,10 +85,10 @@ def _value(key: str, text: str) -> Any:
 
 
 def _is_structured(name: str) -> bool:
-    return not (
-        FleetSettings.model_fields[name].annotation in (str, int)
-        or name in {"user", "api_key", "api_key_next"}
-    )
+    """Whether a key holds JSON; a text does not, and neither does a number, which the model reads from its text."""
+    annotation = FleetSettings.model_fields[name].annotation
+    alternatives = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    return not {str, int, SecretStr}.intersection(alternatives)
 
 
 _STRUCTURED = frozenset(to_camel(name) for name in FleetSettings.model_fields if _is_structured(name))

@@ -91,7 +91,9 @@ class Clone:
 
     def planned(self) -> dict[str, Any]:
         """Outputs as a preview foretells them."""
-        events = [e["resOutputsEvent"]["metadata"] for e in self.preview().json_lines() if "resOutputsEvent" in e]
+        events = [
+            e["resOutputsEvent"]["metadata"] for e in self.preview().json_lines() if "resOutputsEvent" in e
+        ]
         # The root resource comes first with the outputs that it had, and last with those that it will have.
         root = [event for event in events if event["type"] == "pulumi:pulumi:Stack"][-1]
         return dict(root["new"]["outputs"])
