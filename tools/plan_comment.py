@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     status = 0
     try:
         plan = read(_text(options.preview))
-    except FleetError as error:
+    except (FleetError, OSError) as error:
         # A comment there must be all the same: the one of an earlier push would be taken for this one's.
         print(f"plan_comment: {error}", file=sys.stderr)
         plan, status = Plan(stack=options.stack, errors=(str(error),), is_finished=False), UNREADABLE
@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("preview", nargs="?", default="-", help="file with the preview; - is standard input")
     parser.add_argument("--comment", metavar="FILE", help="write the Markdown comment here")
     parser.add_argument("--html", metavar="FILE", help="write the page here")
+    parser.add_argument(
+        "--outputs",
+        metavar="FILE",
+        help="add the lines changes=true|false and digest=… to this file, for later steps",
+    )
     parser.add_argument("--stack", default="", help="the stack's name, for a preview that does not tell it")
     parser.add_argument(
         "--details-url", default="", help="where the page can be found, for the comment's last line"
@@ -71,6 +76,9 @@ def _write(plan: Plan, options: argparse.Namespace) -> None:
         Path(options.comment).write_text(text, encoding="utf-8")
     if options.html:
         Path(options.html).write_text(page(plan), encoding="utf-8")
+    if options.outputs:
+        with Path(options.outputs).open("a", encoding="utf-8") as file:
+            file.write(f"changes={str(plan.changes_something).lower()}\ndigest={plan.digest}\n")
     if not (options.comment or options.html):
         sys.stdout.write(text)
 
