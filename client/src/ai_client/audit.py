@@ -20,11 +20,12 @@ from ai_client.audit_chain import (
     HEAD_NAME,
     Head,
     chained,
-    facts_of,
     file_name,
     files_before,
     format_head,
     parse_head,
+    text_of,
+    text_of_call,
     whole_lines,
 )
 from ai_client.events import Event, EventStream, Failed, Settled, StoreDegraded
@@ -56,7 +57,7 @@ class AuditTrail:
         self._head_file = os.open(folder / HEAD_NAME, flags, FILE_MODE)
         self._file = -1
         self._file_name = ""
-        self._waiting: list[dict[str, object]] = []
+        self._waiting: list[str] = []
         self._is_scheduled = False
         self._lost = 0
         self._is_told = False
@@ -68,7 +69,7 @@ class AuditTrail:
         if len(self._waiting) >= _MAX_WAITING:
             self._lost += 1
             return
-        self._waiting.append(facts_of(event))
+        self._waiting.append(text_of_call(event))
         if not self._is_scheduled:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -128,21 +129,21 @@ class AuditTrail:
         name = max(file_name(self._clock()), head.file)
         self._open(name)
         head = self._caught_up(head, name)
-        facts: list[dict[str, object]] = []
+        texts: list[str] = []
         if head.file != name or head.size == 0:
-            facts.append({"kind": "begin", "previous": head.hash})
+            texts.append(text_of({"kind": "begin", "previous": head.hash}))
             head = head._replace(file=name, size=0)
         if self._lost:
-            facts.append({"kind": "lost", "calls": self._lost})
-        self._append(head, facts + self._waiting)
+            texts.append(text_of({"kind": "lost", "calls": self._lost}))
+        self._append(head, texts + self._waiting)
         self._waiting = []
         self._lost = 0
 
-    def _append(self, head: Head, facts: Sequence[dict[str, object]]) -> None:
+    def _append(self, head: Head, texts: Sequence[str]) -> None:
         lines = []
         digest = head.hash
-        for seq, each in enumerate(facts, head.seq + 1):
-            line, digest = chained(each, seq=seq, previous=digest)
+        for seq, text in enumerate(texts, head.seq + 1):
+            line, digest = chained(text, seq=seq, previous=digest)
             lines.append(line)
         content = b"".join(lines)
         if os.write(self._file, content) != len(content):

@@ -55,9 +55,9 @@ def files_before(folder: Path, name: str) -> list[Path]:
     return [path for path in files_of(folder) if path.name < name]
 
 
-def facts_of(event: Settled | Failed) -> dict[str, object]:
+def text_of_call(event: Settled | Failed) -> str:
     """What the trail keeps of a call: who, which model, tokens, cost, status, latency, key; never the text."""
-    return {
+    facts = {
         "at": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
         "kind": "call",
         "request_id": event.request_id,
@@ -73,6 +73,12 @@ def facts_of(event: Settled | Failed) -> dict[str, object]:
         "key": event.key_fingerprint,
         "tags": dict(event.cost_tags),
     }
+    return text_of(facts)
+
+
+def text_of(facts: dict[str, object]) -> str:
+    """Facts as JSON, still without their number and hash."""
+    return _encode(facts)
 
 
 def _of_answer(event: Settled) -> dict[str, object]:
@@ -100,9 +106,9 @@ def _of_failure(event: Failed) -> dict[str, object]:
     }
 
 
-def chained(facts: dict[str, object], *, seq: int, previous: str) -> tuple[bytes, str]:
+def chained(text_of_facts: str, *, seq: int, previous: str) -> tuple[bytes, str]:
     """A line with its newline, and its hash."""
-    text = _encode({"seq": seq, **facts}).encode()
+    text = f'{{"seq":{seq},{text_of_facts[1:]}'.encode()
     digest = _hash(previous, text)
     return b'%b,"hash":"%b"}\n' % (text[:-1], digest.encode()), digest
 
