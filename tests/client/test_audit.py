@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ai_client.audit import AuditTrail
-from ai_client.audit_chain import HEAD_NAME, verify
+from ai_client.audit_chain import HEAD_NAME, CallTexts, verify
 from ai_client.events import CacheMissed, EventStream, Failed, Settled, StoreDegraded
 from ai_client.request import Usage
 
@@ -153,6 +157,25 @@ async def test_a_failed_call_has_its_line_too_and_other_events_have_none(
     (_, call) = lines(folder)
     assert (call["error"], call["status"], call["billed_unknown"]) == ("ServerError", 503, True)
     assert verify(folder).problems == ()
+
+
+@given(
+    st.text(),
+    st.floats(min_value=0, max_value=4e9),
+    st.floats(min_value=0, max_value=1e6),
+    st.none() | st.floats(min_value=0, max_value=1e6),
+    st.dictionaries(st.text(), st.text(), max_size=3),
+)
+def test_whatever_the_facts_are_a_line_is_json_and_says_them(
+    text: str, at_s: float, latency_s: float, cost_usd: float | None, tags: dict[str, str]
+) -> None:
+    """Names with quotes, newlines and anything else; moments of any fraction."""
+    event = replace(
+        settled(), at=at_s, tenant=text, model=text, latency_s=latency_s, cost_usd=cost_usd, cost_tags=tags
+    )
+    line = json.loads(CallTexts().of(event))
+    assert (line["tenant"], line["model"], line["cost_usd"], line["tags"]) == (text, text, cost_usd, tags)
+    assert abs(datetime.fromisoformat(line["at"]).timestamp() - at_s) <= 0.0011
 
 
 async def test_each_day_has_its_file_and_the_chain_goes_on(

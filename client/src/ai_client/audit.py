@@ -18,6 +18,7 @@ from typing import Final
 from ai_client.audit_chain import (
     EMPTY_HEAD,
     HEAD_NAME,
+    CallTexts,
     Head,
     chained,
     file_name,
@@ -25,7 +26,6 @@ from ai_client.audit_chain import (
     format_head,
     parse_head,
     text_of,
-    text_of_call,
     whole_lines,
 )
 from ai_client.events import Event, EventStream, Failed, Settled, StoreDegraded
@@ -57,6 +57,7 @@ class AuditTrail:
         self._head_file = os.open(folder / HEAD_NAME, flags, FILE_MODE)
         self._file = -1
         self._file_name = ""
+        self._texts = CallTexts()
         self._waiting: list[str] = []
         self._is_scheduled = False
         self._lost = 0
@@ -69,7 +70,7 @@ class AuditTrail:
         if len(self._waiting) >= _MAX_WAITING:
             self._lost += 1
             return
-        self._waiting.append(text_of_call(event))
+        self._waiting.append(self._texts.of(event))
         if not self._is_scheduled:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)

@@ -25,6 +25,9 @@ _FILE_NAME: Final = re.compile(r"audit-\d{4}-\d\d-\d\d\.jsonl")
 _HASH_TAIL: Final = re.compile(rb',"hash":"([0-9a-f]{32})"\}')
 _HASH_TAIL_BYTES: Final = len(b',"hash":""}') + 32
 
+_NO_TOKENS: Final[tuple[int | None, int | None, int | None]] = (None, None, None)
+
+_quote = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -55,25 +58,37 @@ def files_before(folder: Path, name: str) -> list[Path]:
     return [path for path in files_of(folder) if path.name < name]
 
 
-def text_of_call(event: Settled | Failed) -> str:
-    """What the trail keeps of a call: who, which model, tokens, cost, status, latency, key; never the text."""
-    facts = {
-        "at": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
-        "kind": "call",
-        "request_id": event.request_id,
-        "tenant": event.tenant,
-        "endpoint": event.endpoint,
-        "model": event.model,
-        "asked_model": event.asked_model,
-        "status": event.status,
-        **(_of_answer(event) if isinstance(event, Settled) else _of_failure(event)),
-        "stream": event.stream,
-        "attempts": event.attempts,
-        "latency_ms": round(event.latency_s * 1_000, 1),
-        "key": event.key_fingerprint,
-        "tags": dict(event.cost_tags),
-    }
-    return text_of(facts)
+class CallTexts:
+    """Makes the text of a call's line. It remembers the last second as text, since most calls share it."""
+
+    __slots__ = ("_second", "_second_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._second_text = ""
+
+    def of(self, event: Settled | Failed) -> str:
+        """What the trail keeps of a call: who, which model, tokens, cost, status, latency, key; never the text.
+
+        Put together by hand, which takes a third of what an encoder takes for a dictionary.
+        """
+        outcome = _of_answer(event) if isinstance(event, Settled) else _of_failure(event)
+        return (
+            f'{{"at":"{self._time(event.at)}","kind":"call","request_id":{_quote(event.request_id)},'
+            f'"tenant":{_quote(event.tenant)},"endpoint":{_quote(event.endpoint)},'
+            f'"model":{_quote(event.model)},"asked_model":{_quote(event.asked_model)},'
+            f'"status":{_number(event.status)},{outcome},"stream":{_bool(event.stream)},'
+            f'"attempts":{event.attempts},"latency_ms":{round(event.latency_s * 1_000, 1)},'
+            f'"key":{_quote(event.key_fingerprint)},'
+            f'"tags":{_encode(dict(event.cost_tags)) if event.cost_tags else "{}"}}}'
+        )
+
+    def _time(self, at_s: float) -> str:
+        second, milliseconds = divmod(round(at_s * 1_000), 1_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        return f"{self._second_text}.{milliseconds:03}+00:00"
 
 
 def text_of(facts: dict[str, object]) -> str:
@@ -81,29 +96,40 @@ def text_of(facts: dict[str, object]) -> str:
     return _encode(facts)
 
 
-def _of_answer(event: Settled) -> dict[str, object]:
+def _of_answer(event: Settled) -> str:
     usage = event.usage
-    return {
-        "error": "",
-        "input_tokens": usage.input_tokens if usage else None,
-        "output_tokens": usage.output_tokens if usage else None,
-        "cached_input_tokens": usage.cached_input_tokens if usage else None,
-        "cost_usd": event.cost_usd,
-        "billed_unknown": False,
-        "cached": event.cached,
-    }
+    tokens = _NO_TOKENS
+    if usage is not None:
+        tokens = (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
+    return _outcome("", tokens, cost_usd=event.cost_usd, billed_unknown=False, cached=event.cached)
 
 
-def _of_failure(event: Failed) -> dict[str, object]:
-    return {
-        "error": event.error,
-        "input_tokens": None,
-        "output_tokens": None,
-        "cached_input_tokens": None,
-        "cost_usd": None,
-        "billed_unknown": event.billed_unknown,
-        "cached": False,
-    }
+def _of_failure(event: Failed) -> str:
+    return _outcome(event.error, _NO_TOKENS, cost_usd=None, billed_unknown=event.billed_unknown, cached=False)
+
+
+def _outcome(
+    error: str,
+    tokens: tuple[int | None, int | None, int | None],
+    *,
+    cost_usd: float | None,
+    billed_unknown: bool,
+    cached: bool,
+) -> str:
+    read, written, cached_input = tokens
+    return (
+        f'"error":{_quote(error)},"input_tokens":{_number(read)},"output_tokens":{_number(written)},'
+        f'"cached_input_tokens":{_number(cached_input)},"cost_usd":{_number(cost_usd)},'
+        f'"billed_unknown":{_bool(billed_unknown)},"cached":{_bool(cached)}'
+    )
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value)
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def chained(text_of_facts: str, *, seq: int, previous: str) -> tuple[bytes, str]:
