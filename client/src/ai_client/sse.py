@@ -60,12 +60,18 @@ class StreamTail:
     @property
     def is_complete(self) -> bool:
         """Whether the end marker came."""
-        return _END.search(self._tail) is not None
+        tail = self._tail
+        for marker in _END_MARKERS:
+            at = tail.rfind(marker)
+            if at == 0 or (at > 0 and tail[at - 1] == _NEWLINE):
+                return True
+        return False
 
     @property
     def says_error(self) -> bool:
         """Whether the upstream broke it off with an error event."""
-        return _ERROR.search(self._tail) is not None
+        tail = self._tail
+        return b"error" in tail and _ERROR.search(tail) is not None
 
     @property
     def usage(self) -> Usage | None:
@@ -76,7 +82,8 @@ class StreamTail:
         return None
 
 
-_END = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
+_END_MARKERS = (b"data: [DONE]", b"data:[DONE]")
+_NEWLINE = ord("\n")
 _ERROR = re.compile(rb'^(?:data: ?\{\s*"error"\s*:\s*[{"]|event: ?error)', re.MULTILINE)
 # Without choices, but with usage: what `include_usage` adds at the end. Azure's first event has neither.
 _USAGE_EVENT = re.compile(rb'data: ?(?=[^\n]*"usage"\s*:\s*\{)[^\n]*"choices"\s*:\s*\[\s*\][^\n]*\r?\n\r?\n')
@@ -103,9 +110,7 @@ class UsageEventFilter:
             if end < 2:
                 end = 0
             chunk, self._begun = chunk[:end], chunk[end:]
-        if b'"usage"' in chunk and _USAGE_EVENT.search(chunk):
-            return _USAGE_EVENT.sub(b"", chunk)
-        return chunk
+        return _USAGE_EVENT.sub(b"", chunk) if b'"prompt_tokens"' in chunk else chunk
 
     def rest(self) -> bytes:
         """What is left at the end: an upstream may end without an empty line."""
