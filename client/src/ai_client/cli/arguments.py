@@ -21,6 +21,7 @@ examples:
   ai-client config check              is the configuration file right?
   ai-client serve                     run the gateway in the foreground
   ai-client reload                    make the running service read key and configuration anew
+  ai-client chat what is a quota?     ask a model
   ai-client usage --by day,model      what was spent
   ai-client simulate --port 8900      a provider to try against
 """
@@ -45,6 +46,9 @@ def build() -> argparse.ArgumentParser:
     commands.add_parser("reload", parents=[shared], help="make the running service read key and config anew")
     config = commands.add_parser("config", parents=[shared], help="look at the configuration")
     config.add_argument("action", choices=["check"], help="check the file and say all that is wrong with it")
+    _add_chat(commands.add_parser("chat", parents=[shared], help="ask a model"))
+    completion = commands.add_parser("completion", help="print a completion script for a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
     _add_usage(commands.add_parser("usage", parents=[shared], help="what was spent"))
     audit = commands.add_parser("audit", parents=[shared], help="look at the audit trail")
     audit.add_argument("action", choices=["verify"], help="find lines that were changed or removed")
@@ -109,6 +113,18 @@ def _add_batch(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser)
         "--at-once", type=_positive, default=32, metavar="N", help="lines at once of each (default: 32)"
     )
     serve.add_argument("--once", action="store_true", help="end when the folder is empty")
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "text", nargs="*", help="the question; a conversation where there is none; - reads stdin"
+    )
+    parser.add_argument("--model", help="default: [models] default")
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
+    parser.add_argument("--max-tokens", type=_positive, metavar="N")
+    parser.add_argument(
+        "--priority", type=int, choices=range(10), default=5, metavar="0-9", help="default: 5"
+    )
 
 
 def _add_usage(parser: argparse.ArgumentParser) -> None:

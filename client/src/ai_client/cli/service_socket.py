@@ -15,7 +15,9 @@ class ServiceUnreachableError(Exception):
     """The service can't be asked; the text names the socket, the reason and the remedy."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
@@ -44,7 +46,7 @@ def socket_path(option: Path | None, config: Path) -> Path:
 
 def ask(path: Path, method: str, target: str, *, timeout_s: float) -> tuple[int, dict[str, Any]]:
     """Status and JSON body of the service's answer. Raises ServiceUnreachableError."""
-    connection = _UnixConnection(path, timeout_s=timeout_s)
+    connection = UnixConnection(path, timeout_s=timeout_s)
     try:
         connection.request(method, target)
         answer = connection.getresponse()
