@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from ai_client.ledger_owner import (
     Fate,
     FlightNotes,
     Note,
+    booted_at_s,
     is_alive,
+    is_same_boot,
     lock_owner,
     open_locks,
     read_notes,
@@ -285,3 +288,26 @@ async def test_what_is_very_old_is_forgotten(tmp_path: Path) -> None:
     assert db.execute("SELECT count(*) FROM usage_day").fetchone() == (0,)
     assert db.execute("SELECT count(*) FROM total").fetchone() == (0,)
     db.close()
+
+
+def test_a_machine_s_start_is_the_same_however_often_it_is_asked_for() -> None:
+    """Without /proc, which a hardened unit sees only in part; another start is another moment."""
+    first = booted_at_s()
+    assert first < time.time()
+    assert is_same_boot(first, booted_at_s())
+    assert not is_same_boot(first, first + 30)
+
+
+async def test_notes_from_before_a_power_cut_prove_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not sent by its notes is booked all the same: the note that it was may be lost."""
+    path = tmp_path / "ledger.sqlite"
+    clock = ManualClock(wall_s=NOV_24)
+    ledger = SpendLedger(path, prices=PRICES, clock=clock)
+    await ledger.reserve(request_id="r", model="m", tenant="t", upper=Usage(0, 3_000), tags={})
+    ledger.close()
+    monkeypatch.setattr("ai_client.ledger_file.booted_at_s", lambda: booted_at_s() + 3_600)
+    SpendLedger(path, prices=PRICES, clock=clock).close()
+    report = read_usage(path, first_day="2026-11-24", last_day="2026-11-24", by=["day"])
+    assert (report.total.unknown_requests, float(report.total.cost_usd)) == (1, 3.0)

@@ -10,7 +10,7 @@ from typing import Final
 from ai_client.budgets import BudgetPlan
 from ai_client.clock import Clock
 from ai_client.ledger_book import Ask, Book, Committed, CrashHook, Ending, Granted
-from ai_client.ledger_owner import FlightNotes, Note, current_boot_id, notes_path, open_locks
+from ai_client.ledger_owner import FlightNotes, Note, booted_at_s, notes_path, open_locks
 from ai_client.ledger_recovery import Recovered, recover, register_owner, sweep_notes
 from ai_client.ledger_schema import open_ledger
 from ai_client.ledger_upkeep import Upkeep
@@ -34,7 +34,7 @@ class LedgerFile:
         self._path = path
         self._clock = clock
         self._crash_hook = crash_hook
-        self._boot_id = current_boot_id()
+        self._booted_at_s = booted_at_s()
         self._db = open_ledger(path, busy_timeout_s=_START_TIMEOUT_S)
         self._inode = path.stat().st_ino
         self._locks = -1
@@ -45,7 +45,7 @@ class LedgerFile:
                 self._db,
                 locks=self._locks,
                 pid=os.getpid(),
-                boot_id=self._boot_id,
+                booted_at_s=self._booted_at_s,
                 now_s=clock.wall(),
                 crash_hook=crash_hook,
             )
@@ -94,7 +94,7 @@ class LedgerFile:
             ledger=self._path,
             locks=self._locks,
             own=self._owner,
-            boot_id=self._boot_id,
+            booted_at_s=self._booted_at_s,
             now_s=self._clock.wall(),
             crash_hook=self._crash_hook,
         )

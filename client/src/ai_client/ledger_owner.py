@@ -9,6 +9,7 @@ file of small records, one for each entry in flight, written with `pwrite`: what
 import fcntl
 import os
 import struct
+import time
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,7 +19,8 @@ SLOTS: Final = 4_096
 _RECORD: Final = struct.Struct("<qqqqqq")
 # struct flock on 64-bit Linux: type, whence, start, length, pid (must be 0 for open file description locks).
 _FLOCK: Final = struct.Struct("hhqqi4x")
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+# The clocks are read one after the other, and steered a little; a restart takes longer.
+_BOOT_TOLERANCE_S: Final = 2.0
 
 
 class Fate(IntEnum):
@@ -42,9 +44,18 @@ class Note(NamedTuple):
     cached_input_tokens: int = 0
 
 
-def current_boot_id() -> str:
-    """Names this start of the machine: what was not synced before it may be lost."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
+def booted_at_s() -> float:
+    """When this machine started, by its wall clock: what was not synced before may be lost.
+
+    Not `/proc/sys/kernel/random/boot_id`: a unit with `ProcSubset=pid` does not see it, and a container has
+    another one after its own restart, which loses nothing.
+    """
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_same_boot(booted_at_s: float, other_booted_at_s: float) -> bool:
+    """Whether two such moments are of one start. A clock that was set in between makes them two: the safe side."""
+    return abs(booted_at_s - other_booted_at_s) < _BOOT_TOLERANCE_S
 
 
 def open_locks(ledger: Path) -> int:

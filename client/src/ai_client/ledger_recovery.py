@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ai_client.budgets import BudgetPlan
 from ai_client.ledger_book import CrashHook, CrashPoint, Ending, book_ending
-from ai_client.ledger_owner import Fate, Note, is_alive, lock_owner, notes_path, read_notes
+from ai_client.ledger_owner import Fate, Note, is_alive, is_same_boot, lock_owner, notes_path, read_notes
 from ai_client.ledger_schema import Transaction
 from ai_client.ledger_totals import Totals
 
@@ -63,14 +63,14 @@ def verdict(row: OpenEntry, note: Note | None, *, trusts_notes: bool) -> Ending:
 
 
 def register_owner(
-    db: sqlite3.Connection, *, locks: int, pid: int, boot_id: str, now_s: float, crash_hook: CrashHook
+    db: sqlite3.Connection, *, locks: int, pid: int, booted_at_s: float, now_s: float, crash_hook: CrashHook
 ) -> int:
     """Makes this process an owner; its lock is held before anybody can see its row."""
     with Transaction(db):
         row = db.execute(
-            "INSERT INTO owner(pid, boot_id, started_at, low_entry)"
+            "INSERT INTO owner(pid, booted_at, started_at, low_entry)"
             " VALUES(?, ?, ?, (SELECT ifnull(max(id), 0) + 1 FROM entry))",
-            (pid, boot_id, now_s),
+            (pid, booted_at_s, now_s),
         )
         owner = row.lastrowid or 0
         lock_owner(locks, owner)
@@ -85,7 +85,7 @@ def recover(
     ledger: Path,
     locks: int,
     own: int,
-    boot_id: str,
+    booted_at_s: float,
     now_s: float,
     crash_hook: CrashHook,
 ) -> Recovered:
@@ -97,9 +97,9 @@ def recover(
         dead = _dead_owners(db, locks, own)
         totals = Totals(db, BudgetPlan())
         totals.begin()
-        for owner, owner_boot_id, low_entry in dead:
+        for owner, owner_booted_at_s, low_entry in dead:
             notes = read_notes(notes_path(ledger, owner))
-            is_trusted = notes is not None and owner_boot_id == boot_id
+            is_trusted = notes is not None and is_same_boot(owner_booted_at_s, booted_at_s)
             for row in _open_entries(db, owner, low_entry):
                 note = notes.get(row.entry) if notes is not None else None
                 endings.append(verdict(row, note, trusts_notes=is_trusted))
@@ -123,8 +123,8 @@ def sweep_notes(db: sqlite3.Connection, *, ledger: Path, locks: int, own: int) -
             path.unlink(missing_ok=True)
 
 
-def _dead_owners(db: sqlite3.Connection, locks: int, own: int) -> list[tuple[int, str, int]]:
-    rows = db.execute("SELECT id, boot_id, low_entry FROM owner WHERE id <> ?", (own,)).fetchall()
+def _dead_owners(db: sqlite3.Connection, locks: int, own: int) -> list[tuple[int, float, int]]:
+    rows = db.execute("SELECT id, booted_at, low_entry FROM owner WHERE id <> ?", (own,)).fetchall()
     return [row for row in rows if not is_alive(locks, row[0])]
 
 

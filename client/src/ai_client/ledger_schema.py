@@ -23,7 +23,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "INSERT INTO meta(name, value) VALUES('min_reader', '1')",
         # AUTOINCREMENT: an owner's number is also its lock and its notes' name, so none is used twice.
         """CREATE TABLE owner(
-            id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL, boot_id TEXT NOT NULL,
+            id INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL, booted_at REAL NOT NULL,
             started_at REAL NOT NULL, low_entry INTEGER NOT NULL)""",
         "CREATE TABLE tagset(id INTEGER PRIMARY KEY, tags TEXT NOT NULL UNIQUE)",
         # What recovery looks for comes first: columns before it need not be decoded.
