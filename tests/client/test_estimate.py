@@ -8,42 +8,44 @@ from typing import Any
 import pytest
 
 from ai_client.estimate import Estimate, TokenRate, estimate
+from ai_client.options import ClientOptions
 from ai_client.request import Request
 
 
 def guess(endpoint: str = "chat/completions", rate: TokenRate | None = None, **body: Any) -> Estimate:
     request = Request(endpoint=endpoint, body=body)
-    return estimate(
-        request, json.dumps(body).encode(), rate or TokenRate(), default_output=1000, unbounded_output=9000
-    )
+    options = ClientOptions(default_output_tokens=1000, unbounded_output_tokens=9000)
+    return estimate(request, json.dumps(body).encode(), rate or TokenRate(), options)
 
 
 @pytest.mark.parametrize(
-    ("body", "output", "is_bounded"),
+    ("body", "output"),
     [
-        ({"max_tokens": 50}, 50, True),
-        ({"max_completion_tokens": 60, "max_tokens": 50}, 60, True),
-        ({"max_tokens": 50, "n": 3}, 150, True),
-        ({"max_tokens": 50, "n": 3, "best_of": 5}, 250, True),
-        ({"max_tokens": 0}, 0, True),
-        ({}, 9000, False),
-        ({"max_tokens": None}, 9000, False),
-        ({"max_tokens": "50"}, 9000, False),
-        ({"max_tokens": True}, 9000, False),
-        ({"max_tokens": -1}, 9000, False),
-        ({"max_tokens": 50, "n": "x"}, 50, True),
+        ({"max_tokens": 50}, 50),
+        ({"max_completion_tokens": 60, "max_tokens": 50}, 60),
+        ({"max_tokens": 50, "n": 3}, 150),
+        ({"max_tokens": 50, "n": 3, "best_of": 5}, 250),
+        ({"max_tokens": 0}, 0),
+        ({}, 9000),
+        ({"max_tokens": None}, 9000),
+        ({"max_tokens": "50"}, 9000),
+        ({"max_tokens": True}, 9000),
+        ({"max_tokens": -1}, 9000),
+        ({"max_tokens": 50, "n": "x"}, 50),
     ],
 )
-def test_the_bound_on_output(body: dict[str, Any], output: int, is_bounded: bool) -> None:
+def test_the_bound_on_output(body: dict[str, Any], output: int) -> None:
     """What the caller allows, for as many choices as it asks for."""
     result = guess(**body)
-    assert (result.upper.output_tokens, result.is_bounded) == (output, is_bounded)
+    assert result.upper.output_tokens == output
+    assert result.likely_tokens - output < 100 or output == 9000
 
 
 def test_embeddings_have_no_output() -> None:
     """And are bounded by nature."""
     result = guess("embeddings", input=["a", "b"])
-    assert (result.upper.output_tokens, result.is_bounded) == (0, True)
+    assert result.upper.output_tokens == 0
+    assert result.likely_tokens < 20
 
 
 def test_no_more_tokens_than_bytes_are_ever_set_aside_for_input() -> None:
@@ -51,14 +53,23 @@ def test_no_more_tokens_than_bytes_are_ever_set_aside_for_input() -> None:
     text = "a" * 1000
     result = guess(messages=[{"role": "user", "content": text}], max_tokens=1)
     assert result.upper.input_tokens >= 1000
-    assert result.reserve_tokens < result.upper.total_tokens
+    assert result.likely_tokens < result.upper.total_tokens
+
+
+def test_only_what_is_surely_too_much_for_a_minute_is_refused() -> None:
+    """A guess is cut down to the limit; what the caller allows as output is not."""
+    text = {"messages": [{"role": "user", "content": "word " * 2000}]}
+    assert guess(**text, max_tokens=1000).reserve(100_000) > 5000
+    assert guess(**text, max_tokens=1000).reserve(4000) == 4000
+    assert guess(**text, max_tokens=5000).reserve(4000) > 5000
+    assert guess(**text).reserve(4000) == 4000
 
 
 def test_an_inline_image_counts_by_its_tokens_not_its_bytes() -> None:
     """A megabyte of base64 is a few thousand tokens."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
     result = guess(messages=[{"role": "user", "content": [image]}], max_tokens=1)
-    assert 2500 <= result.reserve_tokens < 3000
+    assert 2500 <= result.likely_tokens < 3000
     assert result.input_bytes == 0
 
 

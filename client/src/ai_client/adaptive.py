@@ -83,7 +83,8 @@ class AdaptiveConcurrency:
     __slots__ = (
         "_busiest",
         "_cut_at_s",
-        "_enabled", "_episode",
+        "_enabled",
+        "_episode",
         "_exact",
         "_expectation",
         "_floor_count",
@@ -97,7 +98,7 @@ class AdaptiveConcurrency:
         "limit",
         "max_limit",
         "min_limit",
-    )  # fmt: skip
+    )
 
     def __init__(self, *, max_limit: int, min_limit: int = 1, enabled: bool = True) -> None:
         self.max_limit = max_limit

@@ -251,14 +251,8 @@ async def begin(desk: Desk, call: Call, key: ApiKey) -> Attempt:
     breaker = lane.state.breaker
     if breaker.is_closed_to(asked_at_s):
         raise BreakerOpenError(call.model, retry_after_s=breaker.retry_after_s(asked_at_s))
-    guess = estimate(
-        call.request,
-        call.body() or b"",
-        lane.state.rate,
-        default_output=desk.options.default_output_tokens,
-        unbounded_output=desk.options.unbounded_output_tokens,
-    )
-    tokens = _reserve(guess, desk.scheduler.window.limit_tokens)
+    guess = estimate(call.request, call.body() or b"", lane.state.rate, desk.options)
+    tokens = guess.reserve(desk.scheduler.window.limit_tokens)
     permit = await desk.scheduler.acquire(
         lane,
         tenant=call.request.tenant,
@@ -277,10 +271,3 @@ async def begin(desk: Desk, call: Call, key: ApiKey) -> Attempt:
         attempt.withdraw()
         raise
     return attempt
-
-
-def _reserve(guess: Estimate, limit_tokens: int | None) -> int:
-    """A guess above what a minute has is no reason to refuse; a bound that the caller set is."""
-    if limit_tokens is None or guess.is_bounded:
-        return guess.reserve_tokens
-    return min(guess.reserve_tokens, limit_tokens)

@@ -13,10 +13,23 @@ class Call:
     """Mutable, and owned by the one task that carries the request. Times are monotonic seconds."""
 
     __slots__ = (
-        "_bodies", "asked_model", "attempts", "billed_unknown", "deadline_at_s", "idempotency_key",
-        "key_fingerprint", "model", "request", "request_id", "resent_for_key", "routed_model",
-        "started_at_s", "upstream_s", "usage_asked", "waited_s",
-    )  # fmt: skip
+        "_bodies",
+        "asked_model",
+        "attempts",
+        "billed_unknown",
+        "deadline_at_s",
+        "idempotency_key",
+        "key_fingerprint",
+        "model",
+        "request",
+        "request_id",
+        "resent_for_key",
+        "routed_model",
+        "started_at_s",
+        "upstream_s",
+        "usage_asked",
+        "waited_s",
+    )
 
     def __init__(
         self, request: Request, *, request_id: str, model: str, now_s: float, deadline_s: float | None

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ai_client.options import ClientOptions
 from ai_client.request import Request, Usage
 
 # Until the upstream has told: English text has about 0.25, JSON and code 0.35, other scripts up to 0.5.
 _FIRST_TOKENS_PER_BYTE = 0.5
 _MARGIN = 1.05
+_MOST_BYTES_PER_TOKEN = 10
 _SINK = 0.02
 # The dearest image of a chat model (high detail, 2048 x 2048); its bytes say nothing of its tokens.
 _IMAGE_TOKENS = 2500
@@ -26,13 +28,19 @@ _INLINE_DATA = re.compile(rb'"data:[^"]{64,}"|"data":"[^"]{64,}"')
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`reserve_tokens` for the rate window; `upper` for the ledger; `input_bytes` to learn from."""
+    """`likely_tokens` for the rate window, `upper` for the ledger, `input_bytes` to learn from."""
 
-    reserve_tokens: int
+    likely_tokens: int
+    #: It takes no less: what the caller allows as output, and an input of ten bytes a token.
+    least_tokens: int
     upper: Usage
     input_bytes: int
-    #: Whether the caller bounded the output, so that the reserve is one, too.
-    is_bounded: bool
+
+    def reserve(self, limit_tokens: int | None) -> int:
+        """What to set aside of a minute's tokens. A guess above the limit is no reason to refuse; certainty is."""
+        if limit_tokens is None or self.likely_tokens <= limit_tokens:
+            return self.likely_tokens
+        return max(limit_tokens, self.least_tokens)
 
 
 class TokenRate:
@@ -53,21 +61,22 @@ class TokenRate:
             self.per_byte += (seen - self.per_byte) * _SINK
 
 
-def estimate(
-    request: Request, body: bytes, rate: TokenRate, *, default_output: int, unbounded_output: int
-) -> Estimate:
-    """Where the caller sets no bound, `default_output` is reserved and money is for `unbounded_output`."""
+def estimate(request: Request, body: bytes, rate: TokenRate, options: ClientOptions) -> Estimate:
+    """Of `body`, as it is sent. Where the caller sets no bound on output, `options` has one for each purpose."""
     input_bytes, images = len(body), 0
     if b'"data:' in body or b'"input_audio"' in body:
         inline = _INLINE_DATA.findall(body)
         images = len(inline)
         input_bytes -= sum(map(len, inline))
     bound = _output_bound(request.endpoint, request.body)
-    output = default_output if bound is None else bound
     image_tokens = images * _IMAGE_TOKENS
-    likely = math.ceil(input_bytes * rate.per_byte) + image_tokens
-    upper = Usage(input_bytes + image_tokens, unbounded_output if bound is None else bound)
-    return Estimate(likely + output, upper, 0 if images else input_bytes, bound is not None)
+    likely_input = math.ceil(input_bytes * rate.per_byte) + image_tokens
+    return Estimate(
+        likely_input + (options.default_output_tokens if bound is None else bound),
+        input_bytes // _MOST_BYTES_PER_TOKEN + (bound or 0),
+        Usage(input_bytes + image_tokens, options.unbounded_output_tokens if bound is None else bound),
+        0 if images else input_bytes,
+    )
 
 
 def _output_bound(endpoint: str, body: Mapping[str, Any]) -> int | None:

@@ -9,7 +9,7 @@ from ai_client.adaptive import AdaptiveConcurrency
 from ai_client.breaker import CircuitBreaker
 from ai_client.estimate import TokenRate
 from ai_client.keys import ApiKey
-from ai_client.options import ClientOptions
+from ai_client.options import ClientOptions, Limits
 from ai_client.scheduler import Lane
 from ai_client.throttle import Throttle
 
@@ -46,17 +46,9 @@ class ModelLane(Lane):
 class Lanes:
     """All lanes, made as they are asked for."""
 
-    def __init__(
-        self,
-        options: ClientOptions,
-        *,
-        max_concurrent: int,
-        limit_requests: int | None,
-        random_source: random.Random,
-    ) -> None:
+    def __init__(self, options: ClientOptions, limits: Limits, *, random_source: random.Random) -> None:
         self._options = options
-        self._max_concurrent = max_concurrent
-        self._full_rate_per_s = _per_second(limit_requests)
+        self._limits = limits
         self._random = random_source
         self._lanes: dict[tuple[str, str], ModelLane] = {}
         self._models: dict[str, ModelState] = {}
@@ -68,7 +60,7 @@ class Lanes:
     def model(self, name: str) -> ModelState:
         state = self._models.get(name)
         if state is None:
-            state = self._models[name] = ModelState(self._options, self._max_concurrent)
+            state = self._models[name] = ModelState(self._options, self._limits.max_concurrent)
         return state
 
     def _make(self, model: str, key: ApiKey) -> ModelLane:
@@ -76,24 +68,23 @@ class Lanes:
             self._lanes = {name: lane for name, lane in self._lanes.items() if lane.in_flight}
             used = {name for name, _ in self._lanes}
             self._models = {name: state for name, state in self._models.items() if name in used}
-        throttle = Throttle(full_rate_per_s=self._full_rate_per_s, random_source=self._random)
+        throttle = Throttle(full_rate_per_s=_full_rate_per_s(self._limits), random_source=self._random)
         lane = ModelLane(model, key.fingerprint, throttle=throttle, state=self.model(model))
         self._lanes[(model, key.fingerprint)] = lane
         return lane
 
-    def reconfigure(self, options: ClientOptions, *, max_concurrent: int, limit_requests: int | None) -> None:
+    def reconfigure(self, options: ClientOptions, limits: Limits) -> None:
         """New limits for those that there are, and for those to come."""
         self._options = options
-        self._max_concurrent = max_concurrent
-        self._full_rate_per_s = _per_second(limit_requests)
+        self._limits = limits
         for lane in self._lanes.values():
-            lane.throttle.full_rate_per_s = self._full_rate_per_s
+            lane.throttle.full_rate_per_s = _full_rate_per_s(limits)
         for state in self._models.values():
-            state.concurrency.set_max(max_concurrent)
+            state.concurrency.set_max(limits.max_concurrent)
 
     def models(self) -> Iterator[tuple[str, ModelState]]:
         return iter(self._models.items())
 
 
-def _per_second(limit_rpm: int | None) -> float | None:
-    return None if limit_rpm is None else limit_rpm / 60.0
+def _full_rate_per_s(limits: Limits) -> float | None:
+    return None if limits.requests_per_minute is None else limits.requests_per_minute / 60.0

@@ -56,27 +56,18 @@ class Pipeline:
         self._clock = clock
         self._statistics = Statistics()
         self._reporter = Reporter(events, clock)
-        self._window = SlidingWindow(
-            limit_requests=limits.requests_per_minute,
-            limit_tokens=limits.tokens_per_minute,
-            network_delay_s=options.queue.network_delay_s,
-        )
+        self._window = _make_window(limits, options)
         self._scheduler = Scheduler(
             clock=clock, window=self._window, max_concurrent=limits.max_concurrent, options=options.queue
         )
-        self._lanes = Lanes(
-            options,
-            max_concurrent=limits.max_concurrent,
-            limit_requests=limits.requests_per_minute,
-            random_source=random_source,
-        )
+        self._lanes = Lanes(options, limits, random_source=random_source)
         self._desk = Desk(
             base_url, clock, self._scheduler, self._lanes, self._reporter, self._statistics, options, ledger
         )
-        self._dispatcher = Dispatcher(self._desk, transport=transport, keys=keys, random_source=random_source)
+        dispatcher = Dispatcher(self._desk, transport=transport, keys=keys, random_source=random_source)
         self._outcomes = Outcomes(self._statistics, self._reporter, clock)
         self._answers = Answers(
-            self._desk, self._dispatcher, cache=cache, outcomes=self._outcomes, make_call=self._make_call
+            self._desk, dispatcher, cache=cache, outcomes=self._outcomes, make_call=self._make_call
         )
         self._ids = secrets.token_hex(6)
         self._count = 0
@@ -145,11 +136,7 @@ class Pipeline:
         self.limits = limits or self.limits
         self._routing = routing or self._routing
         self._desk.options = options or self._desk.options
-        self._lanes.reconfigure(
-            self._desk.options,
-            max_concurrent=self.limits.max_concurrent,
-            limit_requests=self.limits.requests_per_minute,
-        )
+        self._lanes.reconfigure(self._desk.options, self.limits)
         self._scheduler.reconfigure(
             max_concurrent=self.limits.max_concurrent,
             limit_requests=self.limits.requests_per_minute,
@@ -208,3 +195,11 @@ class Pipeline:
             return await self.models()
         except AIClientError:
             return []
+
+
+def _make_window(limits: Limits, options: ClientOptions) -> SlidingWindow:
+    return SlidingWindow(
+        limit_requests=limits.requests_per_minute,
+        limit_tokens=limits.tokens_per_minute,
+        network_delay_s=options.queue.network_delay_s,
+    )

@@ -45,7 +45,7 @@ class Throttle:
         "_start_per_s",
         "full_rate_per_s",
         "not_before_s",
-    )  # fmt: skip
+    )
 
     def __init__(self, *, full_rate_per_s: float | None, random_source: random.Random) -> None:
         self.full_rate_per_s = full_rate_per_s

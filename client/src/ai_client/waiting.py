@@ -31,8 +31,16 @@ class Waiter:
     """One request that waits. `number` is its place in the order of arrival."""
 
     __slots__ = (
-        "answer", "deadline_at_s", "enqueued_at_s", "lane", "number", "priority", "tenant", "tokens", "waiting",
-    )  # fmt: skip
+        "answer",
+        "deadline_at_s",
+        "enqueued_at_s",
+        "lane",
+        "number",
+        "priority",
+        "tenant",
+        "tokens",
+        "waiting",
+    )
 
     answer: asyncio.Future[Permit | AIClientError]
 

@@ -21,13 +21,8 @@ def worst_cost(settings: Settings) -> Callable[[RequestLine], float]:
 
     def worst_usd(line: RequestLine) -> float:
         request = Request(endpoint=line.url.removeprefix("/v1/"), body=line.body)
-        upper = estimate(
-            request,
-            json.dumps(line.body, ensure_ascii=False).encode("utf-8", "replace"),
-            rate,
-            default_output=options.default_output_tokens,
-            unbounded_output=options.unbounded_output_tokens,
-        ).upper
+        body = json.dumps(line.body, ensure_ascii=False).encode("utf-8", "replace")
+        upper = estimate(request, body, rate, options).upper
         price = prices.of(request.model or settings.models.default)
         nusd = price.upper_bound_nusd(input_tokens=upper.input_tokens, output_tokens=upper.output_tokens)
         return nusd / NANO_PER_DOLLAR
