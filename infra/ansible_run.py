@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from infra import guard
 from infra.errors import PlaybookError
 from infra.inventory import as_yaml
 from infra.order import KNOWN_HOSTS, Order
+from infra.scratch import scratch_folder
 
 _TAIL_LINES = 12
 
@@ -36,8 +36,7 @@ def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[
     Raises:
         PlaybookError: Ansible ended before any host had a result.
     """
-    with tempfile.TemporaryDirectory(prefix="ai-client-fleet-") as scratch_name:
-        scratch = Path(scratch_name)
+    with scratch_folder() as scratch:
         _write_inputs(order, scratch, run=run)
         status, output = _run_guarded(_argv(order, scratch, limit), _environment(order, scratch), scratch)
         results = _read_results(scratch / "results.jsonl")

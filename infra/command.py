@@ -12,6 +12,7 @@ from pulumi_command import local
 _INHERITED = (
     "PATH",
     "HOME",
+    "TMPDIR",
     "XDG_CACHE_HOME",
     "XDG_STATE_HOME",
     "SSH_AUTH_SOCK",

@@ -6,6 +6,7 @@ neither ever holds a secret.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import secrets
 import signal
@@ -21,6 +22,8 @@ from infra.nodes import CloudInstance
 from infra.order import Order
 
 ROLLBACK = "ansible/ai-client-rollback.yml"
+
+_PR_SET_PDEATHSIG = 1
 
 
 def failures(results: HostResults) -> list[str]:
@@ -69,6 +72,7 @@ def _put_back(host: str, result: Mapping[str, Any], undone: HostResults) -> dict
 def main() -> int:
     """Reads the order, runs it, prints the results. Exit status 1 where a host failed."""
     signal.signal(signal.SIGTERM, _ended)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # what started this run may be killed
     raw = json.load(sys.stdin)
     order = Order(**{**raw, "tags": tuple(raw["tags"])})
     try:

@@ -42,6 +42,8 @@ _SAID_OF_HOST = re.compile(
     r"(?P<host>[a-z0-9-]+): (?P<state>differs|unreachable|failed|away)(?:: (?P<message>[^\n]*))?\s*"
 )
 _DIFF_START = re.compile(r"^--- (?P<path>[^\n]*) on the host$", re.MULTILINE)
+# Follows every error of the program, and says nothing more.
+_ENDED = re.compile(r"an unhandled error occurred: program exited with non-zero exit code")
 # Says where this machine keeps its plugins, which is nobody's business.
 _NOISE = re.compile(r"using pulumi-resource-\S+ from \$PATH at ")
 
@@ -65,7 +67,7 @@ def read(text: str) -> Plan:
         hosts=tuple(hosts[name] for name in sorted(hosts)),
         resources=tuple(sorted(_resources(preview.steps.values()))),
         blockers=tuple(_blockers(preview)),
-        errors=tuple(_messages(preview, "error")),
+        errors=tuple(_errors(preview)),
         warnings=tuple(_messages(preview, "warning")),
         digest=_digest(preview.outputs.get("planDigest")),
         lists_hosts=lists_hosts,
@@ -197,6 +199,11 @@ def _blockers(preview: Preview) -> Iterator[str]:
         yield from (
             mask_forms(message.removeprefix(_NEEDS)) for message in said if message.startswith(_NEEDS)
         )
+
+
+def _errors(preview: Preview) -> list[str]:
+    said = list(_messages(preview, "error"))
+    return [error for error in said if not _ENDED.match(error)] or said
 
 
 def _messages(preview: Preview, severity: str) -> Iterator[str]:

@@ -65,6 +65,13 @@ class Clone:
     stack: str
     outputs: list[str] = field(default_factory=list)
 
+    @property
+    def scratch(self) -> Path:
+        """Where programs of this stack put their temporary files."""
+        folder = self.state.parent / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def pulumi(
         self, *words: str, stdin: str | None = None, expect: int | None = 0, timeout_s: float = 600
     ) -> Run:
@@ -127,6 +134,7 @@ class Clone:
             "PULUMI_BACKEND_URL": f"file://{self.state}",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "AI_CLIENT_FLEET_STACK": self.stack,
+            "TMPDIR": str(self.scratch),
         }
 
     def output(self, name: str) -> Any:

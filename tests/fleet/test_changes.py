@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,7 +152,7 @@ def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
     running: Fleet, configured: dict[str, Any], killed: str
 ) -> None:
     """SIGKILL of the engine, of the run, of Ansible or of ssh while hosts are worked on: nothing stays behind."""
-    configured["groups"]["dev"]["vars"]["ai_max_retries"] = 5 + len(killed)
+    configured["groups"]["dev"]["vars"]["ai_pool_timeout"] = 5 + len(killed)
     running.clone.configure(configured)
     with subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--json", "--non-interactive"],
@@ -182,10 +181,10 @@ def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
             not running.own_processes("ansible", but=()) and not running.own_processes("infra.run", but=())
         )
     )
-    assert list(Path("/tmp").glob("ai-client-fleet-*")) == []
     running.clone.pulumi("cancel", "--yes", expect=None)
     running.clone.up()
-    assert all(f"max_retries = {5 + len(killed)}" in config_of(running, host) for host in HOSTS)
+    assert list(running.clone.scratch.glob("ai-client-fleet-*")) == []
+    assert all(f"pool_timeout = {5 + len(killed)}" in config_of(running, host) for host in HOSTS)
     leftovers = "sudo find /etc/ai-client /opt/ai-client /var/lib/ai-client -name '*.tmp*' -o -name '*.new*'"
     assert [running.clone.ssh(host, leftovers).output for host in HOSTS] == ["", "", ""]
     assert running.clone.up("--expect-no-changes").changed() == {}

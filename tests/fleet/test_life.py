@@ -50,7 +50,7 @@ def _wait_for_port(port: int, within_s: float = 20) -> None:
 
 def test_up_makes_the_hosts_and_configures_them_without_a_leak(fleet: Fleet) -> None:
     """The first `up`: hosts, claims and deploys are made; the key is in no argument and no temporary file meanwhile."""
-    with Watch(fleet.key, [Path("/tmp")]) as watch:
+    with Watch(fleet.key, [Path("/tmp"), fleet.clone.scratch]) as watch:
         run = fleet.clone.up()
     assert watch.samples > 20
     assert watch.hits == set()

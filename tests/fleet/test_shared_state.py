@@ -183,6 +183,20 @@ def test_without_its_key_a_stack_is_neither_read_nor_changed(
     preview(team, "--expect-no-changes")
 
 
+def test_a_key_that_is_gone_for_good_takes_the_record_and_not_the_name(aws: Aws, team: CloudClone) -> None:
+    """Without the key the record can still be dropped, and one of the same name begun under another key."""
+    up(team)
+    with proxy_before(aws) as kms:
+        kms.decide = lambda body: kms_failure("NotFoundException")
+        team.variables["AWS_ENDPOINT_URL_KMS"] = kms.url
+        team.pulumi("stack", "rm", "team", "--force", "--yes", "--preserve-config")
+    del team.variables["AWS_ENDPOINT_URL_KMS"]
+    team.pulumi("stack", "init", "team", "--secrets-provider", provider("next"))
+    team.pulumi("config", "set", "--secret", "key", "--stack", "team", stdin=SECRET)
+    assert "+ 4 created" in up(team)
+    assert resources(team) == ALL
+
+
 def test_a_lost_state_comes_back_from_an_export(aws: Aws, team: CloudClone) -> None:
     """The object is deleted by mistake: with an export of it nothing is made a second time."""
     up(team)
