@@ -159,6 +159,13 @@ def test_a_preview_with_an_error_has_failed(text: str) -> None:
     assert plan.errors == ("fleet:groups: is missing",)
 
 
+def test_that_the_program_ended_is_said_only_where_it_said_no_more() -> None:
+    """The engine adds it to every error."""
+    ended = ("error", "an unhandled error occurred: program exited with non-zero exit code: 1")
+    assert read(stream(outputs={}, said=(("error", "a: is missing"), ended))).errors == ("a: is missing",)
+    assert read(stream(outputs={}, said=(ended,))).errors == (ended[1],)
+
+
 @pytest.mark.parametrize("lines", range(1, 4))
 def test_a_preview_that_was_cut_off_has_failed(lines: int) -> None:
     """An engine that was killed leaves no summary, and half a line."""
