@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
-from ai_client.gateway.gauges import Moment, registry_of
+from ai_client.gateway.gauges import Moment, MomentCollector, registry_of
 from ai_client.metrics import Recorder
 
 FOLDER = Path(__file__).parents[2] / "client" / "observability"
@@ -21,15 +21,9 @@ SUFFIX = re.compile(r"_(?:bucket|sum|count|total)$")
 def families() -> Iterator[Metric]:
     """All metrics of a service."""
     recorder = Recorder(provider="example.org", models=[], tenants=[])
-    moment = Moment(
-        connections=0,
-        requests_in_flight=0,
-        queued=0,
-        pool_in_use=0,
-        pool_size=1,
-        certificate_expires_at_s=0.0,
-    )
-    yield from registry_of(recorder, lambda: moment).collect()
+    stats = {"queued": 0, "pool": {"in_use": 0, "size": 1}}
+    moment = Moment(connections=0, requests_in_flight=0, client=stats, certificate_expires_at_s=0.0)
+    yield from registry_of(recorder, MomentCollector(moment)).collect()
 
 
 def unknown(text: str) -> set[str]:

@@ -15,6 +15,7 @@ from ai_client.gateway.callers import UID_MARK, Caller, Doorkeeper, HostCheck, R
 from ai_client.gateway.failures import Failure, invalid
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.headers import Steering
+from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.upstream import Upstream
 from ai_client.request import Request
 
@@ -30,6 +31,10 @@ class Control(Protocol):
 
     async def health(self) -> dict[str, Any]:
         """All checks, as `ai_client.health.as_json` gives them."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """What the status page shows."""
         ...
 
 
@@ -82,6 +87,7 @@ class GatewayApp:
             ("POST", "/v1/embeddings"): self._complete,
             ("GET", "/v1/models"): self._models,
             ("GET", "/health"): self._health,
+            ("GET", "/status.json"): self._status,
             ("POST", "/control/reload"): self._reload,
         }
 
@@ -92,11 +98,18 @@ class GatewayApp:
             await steering.send(send)
             return
         caller = _admit(runtime, scope["client"], steering)
-        if isinstance(caller, Refusal):
-            await failures.from_refusal(caller).send(send)
-            return
         method, path = scope["method"], scope["path"]
+        if isinstance(caller, Refusal):
+            # The page itself holds nothing; it asks for a token, and gets its data with that.
+            if (method, path, caller.status) == ("GET", "/", 401):
+                await respond_page(send)
+            else:
+                await failures.from_refusal(caller).send(send)
+            return
         route = self._routes.get((method, path))
+        if (method, path) == ("GET", "/"):
+            await respond_page(send)
+            return
         if route is None:
             await self._unknown(method, path).send(send)
             return
@@ -178,6 +191,9 @@ class GatewayApp:
     async def _health(self, runtime: Runtime, call: Call) -> None:
         report = await self._control.health()
         await respond_json(call.send, 200 if report["ok"] else 503, report)
+
+    async def _status(self, runtime: Runtime, call: Call) -> None:
+        await respond_json(call.send, 200, await self._control.status(), [NO_STORE])
 
     async def _reload(self, runtime: Runtime, call: Call) -> None:
         if not call.caller.is_operator:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ai_client import __version__
+from ai_client.gateway.spending import Spent
 from ai_client.metrics import Recorder
 
 
@@ -19,30 +21,38 @@ class Moment:
 
     connections: int
     requests_in_flight: int
-    queued: int
-    pool_in_use: int
-    pool_size: int
+    #: What `AIAPIClient.get_stats` tells.
+    client: Mapping[str, Any]
     certificate_expires_at_s: float | None
 
 
 class MomentCollector:
-    """A `prometheus_client` collector over a function that looks."""
+    """A `prometheus_client` collector. Who scrapes puts a new moment in first: the client is not to be asked from
+    another thread."""
 
-    def __init__(self, look: Callable[[], Moment]) -> None:
-        self._look = look
+    def __init__(self, moment: Moment) -> None:
+        self.moment = moment
+        self.spent = Spent()
 
     def collect(self) -> Iterator[Metric]:
         """Called at each scrape."""
-        moment = self._look()
+        moment = self.moment
+        pool = moment.client["pool"]
+        budgets = GaugeMetricFamily(
+            "ai_client_budget_used_ratio", "Share of a budget that is spent.", labels=("scope", "period")
+        )
+        for budget in self.spent.budgets:
+            budgets.add_metric((budget.scope, budget.period), budget.used_ratio)
+        yield budgets
         info = GaugeMetricFamily("ai_client_build_info", "Always 1; the labels tell.", labels=("version",))
         info.add_metric((__version__,), 1)
         yield info
         values = (
             ("ai_client_gateway_connections", "Open connections of callers.", moment.connections),
             ("ai_client_gateway_requests_in_flight", "Requests being answered.", moment.requests_in_flight),
-            ("ai_client_queue_length", "Requests that wait for admission.", moment.queued),
-            ("ai_client_pool_connections_in_use", "Upstream connections in use.", moment.pool_in_use),
-            ("ai_client_pool_connections_limit", "Upstream connections at most.", moment.pool_size),
+            ("ai_client_queue_length", "Requests that wait for admission.", moment.client["queued"]),
+            ("ai_client_pool_connections_in_use", "Upstream connections in use.", pool["in_use"]),
+            ("ai_client_pool_connections_limit", "Upstream connections at most.", pool["size"]),
             (
                 "ai_client_upstream_certificate_expiry_timestamp_seconds",
                 "When the upstream's certificate expires, in seconds since the epoch.",
@@ -54,11 +64,11 @@ class MomentCollector:
                 yield GaugeMetricFamily(name, text, value=value)
 
 
-def registry_of(recorder: Recorder, look: Callable[[], Moment]) -> CollectorRegistry:
+def registry_of(recorder: Recorder, moments: MomentCollector) -> CollectorRegistry:
     """All metrics of a service: its own, and those of its process."""
     registry = CollectorRegistry()
     registry.register(recorder)
-    registry.register(MomentCollector(look))
+    registry.register(moments)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)

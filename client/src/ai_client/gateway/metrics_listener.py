@@ -1,14 +1,13 @@
-"""Serves `/metrics` for Prometheus on a port of its own, so that a busy gateway can still be looked at."""
+"""Serves `/metrics` for Prometheus and a status page for people, on a port of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from socket import socket
 
-from prometheus_client import CollectorRegistry, generate_latest
-
-from ai_client.gateway.asgi import Receive, Scope, Send, respond, respond_json
+from ai_client.gateway.asgi import Headers, Receive, Scope, Send, respond, respond_json
+from ai_client.gateway.observer import Observer
+from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import bind_tcp
 from ai_client.settings import MonitoringSettings
@@ -19,9 +18,10 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class MetricsListener:
     """Listens where `[monitoring]` says; not at all where metrics are off."""
 
-    def __init__(self, monitoring: MonitoringSettings, registry: CollectorRegistry) -> None:
+    def __init__(self, monitoring: MonitoringSettings, observer: Observer) -> None:
         self._monitoring = monitoring
-        self._registry = registry
+        self._observer = observer
+        self._names = _local_names(monitoring.metrics_host)
         self._server = Server(self._app, wall_clock=time.time)
         self._socket: socket | None = None
 
@@ -63,8 +63,27 @@ class MetricsListener:
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         del receive
-        if scope["path"] == "/metrics" and scope["method"] in ("GET", "HEAD"):
-            text = await asyncio.to_thread(generate_latest, self._registry)
-            await respond(send, 200, [(b"content-type", CONTENT_TYPE)], text)
+        path = scope["path"]
+        if scope["method"] not in ("GET", "HEAD") or path not in ("/metrics", "/", "/status.json"):
+            await respond_json(send, 404, {"error": "here are /metrics, / and /status.json"})
+        elif self._names is not None and _host(scope["headers"]) not in self._names:
+            # A page in a browser must not read this by giving its own name this address.
+            await respond_json(send, 403, {"error": "the Host header does not name this address"})
+        elif path == "/metrics":
+            await respond(send, 200, [(b"content-type", CONTENT_TYPE)], await self._observer.metrics_text())
+        elif path == "/status.json":
+            await respond_json(send, 200, await self._observer.status(), [NO_STORE])
         else:
-            await respond_json(send, 404, {"error": "only /metrics is here"})
+            await respond_page(send)
+
+
+def _local_names(host: str) -> frozenset[bytes] | None:
+    """How this address may be called; None where it is no loopback address, and Prometheus calls it as it likes."""
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    return frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
+
+
+def _host(headers: Headers) -> bytes:
+    value = next((value for name, value in headers if name == b"host"), b"")
+    return value[: value.rfind(b"]") + 1] if value.startswith(b"[") else value.partition(b":")[0]

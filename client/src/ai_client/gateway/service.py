@@ -9,28 +9,27 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ai_client import logs
 from ai_client.audit import AuditTrail
 from ai_client.errors import ConfigurationError
 from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
-from ai_client.gateway.assembly import Assembly, assemble, key_provider, state_folder
+from ai_client.gateway.assembly import LEDGER_NAME, Assembly, assemble, key_provider, state_folder
 from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
 from ai_client.gateway.checkup import Checkup
 from ai_client.gateway.forwarder import Forwarder
-from ai_client.gateway.gauges import Moment, registry_of
+from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
 from ai_client.gateway.metrics_listener import MetricsListener
+from ai_client.gateway.observer import Observer
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
 from ai_client.gateway.spool_child import SpoolChild
 from ai_client.gateway.window_memory import WindowMemory
-from ai_client.metrics import Recorder
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
 
@@ -49,8 +48,6 @@ class Service:
         self._operators = operators
         self._settings, self._keys = sources.read()
         self._events = EventStream()
-        self._recorder = self._make_recorder()
-        self._events.subscribe(self._recorder)
         self._events.subscribe(note_admission)
         self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
@@ -63,7 +60,13 @@ class Service:
         self._app = GatewayApp(self._runtime(), control=self)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
-        self._metrics = MetricsListener(self._settings.monitoring, registry_of(self._recorder, self._look))
+        self._observer = Observer(
+            self._settings,
+            events=self._events,
+            ledger=state_folder(self._settings, sources.environment) / LEDGER_NAME,
+            look=self._look,
+        )
+        self._metrics = MetricsListener(self._settings.monitoring, self._observer)
         self._listeners: Listeners
         self._forwarder: Forwarder | None = None
         self._spool: SpoolChild | None = None
@@ -180,21 +183,11 @@ class Service:
         self._events.subscribe(trail)
         return trail
 
-    def _make_recorder(self) -> Recorder:
-        settings = self._settings
-        models = {*settings.model_costs, settings.models.default, *settings.models.fallback_chain}
-        tenants = [tenant.name for tenant in settings.tenants]
-        provider = urlsplit(settings.api.base_url).hostname or "unknown"
-        return Recorder(provider=provider, models=models, tenants=tenants)
-
     def _look(self) -> Moment:
-        now = self._assembly.client.get_stats()
         return Moment(
             connections=self._server.connections,
             requests_in_flight=self._server.requests_in_flight,
-            queued=now["queued"],
-            pool_in_use=now["pool"]["in_use"],
-            pool_size=now["pool"]["size"],
+            client=self._assembly.client.get_stats(),
             certificate_expires_at_s=self._checkup.certificate_expires_at_s,
         )
 
@@ -243,16 +236,16 @@ class Service:
                 settings, keys = await asyncio.to_thread(self._sources.read)
                 told = await self._replace_by_release() or self._take(settings, keys)
             except (ConfigError, KeyMissingError, ConfigurationError) as exc:
-                self._recorder.reloaded(is_ok=False)
+                self._observer.recorder.reloaded(is_ok=False)
                 self._notifier.ready("serving with the old configuration: the new one is wrong")
                 _log.error("reload_failed", extra=logs.fields({"reason": str(exc)}))
                 return False, {"ok": False, "error": str(exc)}
             except HandoverError as exc:
-                self._recorder.reloaded(is_ok=False)
+                self._observer.recorder.reloaded(is_ok=False)
                 self._notifier.ready("serving with the old release: the new one does not start")
                 _log.error("handover_failed", extra=logs.fields({"reason": str(exc)}))
                 return False, {"ok": False, "error": str(exc)}
-            self._recorder.reloaded(is_ok=True)
+            self._observer.recorder.reloaded(is_ok=True)
             self._checkup.forget()
             if not self._has_handed_over:
                 self._notifier.ready("serving")
@@ -283,6 +276,7 @@ class Service:
         if settings.logging != self._settings.logging:
             start_logs(settings)
         self._settings, self._keys = settings, keys
+        self._observer.settings = settings
         self._app.runtime = self._runtime()
         return {
             "changed": changed,
@@ -293,6 +287,10 @@ class Service:
     async def health(self) -> dict[str, Any]:
         """All checks, as the checkup has them."""
         return await self._checkup.report(self._settings, self._keys.current, self._assembly.client.models)
+
+    async def status(self) -> dict[str, Any]:
+        """For the status page."""
+        return await self._observer.status()
 
 
 def start_logs(settings: Settings) -> None:

@@ -70,7 +70,7 @@ class Recorder:
             Throttled: lambda event: self.throttled.add((self._model(event.model),)),
             BreakerChanged: self._breaker_changed,
             ConcurrencyChanged: lambda event: self.concurrency.put(event.after, (self._model(event.model),)),
-            BudgetAlert: self._budget_alert,
+            BudgetAlert: lambda event: self.alerts.add((event.scope, event.period)),
             StoreDegraded: lambda event: self.degraded.add((event.store,)),
             KeyRotated: lambda event: self.rotations.add(),
         }
@@ -125,9 +125,9 @@ class Recorder:
         self.concurrency = GaugeFamily(
             "ai_client_concurrency_limit", "Requests at once, as adapted to the upstream.", ("model",)
         )
-        self.budget_used = GaugeFamily(
-            "ai_client_budget_used_ratio",
-            "Share of a budget that was spent at its last alert.",
+        self.alerts = CounterFamily(
+            "ai_client_budget_alerts_total",
+            "Times that a budget passed an alert's share.",
             ("scope", "period"),
         )
         self.degraded = CounterFamily(
@@ -194,7 +194,3 @@ class Recorder:
 
     def _breaker_changed(self, event: BreakerChanged) -> None:
         self.breaker.put(_BREAKER.get(event.after, 2), (self._model(event.model),))
-
-    def _budget_alert(self, event: BudgetAlert) -> None:
-        if event.limit_usd > 0:
-            self.budget_used.put(event.spent_usd / event.limit_usd, (event.scope, event.period))

@@ -1,0 +1,79 @@
+"""What the status page shows of the last minutes, from the client's events: no text of any caller."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ai_client.events import CacheHit, CacheMissed, Event, Failed, Settled
+
+SECONDS = 120
+ERRORS = 20
+LATENCIES = 500
+
+
+@dataclass(slots=True)
+class _Second:
+    number: int
+    requests: int = 0
+    errors: int = 0
+
+
+class Board:
+    """A listener of the event stream."""
+
+    def __init__(self, *, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._seconds: deque[_Second] = deque(maxlen=SECONDS)
+        self._errors: deque[dict[str, Any]] = deque(maxlen=ERRORS)
+        self._latencies_s: deque[float] = deque(maxlen=LATENCIES)
+        self._hits = 0
+        self._misses = 0
+
+    def __call__(self, event: Event) -> None:
+        """The listener."""
+        kind = type(event)
+        if kind is Settled:
+            self._ended(event.at, is_error=False)
+            self._latencies_s.append(event.latency_s)  # type: ignore[union-attr]
+        elif kind is Failed:
+            self._failed(event)  # type: ignore[arg-type]
+        elif kind is CacheHit:
+            self._hits += 1
+        elif kind is CacheMissed:
+            self._misses += 1
+
+    def _ended(self, at_s: float, *, is_error: bool) -> None:
+        number = int(at_s)
+        if not self._seconds or self._seconds[-1].number != number:
+            self._seconds.append(_Second(number))
+        second = self._seconds[-1]
+        second.requests += 1
+        second.errors += is_error
+
+    def _failed(self, event: Failed) -> None:
+        if event.code == "cancelled":
+            return
+        self._ended(event.at, is_error=True)
+        facts = {"at": event.at, "code": event.code, "model": event.model[:80], "tenant": event.tenant}
+        self._errors.append(facts | {"request_id": event.request_id})
+
+    def as_json(self) -> dict[str, Any]:
+        """`per_second` is requests and errors of each of the last 120 seconds, oldest first."""
+        now = int(self._wall_clock())
+        by_number = {second.number: second for second in self._seconds}
+        window = [by_number.get(now - back) for back in range(SECONDS, 0, -1)]
+        latencies = sorted(self._latencies_s)
+        looked_up = self._hits + self._misses
+        return {
+            "per_second": [[each.requests, each.errors] if each else [0, 0] for each in window],
+            "latency_s": {f"p{share}": _quantile(latencies, share / 100) for share in (50, 95, 99)},
+            "cache_hit_rate": self._hits / looked_up if looked_up else None,
+            "errors": list(reversed(self._errors)),
+        }
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
