@@ -66,7 +66,10 @@ class Answers:
         if cached is not None:
             return _from_cache(cached, call)
         flight = self._flights.run(key, lambda: self._fetch_and_store(call, cache, key))
-        response, is_shared = await self._within_deadline(call, flight)
+        if call.deadline_at_s is None:
+            response, is_shared = await flight
+        else:
+            response, is_shared = await self._within_deadline(call, flight)
         if not is_shared:
             return response
         self._note_shared(call, response.model)

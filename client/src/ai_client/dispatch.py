@@ -58,7 +58,7 @@ class Dispatcher:
         self._budget.deposit()
         options = self._desk.options
         chain = options.fallback_chain if call.request.endpoint in _CHAT_ENDPOINTS else ()
-        models = candidates(call.model, chain)
+        models = candidates(call.model, chain) if chain else (call.model,)
         for index, model in enumerate(models[:-1]):
             call.model = model
             try:

@@ -26,7 +26,7 @@ _IMAGE_TOKENS = 2500
 _INLINE_DATA = re.compile(rb'"data:[^"]{64,}"|"data":"[^"]{64,}"')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Estimate:
     """`likely_tokens` for the rate window, `upper` for the ledger, `input_bytes` to learn from."""
 
