@@ -203,7 +203,8 @@ class AIAPIClient:
     ) -> None:
         """New keys, limits, options or routing for a running client; what is None stays as it is.
 
-        No request is dropped: those under way end as they began. `options.transport` is read only at the start.
+        No request is dropped: those under way end as they began. Of `options`, `transport` and the size of the
+        retry budget are read only at the start, and `breaker` and `adaptive` when a model is first asked.
         """
         if api_key is not None:
             self.keys.rotate(api_key, following=following_key)

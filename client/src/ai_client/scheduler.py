@@ -96,6 +96,8 @@ class Scheduler:
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._timer: Timer | None = None
         self._timer_at_s = math.inf
+        #: Whether the one who is next waits for an entry to leave the window.
+        self._awaits_expiry = False
         self._closed = False
 
     @property
@@ -143,8 +145,8 @@ class Scheduler:
     def sent(self, permit: Permit) -> None:
         """The request is being written to a connection: its minute in the window begins."""
         self.window.sent(permit, self._now())
-        if self._backlog.queued:
-            # Those who wait for room may have waited for an entry that had no end yet.
+        if self._awaits_expiry:
+            # The one who is next may have waited for an entry that had no end yet.
             expiry_s = self.window.next_expiry_s()
             if expiry_s is not None and expiry_s < self._timer_at_s:
                 self._arm(expiry_s)
@@ -281,12 +283,14 @@ class Scheduler:
         """Admits as many as there is room for, then sets the timer for what comes next."""
         now_s = self._now()
         wake_at_s = math.inf
+        self._awaits_expiry = False
         while self._backlog.queued and self.in_flight < self.max_concurrent:
             waiter = self._backlog.choose(now_s)
             if waiter is None:
                 wake_at_s = self._backlog.next_opening_s(now_s)
                 break
             if not self.window.fits(waiter.tokens, now_s):
+                self._awaits_expiry = True
                 expiry_s = self.window.next_expiry_s()
                 wake_at_s = math.inf if expiry_s is None else expiry_s
                 break
