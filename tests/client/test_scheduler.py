@@ -360,3 +360,15 @@ async def test_every_refusal_is_one_of_ours() -> None:
     await rig.start("running")
     with pytest.raises(AIClientError):
         await rig.start("refused")
+
+
+async def test_a_waiter_with_a_deadline_goes_as_soon_as_there_is_room() -> None:
+    """The timer that is set for its deadline makes way for the earlier one, once that is known."""
+    rig = Rig(limit_requests=1)
+    permit = await rig.start("first")
+    second = rig.start("second", deadline_s=100.0)
+    await turn()
+    rig.scheduler.sent(permit)
+    await rig.advance(60.2)
+    assert second.done()
+    assert rig.order == ["first", "second"]
