@@ -8,12 +8,15 @@ import os
 import sys
 from datetime import date
 from pathlib import Path
+from typing import TypeAlias
 
 from ai_client import __version__
 
 DEFAULT_CONFIG = "/etc/ai-client/ai-client.conf"
 CONFIG_VARIABLE = "AI_CLIENT_CONFIG"
 EXIT_USAGE = 2
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EXAMPLES = """\
 examples:
@@ -22,6 +25,7 @@ examples:
   ai-client serve                     run the gateway in the foreground
   ai-client reload                    make the running service read key and configuration anew
   ai-client chat what is a quota?     ask a model
+  ai-client bench --plot bench.html   measure the service
   ai-client usage --by day,model      what was spent
   ai-client simulate --port 8900      a provider to try against
 """
@@ -49,6 +53,7 @@ def build() -> argparse.ArgumentParser:
     _add_chat(commands.add_parser("chat", parents=[shared], help="ask a model"))
     completion = commands.add_parser("completion", help="print a completion script for a shell")
     completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    _add_bench(commands, shared)
     _add_usage(commands.add_parser("usage", parents=[shared], help="what was spent"))
     audit = commands.add_parser("audit", parents=[shared], help="look at the audit trail")
     audit.add_argument("action", choices=["verify"], help="find lines that were changed or removed")
@@ -125,6 +130,50 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--priority", type=int, choices=range(10), default=5, metavar="0-9", help="default: 5"
     )
+
+
+_BENCH_EXAMPLES = """\
+examples:
+  ai-client bench                                       200 requests, 10 at once, by this host's service
+  ai-client bench --peak-rps 20                         at twice a peak of 20 a second, whatever the answers do
+  ai-client bench --target 'p95_ms<=800' --target 'error_rate<=0.01'
+  ai-client bench --against https://other.example/v1 --against-key-file other.key --plot bench.html
+
+It sends real requests, which cost real money: no more than --max-usd.
+exit codes: 0 targets met, 1 a target missed, 2 it could not be measured
+"""
+
+
+def _add_bench(commands: _Commands, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "bench",
+        parents=[shared],
+        help="measure the service, and a second provider beside it",
+        epilog=_BENCH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--requests", type=_positive, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument("--at-once", type=_positive, default=10, metavar="N", help="default: %(default)s")
+    parser.add_argument("--peak-rps", type=float, metavar="N", help="send at a rate: a multiple of this peak")
+    parser.add_argument("--multiple", type=float, default=2.0, metavar="X", help="of the peak (default: 2)")
+    parser.add_argument("--model", help="default: [models] default")
+    parser.add_argument("--max-tokens", type=_positive, default=16, metavar="N", help="default: %(default)s")
+    parser.add_argument("--stream", action="store_true", help="ask for streams")
+    parser.add_argument(
+        "--repeat", type=float, default=0.2, metavar="SHARE", help="of repeated requests (default: 0.2)"
+    )
+    parser.add_argument(
+        "--max-usd", type=float, default=1.0, metavar="USD", help="default: %(default)s a provider"
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NAME<=N", help="such as p95_ms<=800"
+    )
+    parser.add_argument("--against", metavar="URL", help="a second provider's base_url, asked directly")
+    parser.add_argument(
+        "--against-key-file", type=Path, metavar="FILE", help="its key; else the environment's"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.html", help="draw it")
+    parser.add_argument("--seed", type=int, help="the same requests again")
 
 
 def _add_usage(parser: argparse.ArgumentParser) -> None:

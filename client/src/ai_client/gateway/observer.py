@@ -67,6 +67,7 @@ class Observer:
                 "concurrency_used": moment.client["in_flight"],
             },
             # The list of models is asked under no name. Callers choose names: no more than a page can show.
+            "pool": moment.client["pool"],
             "models": dict(
                 islice(((name, each) for name, each in moment.client["models"].items() if name), 20)
             ),

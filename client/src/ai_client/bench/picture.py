@@ -1,0 +1,95 @@
+"""A run as a picture: an HTML page with drawings in it, that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from ai_client.bench.measure import Sample, Summary
+
+WIDTH, HEIGHT, EDGE = 720, 260, 46
+_COLOURS = ("#2f6fde", "#c0562c", "#1a7f4b", "#7a4fbf")
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;margin:24px;color:#1c2430;background:#fff}"
+    "table{border-collapse:collapse;margin:12px 0}td,th{padding:4px 14px 4px 0;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}tr{border-bottom:1px solid #d9e0e8}"
+    "svg{border:1px solid #d9e0e8;border-radius:6px;margin:4px 12px 12px 0}text{font-size:11px;fill:#5d6b7e}"
+)
+
+Run = tuple[Summary, Sequence[Sample]]
+
+
+def page(title: str, runs: Sequence[Run], verdicts: Sequence[str]) -> str:
+    """The whole page."""
+    legend = " ".join(
+        f'<span style="color:{_colour(number)}">&#9632;</span> {escape(summary.provider)}'
+        for number, (summary, _) in enumerate(runs)
+    )
+    return (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p>{legend}</p>{_table(runs)}"
+        f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in verdicts)}</ul>"
+        f"{_distribution(runs)}{_timeline(runs)}</html>\n"
+    )
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _table(runs: Sequence[Run]) -> str:
+    names = [name for name in Summary.__dataclass_fields__ if name not in ("provider", "errors")]
+    heads = "".join(f"<th>{escape(summary.provider)}</th>" for summary, _ in runs)
+    rows = []
+    for name in names:
+        values = [getattr(summary, name) for summary, _ in runs]
+        cells = "".join(f"<td>{'–' if value is None else format(value, '.6g')}</td>" for value in values)
+        rows.append(f"<tr><td>{name}</td>{cells}</tr>")
+    return f"<table><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _distribution(runs: Sequence[Run]) -> str:
+    """Which share of the answers came within which time."""
+    longest_s = max((sample.took_s for _, samples in runs for sample in samples if sample.is_ok), default=1.0)
+    lines = []
+    for number, (_, samples) in enumerate(runs):
+        ordered = sorted(sample.took_s for sample in samples if sample.is_ok)
+        points = " ".join(
+            f"{_x(took_s / longest_s):.1f},{_y((rank + 1) / len(ordered)):.1f}"
+            for rank, took_s in enumerate(ordered)
+        )
+        lines.append(f'<polyline fill="none" stroke="{_colour(number)}" stroke-width="2" points="{points}"/>')
+    return _frame("Share of answers within a time", "".join(lines), f"{1000 * longest_s:.0f} ms", "100 %")
+
+
+def _timeline(runs: Sequence[Run]) -> str:
+    """When each request was sent, and how long it took; failures in red on top."""
+    everything = [sample for _, samples in runs for sample in samples]
+    last_s = max((sample.began_s for sample in everything), default=1.0) or 1.0
+    longest_s = max((sample.took_s for sample in everything), default=1.0) or 1.0
+    dots = []
+    for number, (_, samples) in enumerate(runs):
+        for sample in samples:
+            x, y = _x(sample.began_s / last_s), _y(sample.took_s / longest_s)
+            colour = _colour(number) if sample.is_ok else "#d00"
+            dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}" fill-opacity="0.6"/>')
+    return _frame("Time of each request", "".join(dots), f"{last_s:.1f} s", f"{1000 * longest_s:.0f} ms")
+
+
+def _x(share: float) -> float:
+    return EDGE + share * (WIDTH - 2 * EDGE)
+
+
+def _y(share: float) -> float:
+    return HEIGHT - EDGE - share * (HEIGHT - 2 * EDGE)
+
+
+def _frame(title: str, drawn: str, right: str, top: str) -> str:
+    axes = f"M{EDGE},{EDGE}V{HEIGHT - EDGE}H{WIDTH - EDGE}"
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}"><text x="{EDGE}" y="{EDGE - 18}">{escape(title)}</text>'
+        f'<path d="{axes}" fill="none" stroke="#93a1b5"/>'
+        f'<text x="{WIDTH - EDGE}" y="{HEIGHT - EDGE + 16}" text-anchor="end">{escape(right)}</text>'
+        f'<text x="4" y="{EDGE + 4}">{escape(top)}</text>{drawn}</svg>'
+    )
