@@ -224,8 +224,12 @@ class Wanted:
     def digest(self) -> str:
         return hashlib.sha256(self.packed).hexdigest()
 
+    def manner(self) -> bytes:
+        """How this run goes about it."""
+        return json.dumps({"check": self.check, "run": self.run}).encode()
+
     def encode(self) -> bytes:
-        """As the controller sends it."""
+        """The desired state as the controller sends it."""
         units = {"ai-client.socket": "[Socket]\n", "ai-client.service": f"[Service]\n{self.unit_note}"}
         if self.tcp:
             units = {"ai-client-tcp.socket": "[Socket]\n", **units}
@@ -234,9 +238,7 @@ class Wanted:
                 "protocol": PROTOCOL,
                 "mode": self.mode,
                 "parts": list(self.parts),
-                "check": self.check,
                 "claim": {"name": self.claim, "owner": self.owner},
-                "run": self.run,
                 "directories": {
                     "config": "/etc/ai-client",
                     "cache": self.cache_dir,
@@ -281,7 +283,9 @@ class Rig:
 
     def _once(self, wanted: Wanted, host: FolderHost, packed: bytes) -> Response:
         try:
-            return respond(Run(parse_request(wanted.encode()), Tree(str(self.root)), host, packed))
+            return respond(
+                Run(parse_request(wanted.encode(), wanted.manner()), Tree(str(self.root)), host, packed)
+            )
         except ApplyError as error:
             return Response(failed=True, message=str(error))
 

@@ -58,7 +58,7 @@ def test_a_new_key_touches_the_key_file_alone_and_reloads(rig: Rig) -> None:
     before, commands = rig.files(), rig.host.state["commands"]
     response = rig.ask(Wanted(key=KEY_2, run="run-2"))
     changed = {name for name, seen in rig.files().items() if before.get(name) != seen}
-    assert changed == {"etc/ai-client/key", "etc/ai-client/releases.jsonl"}
+    assert changed == {"etc/ai-client/key", "etc/ai-client/releases.jsonl", "etc/ai-client/seal"}
     assert rig.host.state["commands"][len(commands) :] == ["reload"]
     assert rig.host.state["running"]["ai-client.service"]["key"] == f"{KEY_2}\n"
     text = response.encode()
@@ -124,9 +124,9 @@ def test_drift_is_named_and_mended(rig: Rig) -> None:
     } <= named
     assert not rig.ask(Wanted()).failed
     mended = rig.files()
-    journal_and_stamp = {name for name in good if name.endswith((".jsonl", ".json"))}
-    assert {n: s for n, s in mended.items() if n not in journal_and_stamp} == {
-        n: s for n, s in good.items() if n not in journal_and_stamp
+    records = {name for name in good if name.endswith((".jsonl", ".json", "/seal"))}
+    assert {n: s for n, s in mended.items() if n not in records} == {
+        n: s for n, s in good.items() if n not in records
     }
     assert not rig.ask(Wanted()).changed
 

@@ -87,7 +87,7 @@ def test_a_folder_with_other_owner_or_mode_is_put_right(rig: Rig) -> None:
 def test_a_dangerous_folder_is_refused_before_anything_happens(path: str) -> None:
     """Its owner would change, and a decommission would remove it."""
     with pytest.raises(ApplyError) as raised:
-        parse_request(Wanted(cache_dir=path).encode())
+        parse_request(Wanted(cache_dir=path).encode(), Wanted().manner())
     assert "ai_" in str(raised.value)
 
 

@@ -173,7 +173,8 @@ def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> 
     modes: list[str] = []
 
     def send(stdin: bytes) -> tuple[int, str, str]:
-        request = json.loads(stdin.partition(b"\n")[2])
+        sizes, _, rest = stdin.partition(b"\n")
+        request = json.loads(rest[: int(sizes.split()[0])])
         modes.append(request["mode"])
         files: list[dict[str, Any]] = []
         if request["mode"] == "collect" and not request["collect"]:

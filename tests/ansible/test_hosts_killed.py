@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -64,12 +63,9 @@ def request_for(fleet: Fleet, host: str) -> tuple[dict[str, Any], Any]:
 
 def trapped_program(point: str) -> bytes:
     """The program as it is sent, but for the trap."""
-    head, _, rest = wire.program_text().partition(b"\n")
-    bootstrap, rest = rest[: int(head)], rest[int(head) :]
-    modules = json.loads(rest.partition(b"\n")[2])
+    modules = wire.modules()
     modules["ai_client_applier.host"] += _TRAP.format(point=point)
-    sources = json.dumps(modules).encode()
-    return b"%d\n%b%d\n%b" % (len(bootstrap), bootstrap, len(sources), sources)
+    return wire.encode_program((wire.APPLIER / "bootstrap.py").read_bytes(), modules)
 
 
 @pytest.mark.parametrize("point", POINTS)

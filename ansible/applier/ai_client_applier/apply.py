@@ -7,13 +7,14 @@ from ai_client_applier.desired import Present, desired_items
 from ai_client_applier.errors import ApplyError
 from ai_client_applier.health import FINE, NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
-from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, Item
+from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, Item, Release
 from ai_client_applier.lay import clear_pending, lay, note_pending, run_effects
 from ai_client_applier.marker import check_folders, check_owner
 from ai_client_applier.observe import Observed, observe, observe_present
 from ai_client_applier.plan import Plan, make_plan
 from ai_client_applier.request import Request
 from ai_client_applier.response import Response, state_of
+from ai_client_applier.seal import seal
 from ai_client_applier.tree import Tree
 
 _ASK_AGAIN_S = 0.5
@@ -45,9 +46,12 @@ def apply(run: Run) -> Response:
         return _respond(run, plan, FINE, health=None)
     if plan.needs_artefact and not run.artefact:
         return Response(needs=run.host.tag())
-    if plan.is_empty:
-        return _verify_unchanged(run, plan)
-    return _change(run, plan, observed, present=present)
+    response = (
+        _verify_unchanged(run, plan) if plan.is_empty else _change(run, plan, observed, present=present)
+    )
+    if not response.failed and not response.message:
+        seal(run.tree, run.host, request=run.request, items=items, release=_release_path(items))
+    return response
 
 
 def _items(run: Run, present: Present) -> list[Item]:
@@ -55,6 +59,10 @@ def _items(run: Run, present: Present) -> list[Item]:
         return []
     digest = release.wanted(run.request, run.host).digest if "deploy" in run.request.parts else ""
     return desired_items(run.request, digest=digest, python=run.host.python(), present=present)
+
+
+def _release_path(items: list[Item]) -> str:
+    return next((item.path for item in items if isinstance(item, Release)), "")
 
 
 def _wants_running(run: Run) -> bool:

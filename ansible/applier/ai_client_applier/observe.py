@@ -86,13 +86,19 @@ def read_pending(tree: Tree) -> Pending | None:
         return Pending("", ("daemon-reload", "restart"))
 
 
+def leftover_folders(request: Request) -> list[str]:
+    """Folders in which a run that was killed may have left something."""
+    return sorted(
+        {
+            *(places.HOME, request.directories.config, places.OPT, f"{places.OPT}/bin", places.RELEASES),
+            *(places.UNIT_DIR, places.TRUST_DIR, request.bundle_path.rpartition("/")[0]),
+            *(places.wants_path(unit).rpartition("/")[0] for unit in request.units),
+        }
+    )
+
+
 def _leftovers(tree: Tree, request: Request) -> Iterable[str]:
-    folders = {
-        *(places.HOME, request.directories.config, places.OPT, f"{places.OPT}/bin", places.RELEASES),
-        *(places.UNIT_DIR, places.TRUST_DIR, request.bundle_path.rpartition("/")[0]),
-        *(places.wants_path(unit).rpartition("/")[0] for unit in request.units),
-    }
-    for folder in sorted(folders):
+    for folder in leftover_folders(request):
         for name in tree.names(folder):
             if name.startswith(places.PARTIAL_PREFIX):
                 yield f"{folder}/{name}"

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 from ai_client_applier.apply import Run, apply, refuse_without_root
 from ai_client_applier.errors import ApplyError
@@ -18,12 +17,10 @@ from ai_client_applier.tree import Tree
 _LOCKED = "/etc"
 
 
-def main(stdin: BinaryIO) -> int:
-    """Runs what follows on `stdin`: a line with two lengths, the request, the artefact."""
-    request_bytes, artefact_bytes = map(int, stdin.readline().split())
+def main(desired: bytes, manner: bytes, artefact: bytes) -> int:
+    """Runs one request: what is desired, in which manner, and the artefact where the host asked for it."""
     try:
-        request = parse_request(stdin.read(request_bytes))
-        artefact = stdin.read(artefact_bytes)
+        request = parse_request(desired, manner)
         refuse_without_root(os.geteuid())
         response = respond(Run(request, Tree(), Host(), artefact))
     except ApplyError as error:

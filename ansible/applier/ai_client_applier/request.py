@@ -5,6 +5,7 @@ import re
 from typing import Any, NamedTuple
 
 from ai_client_applier.errors import ApplyError
+from ai_client_applier.glance import request_digest
 
 PROTOCOL = 1
 PARTS = ("deploy", "config", "secrets", "verify")
@@ -53,8 +54,9 @@ class ReleaseTree(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What the host should be; texts of files are complete. `rollback_of` names the run to undo."""
+    """What the host should be; texts of files are complete. `digest` names all but the manner of the run."""
 
+    digest: str
     mode: str
     parts: frozenset[str]
     check: bool
@@ -96,9 +98,12 @@ class Request(NamedTuple):
         return self.cert_path or f"{self.directories.config}/ca-bundle.pem"
 
 
-def parse_request(text: bytes) -> Request:
-    """Reads the controller's JSON. Raises ApplyError where controller and applier are of different releases."""
-    raw: dict[str, Any] = json.loads(text)
+def parse_request(desired: bytes, manner: bytes) -> Request:
+    """Reads the controller's JSON: the desired state, and how this run goes about it.
+
+    Raises ApplyError where controller and applier are of different releases.
+    """
+    raw: dict[str, Any] = {**json.loads(desired), **json.loads(manner)}
     if raw.get("protocol") != PROTOCOL:
         raise ApplyError(
             "the applier",
@@ -107,6 +112,7 @@ def parse_request(text: bytes) -> Request:
         )
     trees = {tag: ReleaseTree(**tree) for tag, tree in raw["trees"].items()}
     return Request(
+        digest=request_digest(desired),
         mode=raw["mode"],
         parts=frozenset(raw["parts"]),
         check=raw["check"],
