@@ -2,7 +2,6 @@ import getpass
 import json
 import os
 import socket
-from typing import Any
 
 import pulumi
 import pytest
