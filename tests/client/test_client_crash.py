@@ -19,6 +19,8 @@ from ai_client.ledger_owner import Fate
 from tests.client.client_crasher import BUDGET_NUSD
 from tests.client.ledger_crasher import TOKEN_NUSD, FixedDay
 
+pytestmark = pytest.mark.slow
+
 CONCURRENCY = 8
 USED_TOKENS = 30
 POINTS = [point for point in CrashPoint if point.startswith(("commit", "sent", "end"))]

@@ -73,6 +73,8 @@ class Totals:
         """Brings the changes into the table."""
         for stand in self._changed.values():
             change = stand.change
+            if not (change.held_nusd or change.spent_nusd):
+                continue  # whoever asked was refused
             for period in (stand.day, stand.day[:7]):
                 self._db.execute(_ADD, (period, stand.tenant, change.held_nusd, change.spent_nusd))
             change.held_nusd = change.spent_nusd = 0
