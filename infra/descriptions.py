@@ -7,7 +7,7 @@ from collections.abc import Mapping
 DESCRIPTIONS: Mapping[str, str] = {
     "FleetSettings.environment": "What it is for. Only `dev` may leave TLS unverified; `production` may not debug.",
     "FleetSettings.user": "Login on hosts that name none of their own. It has sudo and is not root.",
-    "FleetSettings.groups": "Groups of hosts by name. The order of hosts in a group is the order of its roll-out.",
+    "FleetSettings.groups": "Groups of hosts by name. Hosts of a group are rolled out in the order of their names.",
     "FleetSettings.jump_hosts": "Hosts that lead to others, by name.",
     "FleetSettings.vars": "Role variables of all hosts.",
     "FleetSettings.ssh": "How ssh goes out.",
@@ -27,7 +27,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "GroupSettings.user": "Login on the hosts of this group.",
     "GroupSettings.port": "ssh port of the hosts of this group; 22 where none is named.",
     "GroupSettings.jump": "Names of the jump hosts on the way to the hosts of this group, outermost first.",
-    "GroupSettings.canary": "How many hosts get a change first and alone; 0 for none.",
+    "GroupSettings.canary": "How many hosts, the first by name, get a change first and alone; 0 for none.",
     "GroupSettings.serial": "How many hosts get a change at a time after that; all the rest where not set.",
     "GroupSettings.share": "The group's part of `account`, above 0 and at most 1. Its hosts get equal limits of it.",
     "GroupSettings.vars": "Role variables of the hosts of this group.",
