@@ -106,8 +106,7 @@ class SpendLedger:
         self._clock = clock or SystemClock()
         self._events = events or EventStream()
         self._crash_hook = crash_hook
-        self._tags = dict(tags)
-        self._tags_text = _tags_text(self._tags)
+        self._tags, self._tags_text = dict(tags), _tags_text(tags)
         self._open: dict[EntryId, _Open] = {}
         self._waiting: list[_Waiting] = []
         self._endings: list[Ending] = []
@@ -391,4 +390,4 @@ class SpendLedger:
 
 
 def _tags_text(tags: Mapping[str, str]) -> str:
-    return json.dumps(tags, sort_keys=True, separators=(",", ":"))
+    return json.dumps(dict(tags), sort_keys=True, separators=(",", ":"))
