@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ai_client_applier import glance, places
+from ai_client_applier import glance
 
 from tests.ansible.folder_host import KEY_2, Rig, Wanted, artefact
 
 
 def holds(rig: Rig, wanted: Wanted) -> bool:
     """Whether a glance at the host would say that nothing changed."""
-    file = rig.path(places.SEAL)
+    file = rig.path(glance.SEAL)
     if not file.exists():
         return False
     request, seen, release, _, _, _, *paths = file.read_text().split("\n")
@@ -105,10 +105,10 @@ def test_what_others_do_beside_us_breaks_no_seal(rig: Rig) -> None:
 def test_an_unhealthy_or_partial_run_seals_nothing(rig: Rig) -> None:
     """Only a whole run that found everything well."""
     rig.ask(Wanted(parts=("deploy", "config", "secrets")))
-    assert not rig.path(places.SEAL).exists()
+    assert not rig.path(glance.SEAL).exists()
     rig.host.fail(key="unreadable")
     rig.ask(Wanted())
-    assert not rig.path(places.SEAL).exists()
+    assert not rig.path(glance.SEAL).exists()
 
 
 def test_an_edit_while_the_host_is_being_sealed_is_not_sealed(
@@ -126,13 +126,13 @@ def test_an_edit_while_the_host_is_being_sealed_is_not_sealed(
     with monkeypatch.context() as patch:
         patch.setattr(glance, "seen_digest", look_and_edit)
         assert not rig.ask(Wanted()).failed
-    assert not rig.path(places.SEAL).exists()
+    assert not rig.path(glance.SEAL).exists()
     assert rig.ask(Wanted(check=True)).changed
 
 
 def test_the_seal_holds_no_key(rig: Rig) -> None:
     """Digests, paths and what may be shown; readable by root alone."""
     rig.ask(Wanted())
-    seal: Path = rig.path(places.SEAL)
+    seal: Path = rig.path(glance.SEAL)
     assert "hs_test_" not in seal.read_text()
     assert seal.stat().st_mode & 0o777 == 0o600

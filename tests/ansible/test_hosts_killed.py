@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import pytest
 from ai_client_delivery import wire
 from ai_client_delivery.order import make_order
 
-from tests.ansible.real_fleet import HOSTS, UPSTREAM, Fleet
+from tests.ansible.real_fleet import UPSTREAM, Fleet
 from tests.ansible.test_role import TEMPLATES, defaults
 
 pytestmark = [pytest.mark.hosts, pytest.mark.slow]
@@ -26,18 +27,14 @@ def _reached(self, point):
 Host.reached = _reached
 """
 
+# Every other step is tried on a folder; these are the ones that other programs take part in.
 POINTS = (
     "lay /etc/ai-client/claim.json",
-    "lay /opt/ai-client/releases/",
     "compile the release",
     "put the release in place",
-    "stamp the release",
-    "lay /etc/systemd/system/ai-client.service",
-    "lay /opt/ai-client/current",
     "reload systemd",
     "restart the sockets",
     "settle",
-    "record the good state",
 )
 
 
@@ -69,12 +66,13 @@ def trapped_program(point: str) -> bytes:
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("host", ["h1"])
-def test_a_run_killed_on_a_real_host_is_ended_by_the_next(fleet: Fleet, host: str, point: str) -> None:
+def test_a_run_killed_on_a_real_host_is_ended_by_the_next(fleet: Fleet, point: str) -> None:
     """The next playbook run leaves a healthy host with nothing partial on it, and the one after changes nothing."""
-    assert host in HOSTS
+    host = "h1"
     request, artefact = request_for(fleet, host)
-    stdin = wire.encode_input(trapped_program(point), request, artefact.read_tree("cp311-x86_64"))
+    stdin = wire.encode_input(
+        trapped_program(point), request, artefact.read_tree(f"cp311-{platform.machine()}")
+    )
     killed = fleet.ssh(host, f'sudo /usr/bin/python3 -I -S -c "{wire.LOADER}"', stdin=stdin)
     assert killed.returncode != 0, (point, killed.stdout)
     again = fleet.play("deploy", "--limit", host, key=KEY)

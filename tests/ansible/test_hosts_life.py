@@ -72,6 +72,17 @@ def ask_gateway(fleet: Fleet, host: str) -> dict[str, object]:
     return answer
 
 
+def check_deployed(fleet: Fleet, host: str) -> None:
+    """A gateway that answers, the configuration that plain Jinja2 makes, the key's rights, the unit's hardening."""
+    assert ask_gateway(fleet, host)["object"] == "chat.completion"
+    expected = render_config(TEMPLATES, {**defaults(), "ai_base_url": "http://10.88.0.1:8000/v1"})
+    assert fleet.on(host, "cat /etc/ai-client/ai-client.conf") == expected.strip()
+    assert fleet.on(host, "stat -c '%a %U:%G' /etc/ai-client/key") == "640 root:ai-client"
+    scored = fleet.on(host, "systemd-analyze security ai-client.service --no-pager | tail -1")
+    assert float(scored.split(":")[1].split()[0]) <= 2.0
+    assert fleet.on(host, "/opt/ai-client/bin/ai-client --version").startswith("ai-client ")
+
+
 def test_a_host_lives_from_the_first_look_to_the_last_file_gone(clean: Fleet) -> None:
     """Check writes nothing, deploy brings a working gateway, again changes nothing, decommission leaves nothing."""
     fleet = clean
@@ -85,13 +96,7 @@ def test_a_host_lives_from_the_first_look_to_the_last_file_gone(clean: Fleet) ->
     assert (deployed.status, deployed.changed) == (0, {"h1": True, "h2": True}), deployed.output
     for host in HOSTS:
         assert deployed.results[host]["health"]["ok"]
-        assert ask_gateway(fleet, host)["object"] == "chat.completion"
-        expected = render_config(TEMPLATES, {**defaults(), "ai_base_url": "http://10.88.0.1:8000/v1"})
-        assert fleet.on(host, "cat /etc/ai-client/ai-client.conf") == expected.strip()
-        assert fleet.on(host, "stat -c '%a %U:%G' /etc/ai-client/key") == "640 root:ai-client"
-        scored = fleet.on(host, "systemd-analyze security ai-client.service --no-pager | tail -1")
-        assert float(scored.split(":")[1].split()[0]) <= 2.0
-        assert fleet.on(host, "/opt/ai-client/bin/ai-client --version").startswith("ai-client ")
+        check_deployed(fleet, host)
 
     pids = {host: fleet.on(host, "systemctl show -P MainPID ai-client") for host in HOSTS}
     after = tree(fleet)

@@ -7,6 +7,7 @@ differs, the whole program compares bytes. On an unchanged host this is most of 
 imported here that the interpreter has not loaded at its start.
 """
 
+import fcntl
 import os
 import stat
 import sys
@@ -17,6 +18,8 @@ except ImportError:  # Python 3.11 has it under this name
     from _sha256 import sha256  # type: ignore[import-not-found]
 
 SEAL = "/etc/ai-client/seal"
+# A folder that every host has: locking it leaves nothing behind.
+LOCKED = "/etc"
 # In folders that are not ours alone, these names are ours, in place or left by a run that was killed.
 _OUR_NAMES = ("ai-client", ".ai-client-apply.")
 _SHOW = ("systemctl", "show", "--property=LoadState,ActiveState,NeedDaemonReload")
@@ -90,11 +93,23 @@ def glance(desired: bytes, *, is_check: bool) -> str | None:
             request, seen, release, units, socket, answer, *paths = file.read().split("\n")
     except (OSError, ValueError):
         return None
-    if request != request_digest(desired):
+    if request != request_digest(desired) or _is_being_changed():
         return None
     if seen != seen_digest("", paths=paths, release=release, ids=user_numbers()) or not _are_well(units):
         return None
     return answer if is_check else _with_health(answer, socket)
+
+
+def _is_being_changed() -> bool:
+    """Whether another run holds the host's lock; the whole program then says so."""
+    folder = os.open(LOCKED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
 
 
 def user_numbers() -> tuple[int, ...]:

@@ -9,7 +9,6 @@ MARKER = f"{HOME}/claim.json"
 JOURNAL = f"{HOME}/releases.jsonl"
 GOOD_STATES = f"{HOME}/good.json"
 PENDING = f"{HOME}/pending.json"
-SEAL = f"{HOME}/seal"
 
 OPT = "/opt/ai-client"
 RELEASES = f"{OPT}/releases"

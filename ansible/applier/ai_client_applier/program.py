@@ -8,13 +8,11 @@ from contextlib import contextmanager
 
 from ai_client_applier.apply import Run, apply, refuse_without_root
 from ai_client_applier.errors import ApplyError
+from ai_client_applier.glance import LOCKED
 from ai_client_applier.host import Host
 from ai_client_applier.request import Request, parse_request
 from ai_client_applier.response import Response
 from ai_client_applier.tree import Tree
-
-# A folder that every host has: locking it leaves nothing behind.
-_LOCKED = "/etc"
 
 
 def main(desired: bytes, manner: bytes, artefact: bytes) -> int:
@@ -58,7 +56,7 @@ def _modes(run: Run) -> Response:
 @contextmanager
 def _alone(tree: Tree, request: Request) -> Iterator[None]:
     """Holds the host's lock; many may look at once, one alone may change."""
-    descriptor = os.open(tree.real(_LOCKED), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(tree.real(LOCKED), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if request.check else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -31,9 +31,9 @@ def seal(tree: Tree, host: Host, *, request: Request, items: list[Item], release
         socket=request.socket,
         answer=Response(state=state_of(tree, request)).encode(),
     )
-    if tree.read(places.SEAL) != content:
+    if tree.read(glance.SEAL) != content:
         host.reached("seal")
-        tree.write(places.SEAL, content, gid=0, mode=0o600)
+        tree.write(glance.SEAL, content, gid=0, mode=0o600)
 
 
 def _numbers(ids: Ids) -> tuple[int | None, ...]:

@@ -36,21 +36,7 @@ def make_order(
 
     Raises DeliveryError.
     """
-    request: dict[str, Any] = {
-        "mode": mode,
-        "parts": sorted(parts),
-        "check": check,
-        "claim": {"name": values["ai_claim"], "owner": values["ai_claim_owner"]},
-        "run": values.get("ai_run") or "",
-        "directories": {name: values[f"ai_{name}_dir"] for name in ("config", "cache", "log")},
-        "cert_path": values.get("ai_cert_path") or "",
-        "socket": values.get("ai_gateway_socket") or "",
-        "spool_dir": values.get("ai_batch_spool_dir") or "",
-        "health_deadline_s": values.get("ai_health_deadline", 0.0),
-        "keep_releases": values.get("ai_keep_releases", 0),
-        **dict.fromkeys(("version", "config", "ca_bundle", "key", "key_next"), ""),
-        **{name: {} for name in ("trees", "units", "collect")},
-    }
+    request = _frame(mode, parts, check=check, values=values)
     if mode == "rollback" and not request["run"]:
         raise DeliveryError("ai_run", "is empty", "name the roll-out that is to be undone")
     if mode != "apply":
@@ -67,12 +53,27 @@ def make_order(
     artefact = read_artefact(
         values["ai_artefacts"], version=values["ai_client_version"], pin=values["ai_client_digest"]
     )
-    request |= {
-        "version": artefact.version,
-        "trees": artefact.request(),
-        "units": render_units(templates, values),
+    release = {"version": artefact.version, "trees": artefact.request()}
+    return Order(request | release | {"units": render_units(templates, values)}, artefact)
+
+
+def _frame(mode: str, parts: frozenset[str], *, check: bool, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A request with every field, those empty that only some parts fill."""
+    return {
+        "mode": mode,
+        "parts": sorted(parts),
+        "check": check,
+        "claim": {"name": values["ai_claim"], "owner": values["ai_claim_owner"]},
+        "run": values.get("ai_run") or "",
+        "directories": {name: values[f"ai_{name}_dir"] for name in ("config", "cache", "log")},
+        "cert_path": values.get("ai_cert_path") or "",
+        "socket": values.get("ai_gateway_socket") or "",
+        "spool_dir": values.get("ai_batch_spool_dir") or "",
+        "health_deadline_s": values.get("ai_health_deadline", 0.0),
+        "keep_releases": values.get("ai_keep_releases", 0),
+        **dict.fromkeys(("version", "config", "ca_bundle", "key", "key_next"), ""),
+        **{name: {} for name in ("trees", "units", "collect")},
     }
-    return Order(request, artefact)
 
 
 def _keys(secrets: Mapping[str, Any]) -> dict[str, str]:
