@@ -5,9 +5,9 @@ Secrets go to Ansible in the environment, never in an argument or a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,10 @@ from infra.errors import PlaybookError
 from infra.inventory import as_yaml
 from infra.order import KNOWN_HOSTS, Order
 from infra.scratch import scratch_folder
+from infra.ssh import with_kept_connections
 
 _TAIL_LINES = 12
+_JUMP_S = 60
 
 HostResults = dict[str, dict[str, Any]]
 
@@ -38,6 +40,7 @@ def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[
     """
     with scratch_folder() as scratch:
         _write_inputs(order, scratch, run=run)
+        _open_jump_hosts(order, scratch)
         status, output = _run_guarded(_argv(order, scratch, limit), _environment(order, scratch), scratch)
         results = _read_results(scratch / "results.jsonl")
     tail = _without_secrets("\n".join(output.splitlines()[-_TAIL_LINES:]), order)
@@ -49,9 +52,8 @@ def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[
 def _write_inputs(order: Order, scratch: Path, *, run: str) -> None:
     known_hosts = scratch / "known_hosts"
     known_hosts.write_text(order.known_hosts, encoding="utf-8")
-    (scratch / "ssh_config").write_text(
-        order.ssh_config.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8"
-    )
+    kept = with_kept_connections(order.ssh_config, order.known_hosts, str(_connections()))
+    (scratch / "ssh_config").write_text(kept.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8")
     (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
     variables = {"ai_run": run} | ({"ai_artefacts": _artefacts()} if order.with_artefact else {})
     (scratch / "variables.json").write_text(json.dumps(variables), encoding="utf-8")
@@ -91,17 +93,30 @@ def _environment(order: Order, scratch: Path) -> dict[str, str]:
         "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_SSH_COMMON_ARGS": f"-F {scratch / 'ssh_config'}",
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(control_path_dir(order)),
+        # Connections are kept by the ssh configuration, which knows whose host an address is.
+        "ANSIBLE_SSH_ARGS": "-o Compression=no",
         "AI_CLIENT_FLEET_RESULTS": str(scratch / "results.jsonl"),
         **order.secrets,
     }
 
 
-def control_path_dir(order: Order) -> Path:
-    """Where kept ssh connections of this fleet lie: two fleets with equal addresses must never share one."""
-    identity = hashlib.sha256((order.ssh_config + order.known_hosts).encode()).hexdigest()[:8]
+def _connections() -> Path:
+    """Where kept ssh connections lie. The path of a socket may have about a hundred characters."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "ai-client-fleet" / "cp" / identity
+    folder = base / "ai-client-fleet" / "cp"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _open_jump_hosts(order: Order, scratch: Path) -> None:
+    """Opens one connection to each jump host before all hosts behind it ask for one at once.
+
+    sshd drops connections that come together before they have logged in. A failure is Ansible's to report.
+    """
+    jumps = dict.fromkeys(re.findall(r"^  ProxyJump (.+)$", order.ssh_config, flags=re.MULTILINE))
+    for name in dict.fromkeys(hop for jump in jumps for hop in jump.split(",")):
+        argv = ["ssh", "-F", str(scratch / "ssh_config"), name, "true"]
+        subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_JUMP_S, check=False)
 
 
 def _run_guarded(argv: list[str], environment: Mapping[str, str], scratch: Path) -> tuple[int, str]:

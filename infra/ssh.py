@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from infra.nodes import Captured, Node
-from infra.schema import SshSettings
+
+if TYPE_CHECKING:  # a run needs this module and no settings: the models would slow its start
+    from infra.schema import SshSettings
+
+_CONNECTION_LENGTH = 16
 
 
 def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) -> str:
@@ -23,6 +29,31 @@ def known_hosts_text(nodes: Iterable[Node], captured: Captured) -> str:
     """A `known_hosts` file: keys declared for a node or captured when it was made, else those that certify its key."""
     lines = [line for node in nodes for line in _known(node, captured)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def with_kept_connections(config: str, known_hosts: str, folder: str) -> str:
+    """A configuration of `config_text` whose connections stay open for a minute, to be used again.
+
+    What a connection is kept under depends on everything that leads to its host: address, login, host keys, and the
+    same of its jump hosts. So two fleets with equal addresses never share one, and a host that was made anew has
+    another one. A jump host's connection serves all hosts behind it.
+    """
+    blocks = config.split("\n\n")
+    by_name = {block.split()[1]: block for block in blocks}
+
+    def path(name: str) -> str:
+        block = by_name[name]
+        keys = [line for line in known_hosts.splitlines() if name in line.split()[:2]]
+        jump = block.partition("ProxyJump ")[2].split("\n")[0]
+        text = "\n".join([block, *keys, *(path(hop) for hop in jump.split(",") if hop)])
+        return f"{folder}/{hashlib.sha256(text.encode()).hexdigest()[:_CONNECTION_LENGTH]}"
+
+    kept = [
+        block.rstrip("\n") + f"\n  ControlPath {path(name)}\n"
+        for name, block in by_name.items()
+        if name != "*"
+    ]
+    return "\n".join([*kept, by_name["*"].rstrip("\n") + "\n  ControlMaster auto\n  ControlPersist 60s\n"])
 
 
 def is_pinned(node: Node, captured: Captured) -> bool:

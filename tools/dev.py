@@ -130,7 +130,7 @@ def heed(
     if message := event.get("diagnosticEvent"):
         if message["severity"] == "error":
             failures.append(message["message"].strip())
-        elif message["severity"] == "warning":
+        elif message["severity"] == "warning" and not message["message"].startswith("using pulumi-resource-"):
             say(message["message"].strip())
     if end := event.get("summaryEvent"):
         changes.update({k: v for k, v in (end.get("resourceChanges") or {}).items() if k != "same"})

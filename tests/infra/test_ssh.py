@@ -1,0 +1,50 @@
+import subprocess
+from pathlib import Path
+
+from infra import ssh
+from infra.nodes import Captured, Node
+from infra.schema import SshSettings
+from tests.infra.stacks import HOST_KEY
+
+JUMP = Node(name="jump", address="198.18.0.2")
+WEB = Node(name="web", address="10.0.0.1", jump=("jump",))
+OTHER_KEY = HOST_KEY.replace("AAAAC3", "AAAAD4")
+
+
+def resolved(folder: Path, nodes: tuple[Node, ...], keys: dict[str, str], host: str) -> dict[str, str]:
+    """What ssh itself makes of the configuration for a host."""
+    captured = Captured(host_keys={name: (key,) for name, key in keys.items()})
+    known_hosts = ssh.known_hosts_text(nodes, captured)
+    config = ssh.config_text(nodes, SshSettings(), known_hosts=str(folder / "known_hosts"))
+    path = folder / "ssh_config"
+    path.write_text(ssh.with_kept_connections(config, known_hosts, "/run/kept"))
+    asked = subprocess.run(["ssh", "-F", str(path), "-G", host], capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in asked.stdout.splitlines() if " " in line)
+
+
+def test_a_connection_is_kept_under_all_that_leads_to_its_host(tmp_path: Path) -> None:
+    """Another host key, address or jump host is another connection; the same host has the same in every run."""
+    keys = {"jump": HOST_KEY, "web": HOST_KEY}
+    moved_jump = Node(name="jump", address="198.18.0.6")
+    paths = [
+        resolved(tmp_path, nodes, known, "10.0.0.1")["controlpath"]
+        for nodes, known in (
+            ((JUMP, WEB), keys),
+            ((JUMP, WEB), {**keys, "web": OTHER_KEY}),
+            ((JUMP, WEB), {**keys, "jump": OTHER_KEY}),
+            ((moved_jump, WEB), keys),
+        )
+    ]
+    assert len(set(paths)) == len(paths)
+    alone_or_not = (JUMP, WEB, Node(name="db", address="10.0.0.2", jump=("jump",)))
+    assert resolved(tmp_path, alone_or_not, keys, "web")["controlpath"] == paths[0]
+
+
+def test_a_host_is_reached_with_pinned_keys_alone_through_its_jump_host(tmp_path: Path) -> None:
+    """Never trust on first use, never ask."""
+    found = resolved(tmp_path, (JUMP, WEB), {"jump": HOST_KEY, "web": HOST_KEY}, "10.0.0.1")
+    assert found["proxyjump"] == "jump"
+    assert found["stricthostkeychecking"] == "true"
+    assert found["hostkeyalias"] == "web"
+    assert found["batchmode"] == "yes"
+    assert found["controlmaster"] == "auto"
