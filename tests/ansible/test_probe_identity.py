@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,23 +20,32 @@ KEY = "hs_test_probe_identity_key"
 CONFIG = "/etc/ai-client/ai-client.conf"
 PROBE = "/usr/local/lib/ai-client-probe/probe"
 LOGINS = "/home/deploy/.ssh/authorized_keys"
-# The first host is the jump host too.
-OPTIONS = {"h1": 'restrict,port-forwarding,permitopen="10.88.0.12:22"', "h2": "restrict"}
+INVENTORY = "ansible/inventory/fleet.py"
+FORWARDING = 'port-forwarding,permitopen="10.88.0.12:22"'
+
+
+def commands() -> list[str]:
+    """What the page says to type on the control machine."""
+    page = (ROOT / "docs" / "how-to" / "pull-requests.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (block,) = [block for block in blocks if "tools/probe/build" in block]
+    return [line for line in block.splitlines() if not line.startswith("mkdir")]
 
 
 @pytest.fixture(scope="module")
 def deployed(fleet: Fleet) -> Iterator[Fleet]:
     """Hosts as the deploy identity has left them, with the probe's program and key on them."""
     assert fleet.play("deploy", key=KEY).status == 0
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", fleet.folder / "probe"], check=True)
-    public = (fleet.folder / "probe.pub").read_text().strip()
-    program = subprocess.run([ROOT / "tools/probe/build"], capture_output=True, check=True).stdout
     for host in HOSTS:
-        fleet.on(host, f"mkdir -p {Path(PROBE).parent}")
-        assert fleet.ssh(host, f"sudo tee {PROBE}", stdin=program).returncode == 0
-        fleet.on(host, f"chown root:root {PROBE}; chmod 755 {PROBE}; cp -p {LOGINS} {LOGINS}.before")
-        line = f'{OPTIONS[host]},command="{PROBE}" {public}\n'
-        assert fleet.ssh(host, f"sudo tee -a {LOGINS}", stdin=line.encode()).returncode == 0
+        fleet.on(host, f"cp -p {LOGINS} {LOGINS}.before")
+    for command in commands():
+        typed = command.replace(" build/", f" {fleet.folder}/").replace("=build/", f"={fleet.folder}/")
+        typed = typed.replace('"build/', f'"{fleet.folder}/').replace(
+            INVENTORY, str(fleet.folder / "inventory.yml")
+        )
+        subprocess.run(["bash", "-c", typed], cwd=ROOT, env=fleet.environment(KEY), check=True, timeout=120)
+    # The first host is the jump host too.
+    fleet.on("h1", f"sed -i 's/^restrict,/restrict,{FORWARDING},/' {LOGINS}")
     yield fleet
     for host in HOSTS:
         fleet.on(host, f"mv {LOGINS}.before {LOGINS}; rm -r {Path(PROBE).parent}")
@@ -49,7 +59,9 @@ def probe(deployed: Fleet) -> Iterator[Fleet]:
         config = (deployed.folder / "ssh_config").read_text()
         identity = str(deployed.control.places.identity)
         assert identity in config
-        (Path(folder) / "ssh_config").write_text(config.replace(identity, str(deployed.folder / "probe")))
+        (Path(folder) / "ssh_config").write_text(
+            config.replace(identity, str(deployed.folder / "fleet-probe"))
+        )
         looking = dataclasses.replace(deployed, folder=Path(folder))
         yield looking
         looking.close_connections()
