@@ -205,3 +205,62 @@ async def test_many_callers_that_leave_leak_nothing(rig: Rig, simulator: Simulat
         writer.transport.abort()
     await until(lambda: simulator.counts.in_flight == 0, what="all of them to be cancelled")
     await assert_alive(rig)
+
+
+async def test_a_body_that_is_waited_for_is_asked_for(rig: Rig) -> None:
+    """`Expect: 100-continue`, as curl sends it with large bodies."""
+    reader, writer = await asyncio.open_unix_connection(str(rig.socket))
+    writer.write(head(f"Content-Length: {len(BODY)}", "Expect: 100-continue"))
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(BODY)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_an_http_1_0_caller_gets_an_answer_that_ends_with_the_connection(rig: Rig) -> None:
+    """No chunks, which it would not understand."""
+    stream = json.dumps(CHAT | {"stream": True}).encode()
+    request = head(f"Content-Length: {len(stream)}").replace(b"HTTP/1.1", b"HTTP/1.0")
+    answer = await exchange(rig, request + stream)
+    assert b"transfer-encoding" not in answer.lower()
+    assert answer.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_body_in_small_pieces_is_put_together(rig: Rig) -> None:
+    """Chunked, a byte at a time, over many packets."""
+    reader, writer = await asyncio.open_unix_connection(str(rig.socket))
+    writer.write(head("Transfer-Encoding: chunked"))
+    for byte in BODY:
+        writer.write(b"1\r\n" + bytes([byte]) + b"\r\n")
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_a_large_body_comes_through(rig: Rig) -> None:
+    """Larger than what is read ahead, smaller than the limit."""
+    large = CHAT | {"messages": [{"role": "user", "content": "word " * 1_000_000}]}
+    async with rig.client() as client:
+        assert (await client.post("/v1/chat/completions", json=large)).status_code in (200, 413, 429)
+
+
+async def test_a_caller_that_reads_slowly_gets_its_whole_stream(rig: Rig) -> None:
+    """The gateway waits, and keeps no more than the socket's buffer for it."""
+    body = json.dumps(CHAT | {"stream": True, "max_tokens": 8000}).encode()
+    reader, writer = await asyncio.open_unix_connection(str(rig.socket), limit=1024)
+    writer.write(head(f"Content-Length: {len(body)}", "Connection: close") + body)
+    received = 0
+    while piece := await reader.read(512):
+        received += len(piece)
+        await asyncio.sleep(0)
+    writer.close()
+    assert received > 8000 * 100
+
+
+async def test_more_requests_than_a_connection_may_send_ahead_end_it(rig: Rig) -> None:
+    """What is waited for is bounded."""
+    hang = json.dumps(CHAT | {"x_simulator_fault": "hang"}).encode()
+    one = head("Content-Length: 0", path="/v1/models", method="GET")
+    await exchange(rig, head(f"Content-Length: {len(hang)}") + hang + one * 100)
+    await assert_alive(rig)

@@ -1,123 +1,283 @@
-"""Uvicorn's httptools protocol with what a gateway that anybody on the host can reach needs beside it."""
+"""HTTP/1.1 on httptools, as much of it as a gateway needs, with what one needs that anybody on the host can reach.
+
+Beside an ordinary server's work it knows the caller's uid, bounds heads and the time that a request may take to
+arrive, cancels what nobody waits for any more, and writes a whole answer at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
 
+from ai_client.gateway.asgi import Receive, Scope, Send
 from ai_client.gateway.callers import UID_MARK
-
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
+from ai_client.gateway.exchange import Exchange
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 128
+# Requests that one connection may send before the first of them is answered.
+MAX_PIPELINED = 16
 
 _PEERCRED = struct.Struct("3i")
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
-_BAD_TARGET = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_CLOSE = b"content-length: 0\r\nconnection: close\r\n\r\n"
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n" + _CLOSE
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\n" + _CLOSE
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _CLOSE
+_FAILED = b"HTTP/1.1 500 Internal Server Error\r\n" + _CLOSE
+
+_log = logging.getLogger(__name__)
+
+App = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
-class GatewayProtocol(HttpToolsProtocol):
-    """Adds the caller's uid, bounds on heads and on the time to send a request, and cancels what nobody awaits.
+class Connections:
+    """What the connections of one server share."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.open: set[GatewayProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.date_header = b""
+
+
+class GatewayProtocol(asyncio.Protocol):
+    """One connection.
 
     Invariant: `receiving_since_s` is None exactly while no part of a request is outstanding.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.receiving_since_s: float | None = None
+    def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+        self._connections = connections
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._client: tuple[str, int] | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._wants_continue = False
         self._head_bytes = 0
-        self._running: asyncio.Task[None] | None = None
+        self._is_refused = False
+        self._current: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._receiving: Exchange | None = None
+        self._held = b""
+        self._is_reading = True
+        self._writable: asyncio.Future[None] | None = None
+        self.transport: Any = None
+        self.is_write_paused = False
+        self.receiving_since_s: float | None = None
+        self.idle_since_s: float | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    # The loop's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
-        super().connection_made(transport)
-        self.receiving_since_s = self.loop.time()
+        self.transport = transport
+        self._connections.open.add(self)
+        self.receiving_since_s = self._loop.time()
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-            self.client = (UID_MARK, _PEERCRED.unpack(credentials)[1])
+            self._client = (UID_MARK, _PEERCRED.unpack(credentials)[1])
+        else:
+            peer = transport.get_extra_info("peername")
+            self._client = (str(peer[0]), int(peer[1])) if peer else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The request under way is cancelled: nobody waits for its answer."""
-        super().connection_lost(exc)
-        self.receiving_since_s = None
-        if self._running is not None and not self._running.done():
-            self._running.cancel()
+        self._connections.open.discard(self)
+        self.receiving_since_s = self.idle_since_s = None
+        self._waiting.clear()
+        self.resume_writing()
+        if self._current is not None:
+            self._current.lose()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
         # A reference to a finished task keeps its whole frame alive.
-        self._running = None
+        self._task = self._current = self._receiving = None
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_refused:
             return
-        super().data_received(data)
+        self.idle_since_s = None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(_BAD_REQUEST)
+        except httptools.HttpParserError:
+            self._refuse(_BAD_REQUEST)
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the caller reads more slowly than it is written to."""
+        self.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self.is_write_paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # The parser's callbacks.
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        super().on_message_begin()
+        self._url = b""
+        self._headers = []
+        self._wants_continue = False
         self._head_bytes = 0
-        self.receiving_since_s = self.loop.time()
+        self.receiving_since_s = self._loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser, perhaps in pieces."""
+        self._url += url
         self._head_bytes += len(url)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_HEAD_TOO_LARGE)
-            return
-        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) >= MAX_HEADERS:
+        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) >= MAX_HEADERS:
             self._refuse(_HEAD_TOO_LARGE)
             return
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect":
+            self._wants_continue = value.lower() == b"100-continue"
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser. A target with a host of its own would make the check of Host worthless."""
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_refused:
             return
-        if not self.url.startswith(b"/"):
-            self._refuse(_BAD_TARGET)
+        parser = self._parser
+        if not self._url.startswith(b"/") or parser.should_upgrade():
+            self._refuse(_BAD_REQUEST)
             return
-        super().on_headers_complete()
+        raw_path, _, query = self._url.partition(b"?")
+        version = parser.get_http_version()
+        scope: Scope = {
+            "type": "http",
+            "http_version": version,
+            "method": parser.get_method().decode("latin-1"),
+            "path": raw_path.decode("latin-1"),
+            "query_string": query,
+            "headers": self._headers,
+            "client": self._client,
+        }
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        exchange = Exchange(self, scope, keep_alive=keep_alive, wants_continue=self._wants_continue)
+        self._receiving = exchange
+        if self._current is None:
+            self._answer(exchange)
+        elif len(self._waiting) < MAX_PIPELINED:
+            self._waiting.append(exchange)
+        else:
+            self._refuse(_BAD_REQUEST)
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser, perhaps in pieces."""
+        receiving = self._receiving
+        if receiving is not None and not receiving.is_complete and receiving.feed(body) and self._is_reading:
+            self._is_reading = False
+            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self.receiving_since_s = None
-        if self._head_bytes <= MAX_HEAD_BYTES:
-            super().on_message_complete()
+        if self._receiving is not None:
+            self._receiving.end_body()
+            self._receiving = None
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        self._running = task
+    # What an exchange needs.
+
+    def write(self, data: bytes) -> None:
+        """Write, the head that was held back first."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        if data:
+            self.transport.write(data)
+
+    def hold(self, head: bytes) -> None:
+        """Keep a head until its body comes."""
+        self._held = head
+
+    def date_header(self) -> bytes:
+        """That of this second."""
+        return self._connections.date_header
+
+    async def writable(self) -> None:
+        """Wait until the caller has read enough."""
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+        await asyncio.shield(self._writable)
+
+    def resume_sender(self) -> None:
+        """Read on, where reading was paused."""
+        if not self._is_reading and not self.transport.is_closing():
+            self._is_reading = True
+            self.transport.resume_reading()
+
+    def answered(self, exchange: Exchange) -> None:
+        """The answer is out: the next request, or the end of the connection.
+
+        A body that has not come whole yet can't be told from the next request's head any more: then it is the end, too.
+        """
+        self._current = self._task = None
+        if not exchange.keep_alive or self._receiving is exchange:
+            self.transport.close()
+        elif self._waiting:
+            self._answer(self._waiting.popleft())
+        else:
+            self.idle_since_s = self._loop.time()
+            self.resume_sender()
+
+    def _answer(self, exchange: Exchange) -> None:
+        self._current = exchange
+        connections = self._connections
+        task = self._loop.create_task(connections.app(exchange.scope, exchange.receive, exchange.send))
+        connections.tasks.add(task)
+        task.add_done_callback(self._ended)
+        self._task = task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours in one request ends that request alone."""
+        self._connections.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("request_failed", exc_info=error)
+        exchange = self._current
+        if task is not self._task or exchange is None or self.transport.is_closing():
+            return
+        # The task is done, and its answer is not.
+        if not exchange.has_begun:
+            self.transport.write(_FAILED)
+        self.transport.close()
 
     def _refuse(self, answer: bytes) -> None:
         # From here on no byte of this connection is looked at.
-        self._head_bytes = MAX_HEAD_BYTES + 1
+        self._is_refused = True
+        self.receiving_since_s = None
         if not self.transport.is_closing():
-            self.transport.write(answer)
+            if self._current is None or not self._current.has_begun:
+                self.transport.write(answer)
             self.transport.close()
 
-    def close_if_too_slow(self, *, now_s: float, limit_s: float) -> bool:
-        """Ends the connection where a request has been arriving for longer than `limit_s`."""
-        since_s = self.receiving_since_s
-        if since_s is None or now_s - since_s <= limit_s or self.transport.is_closing():
-            return False
-        cycle: RequestResponseCycle | None = self.cycle
-        if cycle is None or not cycle.response_started:
-            self.transport.write(_TOO_SLOW)
-        self.transport.close()
-        return True
+    # What the server does from time to time.
+
+    def close_if_too_slow(self, *, now_s: float, arrival_s: float, idle_s: float) -> None:
+        """Ends it where a request has been arriving for longer than `arrival_s`, or nothing for `idle_s`."""
+        if self.transport.is_closing():
+            return
+        if self.receiving_since_s is not None and now_s - self.receiving_since_s > arrival_s:
+            self._refuse(_TOO_SLOW)
+        elif self.idle_since_s is not None and now_s - self.idle_since_s > idle_s:
+            self.transport.close()

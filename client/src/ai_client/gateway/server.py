@@ -1,4 +1,4 @@
-"""Accepts connections with uvicorn's protocol, ticks once a second, and drains."""
+"""Accepts connections, ticks once a second, and drains."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 
-import uvicorn
-from uvicorn.server import ServerState
+from ai_client.gateway.protocol import App, Connections, GatewayProtocol
 
-from ai_client.gateway.asgi import Receive, Scope, Send
-from ai_client.gateway.protocol import GatewayProtocol
-
-KEEP_ALIVE_S = 75
+KEEP_ALIVE_S = 75.0
 REQUEST_ARRIVAL_S = 30.0
 TICK_S = 1.0
 LINGER_S = 0.1
@@ -24,24 +20,9 @@ RUN_OUT_LOOK_S = 0.25
 class Server:
     """The connections of one ASGI application on given sockets."""
 
-    def __init__(
-        self, app: Callable[[Scope, Receive, Send], object], *, wall_clock: Callable[[], float]
-    ) -> None:
-        self._config = uvicorn.Config(
-            app,
-            interface="asgi3",
-            http=GatewayProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-        )
-        self._config.load()
+    def __init__(self, app: App, *, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
-        self._state = ServerState()
+        self._state = Connections(app)
         self._servers: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
         self.on_tick: Callable[[], None] = lambda: None
@@ -49,7 +30,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._state.connections)
+        return len(self._state.open)
 
     @property
     def requests_in_flight(self) -> int:
@@ -62,7 +43,7 @@ class Server:
         self._set_date()
 
         def make() -> GatewayProtocol:
-            return GatewayProtocol(config=self._config, server_state=self._state, app_state={}, _loop=loop)
+            return GatewayProtocol(self._state, loop)
 
         self._servers = [await loop.create_server(make, sock=sock.dup()) for sock in sockets]
         if self._ticker is None:
@@ -83,7 +64,7 @@ class Server:
         self.stop_accepting()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
-        await asyncio.sleep(min(LINGER_S, limit_s) if self._state.connections else 0)
+        await asyncio.sleep(min(LINGER_S, limit_s) if self._state.open else 0)
         while self._state.tasks and loop.time() < until_s:
             await asyncio.wait(list(self._state.tasks), timeout=until_s - loop.time())
         left = list(self._state.tasks)
@@ -91,7 +72,7 @@ class Server:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=1)
-        for connection in list(self._state.connections):
+        for connection in list(self._state.open):
             connection.transport.close()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -101,7 +82,7 @@ class Server:
         """Wait until every connection has ended by itself, or `until` is set, for `limit_s` at most."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
-        while self._state.connections and loop.time() < until_s and not until.is_set():
+        while self._state.open and loop.time() < until_s and not until.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(RUN_OUT_LOOK_S):
                     await until.wait()
@@ -112,10 +93,9 @@ class Server:
             await asyncio.sleep(TICK_S)
             self._set_date()
             now_s = loop.time()
-            for connection in list(self._state.connections):
-                if isinstance(connection, GatewayProtocol):
-                    connection.close_if_too_slow(now_s=now_s, limit_s=REQUEST_ARRIVAL_S)
+            for connection in list(self._state.open):
+                connection.close_if_too_slow(now_s=now_s, arrival_s=REQUEST_ARRIVAL_S, idle_s=KEEP_ALIVE_S)
             self.on_tick()
 
     def _set_date(self) -> None:
-        self._state.default_headers = [(b"date", formatdate(self._wall_clock(), usegmt=True).encode())]
+        self._state.date_header = f"date: {formatdate(self._wall_clock(), usegmt=True)}\r\n".encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -55,6 +56,7 @@ class Service:
         self._window = WindowMemory(
             state_folder(self._settings, sources.environment),
             limit_rpm=self._settings.performance.rate_limit_rpm,
+            counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._events.subscribe(self._window)
         self._app = GatewayApp(self._runtime(), control=self)
@@ -309,11 +311,20 @@ async def _retire(assembly: Assembly, users: Users) -> None:
     await assembly.aclose()
 
 
+def spare_the_collector() -> None:
+    """What is there from the start stays, and what requests leave is freed by its count: looking for cycles at every
+    700th object took a tenth of the processor's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def serve(sources: Sources) -> int:
     """Run the service on uvloop; the exit code. Raises ConfigError, KeyMissingError or ListenError."""
     import uvloop  # noqa: PLC0415  only `serve` needs it, and it costs start-up time
 
     async def main() -> int:
+        spare_the_collector()
         return await Service(sources, operators=frozenset({0, os.geteuid()})).run()
 
     return uvloop.run(main())

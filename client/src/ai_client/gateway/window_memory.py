@@ -23,8 +23,10 @@ _log = logging.getLogger(__name__)
 class WindowMemory:
     """A listener of the event stream."""
 
-    def __init__(self, state: Path, *, limit_rpm: int) -> None:
+    def __init__(self, state: Path, *, limit_rpm: int, counts_tokens: bool) -> None:
         self._sent_log: SentLog | None = None
+        # Where tokens have no limit, nobody asks what a request really used.
+        self._counts_tokens = counts_tokens
         self._reserved: dict[str, int] = {}
         self._sent: dict[str, tuple[int, float]] = {}
         slots = int(limit_rpm * _MARGIN) + _SPARE
@@ -44,11 +46,15 @@ class WindowMemory:
         """The listener."""
         if self._sent_log is None:
             return
-        if isinstance(event, Admitted):
-            self._reserved[event.request_id] = event.reserved_tokens
-        elif isinstance(event, Sent):
+        if isinstance(event, Sent):
             tokens = self._reserved.pop(event.request_id, 0)
-            self._sent[event.request_id] = (self._sent_log.sent(at_s=event.at, tokens=tokens), event.at)
+            slot = self._sent_log.sent(at_s=event.at, tokens=tokens)
+            if self._counts_tokens:
+                self._sent[event.request_id] = (slot, event.at)
+        elif not self._counts_tokens:
+            return
+        elif isinstance(event, Admitted):
+            self._reserved[event.request_id] = event.reserved_tokens
         elif isinstance(event, Settled | Failed):
             self._ended(event)
 
