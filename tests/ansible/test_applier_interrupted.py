@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,27 @@ def test_a_full_disk_fails_clearly_and_leaves_what_was_there(
     assert "No space left on device" in answer.message
     assert rig.partial_files() == []
     check_that_the_next_run_ends_it(rig, changed, nth)
+
+
+def test_a_release_that_does_not_fit_leaves_the_old_one_running(rig: Rig) -> None:
+    """A real disk that is full half way through the unpacking: the error says so, and nothing of it stays."""
+    rig.ask(Wanted())
+    releases = rig.path("/opt/ai-client/releases")
+    with small_disk(releases):
+        answer = rig.ask(Wanted(packed=artefact(big="x" * 3_000_000), run="run-2"))
+        assert list(releases.iterdir()) == []
+    assert answer.failed
+    assert "is the disk full?" in answer.message
+    assert rig.host.state["running"]["ai-client.service"]["release"] == f"releases/{Wanted().digest}"
+    assert not rig.ask(Wanted()).failed
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Lays an empty disk of one megabyte over a folder."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True, timeout=30)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=30)

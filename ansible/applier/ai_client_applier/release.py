@@ -137,7 +137,11 @@ def _read_stamp(tree: Tree, digest: str) -> Stamp | None:
 
 
 def _run(argv: list[str], stdin: bytes) -> None:
-    done = subprocess.run(argv, input=stdin, capture_output=True, timeout=_TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        reason = f"did not end within {_TIMEOUT_S} s"
+        raise ApplyError(f"{argv[0]} of the release", reason, "see what keeps the host busy") from error
     if done.returncode != 0:
         said = " ".join((done.stdout + done.stderr).decode(errors="replace").split())[-300:]
         raise ApplyError(
