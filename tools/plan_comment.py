@@ -8,6 +8,7 @@ writes one Markdown comment for a pull request, and a page. Without either optio
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def main(argv: list[str]) -> int:
     status = 0
     try:
         plan = read(_text(options.preview))
+        # A failed preview may not name its stack, and that of a pull request may name any.
+        plan = dataclasses.replace(plan, stack=options.stack or plan.stack)
     except (FleetError, OSError) as error:
         # A comment there must be all the same: the one of an earlier push would be taken for this one's.
         print(f"plan_comment: {error}", file=sys.stderr)
@@ -52,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="add the lines changes=true|false and digest=… to this file, for later steps",
     )
-    parser.add_argument("--stack", default="", help="the stack's name, for a preview that does not tell it")
+    parser.add_argument("--stack", default="", help="the stack's name [the one that the preview names]")
     parser.add_argument(
         "--details-url", default="", help="where the page can be found, for the comment's last line"
     )

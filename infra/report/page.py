@@ -30,6 +30,7 @@ code { overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 6px 12px; border-top: 1px solid var(--line); }
 tr:first-child th { border-top: 0; background: var(--band); font-weight: 600; }
+td:nth-child(3) { min-width: 220px; } td:nth-child(4) { min-width: 120px; }
 td:nth-child(-n+2), td:nth-child(-n+2) code { white-space: nowrap; }
 .urgent { color: var(--bad); } .warn { color: var(--warn); } .good { color: var(--good); } .dim { color: var(--dim); }
 details { border: 1px solid var(--line); border-radius: 6px; margin: 8px 0; }

@@ -33,6 +33,7 @@ _FACTS = {
     "HOSTS": "hosts of its wave",
     "RPM": "limits",
     "TPM": "limits",
+    "GROUP": "group",
 }
 _NONCE = "NONCE"
 _NO_WORD = re.compile(r"[^a-z0-9]+")
@@ -161,13 +162,14 @@ def _with_cause(host: HostPlan, run: Step | None) -> HostPlan:
 
 
 def _facts(run: Step) -> tuple[str, ...]:
-    """What of an order changed, in people's words; the order itself is secret, and named only where it is alone."""
+    """What of a run's inputs changed, in people's words.
+
+    Its order is secret as a whole, and changes with what is known of other hosts too: it says nothing of this one.
+    """
     before, after = (_environment(properties) for properties in (run.old, run.new))
     names = [
         name for name in sorted(before | after) if before.get(name) != after.get(name) and name != _NONCE
     ]
-    if not names and "stdin" in run.changed:
-        names = ["order"]
     return tuple(dict.fromkeys(_FACTS.get(name) or _NO_WORD.sub(" ", name.lower()) for name in names))
 
 

@@ -75,6 +75,15 @@ def test_a_preview_that_cannot_be_read_still_gives_a_comment(tmp_path: Path) -> 
     assert "> The preview failed" in text
 
 
+def test_the_callers_name_of_the_stack_is_taken(tmp_path: Path) -> None:
+    """A preview that failed early names none, and a pull request's own program could name another one's."""
+    failed = stream(outputs={}, said=(("error", "a: is missing"),)).splitlines(keepends=True)
+    early = "".join(line for line in failed if "urn:" not in line)
+    for preview in (early, SAME):
+        text = run(tmp_path, "--stack", "staging", preview=preview).stdout
+        assert text.startswith("<!-- fleet-plan: staging -->\n")
+
+
 def test_a_limit_is_kept_or_refused(tmp_path: Path) -> None:
     """Below the smallest nothing can be said."""
     assert len(run(tmp_path, "--limit", "8000", preview=CHANGES).stdout) < 8000

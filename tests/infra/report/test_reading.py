@@ -53,7 +53,7 @@ def test_a_plan_of_paths_alone_is_read_too() -> None:
         ({"KEY": "l", "NONCE": "m"}, Cause.DECLARED, ("key",)),
         ({"RPM": "1", "TPM": "2", "CONTENT": "d"}, Cause.DECLARED, ("release or role", "limits")),
         ({"NEW_<b>@all": "1"}, Cause.DECLARED, ("new b all",)),
-        ({}, Cause.DECLARED, ("order",)),
+        ({}, Cause.DRIFT, ()),
     ],
 )
 def test_a_host_drifted_where_nothing_declared_has_changed(
