@@ -35,6 +35,9 @@ test-fast: lint ## lint, and the tests that need neither engine nor hosts
 test: lint ## everything, on the real engine and on real hosts (root)
 	@tools/test
 
+bench: setup ## the project beside its peers, ratios in one run (root; make bench HOSTS=10 is a quick look)
+	tools/env --dev .venv/bin/python -m tests.bench --hosts $(or $(HOSTS),50)
+
 lock: setup ## write requirements/*.txt anew
 	tools/lock
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.bench import deploy_work
 from tests.bench.deploy_fleet import KEY, Booted, booted, declaration, load, root_of, states
+from tests.bench.deploy_preview import previews_s
 from tests.bench.deploy_sides import (
     PlainAnsible,
     Pyinfra,
@@ -54,10 +55,11 @@ Work = deploy_work.Work
 
 @dataclass(slots=True)
 class Measured:
-    """Wall seconds of every run by what was done and side, and the digests of the end states."""
+    """Wall seconds of every run by what was done and side, digests of the end states, and seconds of previews."""
 
     walls_s: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     states: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    previews_s: dict[str, float] = field(default_factory=dict)
 
     def time(self, what: str, side: str, act: Callable[[], None]) -> None:
         """Times one run."""
@@ -90,6 +92,9 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], help="sides to leave out, such as 'tuned Ansible'"
     )
+    parser.add_argument(
+        "--preview", action="store_true", help="also preview these hosts (by tools/env --dev)"
+    )
     given = parser.parse_args()
     os.chdir(PROJECT)
     # However it is ended, its hosts are removed.
@@ -98,6 +103,8 @@ def main() -> None:
     measured = Measured()
     with booted(given.hosts) as fleet, tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         measure(fleet, Path(scratch), rounds=given.rounds, venv=venv, without=given.without, into=measured)
+        if given.preview:
+            measured.previews_s = previews_s(given.hosts)
     report = as_report(measured, hosts=given.hosts)
     OUT.mkdir(exist_ok=True)
     (OUT / f"deploy-{given.hosts}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -192,6 +199,7 @@ def as_report(measured: Measured, *, hosts: int) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load_1m_at_end": os.getloadavg()[0],
         "walls_s": measured.walls_s,
+        "previews_s": measured.previews_s,
         "goals": goals(measured),
         "states_differ_in": measured.differing(),
     }
@@ -207,6 +215,8 @@ def show(measured: Measured, *, hosts: int) -> None:
             continue
         cells = [measured.median_s(what, side) for side in sides]
         print(f"{what:42}" + "".join(f"{'–' if cell is None else f'{cell:.1f}':>16}" for cell in cells))
+    for what, taken_s in measured.previews_s.items():
+        print(f"{what:42}{taken_s:16.1f}")
     print(f"\n{'this project / the other':42}{'other':>16}{'ratio':>10}{'goal':>10}")
     for row in goals(measured):
         verdict = "" if row["ratio"] <= row["at_most"] else "  missed"
