@@ -133,7 +133,8 @@ class Exchange:
         parts.append(b"\r\n")
         head = b"".join(parts)
         if self._left is None or self._left < 0:
-            self._protocol.write(head)
+            # Of a stream the head may be all that there is for long.
+            self._protocol.write_soon(head)
         else:
             self._protocol.hold(head)
 
@@ -143,7 +144,12 @@ class Exchange:
             protocol.write(b"")
         elif self._is_chunked:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            protocol.write(piece if more else piece + b"0\r\n\r\n")
+            if more:
+                protocol.write_soon(piece)
+            else:
+                protocol.write(piece + b"0\r\n\r\n")
+        elif more:
+            protocol.write_soon(body)
         else:
             protocol.write(body)
         if not more:

@@ -67,7 +67,8 @@ class GatewayProtocol(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[Exchange] = deque()
         self._receiving: Exchange | None = None
-        self._held = b""
+        self._held: list[bytes] = []
+        self._is_flush_due = False
         self._is_reading = True
         self._writable: asyncio.Future[None] | None = None
         self.transport: Any = None
@@ -200,15 +201,31 @@ class GatewayProtocol(asyncio.Protocol):
     # What an exchange needs.
 
     def write(self, data: bytes) -> None:
-        """Write, the head that was held back first."""
+        """Write now, what was held back first."""
         if self._held:
-            data, self._held = self._held + data, b""
+            self._held.append(data)
+            data = b"".join(self._held)
+            self._held.clear()
         if data:
             self.transport.write(data)
 
-    def hold(self, head: bytes) -> None:
-        """Keep a head until its body comes."""
-        self._held = head
+    def hold(self, data: bytes) -> None:
+        """Keep it until more comes, which must."""
+        self._held.append(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """Write at the end of this turn of the loop, with all that comes until then: a system call costs more than
+        turning once, and pieces of a stream often come several at a time."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if not self.transport.is_closing():
+            self.write(b"")
+        self._held.clear()
 
     def date_header(self) -> bytes:
         """That of this second."""
