@@ -5,7 +5,7 @@ import string
 import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from infra.masking import MASKED, mask, mask_forms
@@ -68,6 +68,7 @@ SURROUNDINGS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)),
 @given(secret=SECRETS)
 def test_a_secret_is_masked_by_the_name_before_it_or_by_its_form(form: str, secret: str) -> None:
     """Settings, JSON, YAML, headers, arguments, addresses, elements, PEM; in plain text and in diffs."""
+    assume(secret not in form)
     text = form.format(secret)
     assert secret not in mask(text)
     assert "[masked" in mask(text)
@@ -77,6 +78,7 @@ def test_a_secret_is_masked_by_the_name_before_it_or_by_its_form(form: str, secr
 @given(secret=SECRETS)
 def test_a_sentence_of_the_program_is_masked_by_form_alone(form: str, secret: str) -> None:
     """Its own sentences name keys in order to say what is wrong with them; keys in them are masked all the same."""
+    assume(secret not in form)
     assert secret not in mask_forms(form.format(secret))
 
 
