@@ -15,6 +15,7 @@ from ai_client.gateway.callers import UID_MARK, Caller, Doorkeeper, HostCheck, R
 from ai_client.gateway.failures import Failure, invalid
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.headers import Steering
+from ai_client.gateway.pacing import LEAST_URGENT, Pacer
 from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.upstream import Upstream
 from ai_client.request import Request
@@ -75,11 +76,12 @@ class Runtime:
 class GatewayApp:
     """The ASGI application. `runtime` may be replaced at any time: a request keeps the one it began with."""
 
-    def __init__(self, runtime: Runtime, *, control: Control) -> None:
+    def __init__(self, runtime: Runtime, *, control: Control, pacer: Pacer) -> None:
         self.runtime = runtime
         self.is_draining = False
         self._forwarder: Forwarder | None = None
         self._control = control
+        self._pacer = pacer
         self._calls: set[Call] = set()
         self._routes: dict[tuple[str, str], Callable[[Runtime, Call], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
@@ -174,6 +176,8 @@ class GatewayApp:
             return
         CURRENT.set(call)
         call.is_waiting = True
+        if request.priority >= LEAST_URGENT:
+            await self._pacer.turn()
         if request.stream:
             await _stream(runtime, call, request)
             return

@@ -16,7 +16,7 @@ from ai_client.audit import AuditTrail
 from ai_client.errors import ConfigurationError
 from ai_client.events import EventStream
 from ai_client.gateway.app import GatewayApp, Runtime, Users
-from ai_client.gateway.assembly import LEDGER_NAME, Assembly, assemble, key_provider, state_folder
+from ai_client.gateway.assembly import LEDGER_NAME, Assembly, assemble, key_provider, limits, state_folder
 from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
@@ -26,6 +26,7 @@ from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
 from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.observer import Observer
+from ai_client.gateway.pacing import Pacer
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
@@ -59,7 +60,9 @@ class Service:
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._events.subscribe(self._window)
-        self._app = GatewayApp(self._runtime(), control=self)
+        self._pacer = Pacer(limits(self._settings), clock=time.monotonic)
+        self._events.subscribe(self._pacer)
+        self._app = GatewayApp(self._runtime(), control=self, pacer=self._pacer)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
         self._observer = Observer(
@@ -279,6 +282,7 @@ class Service:
             start_logs(settings)
         self._settings, self._keys = settings, keys
         self._observer.settings = settings
+        self._pacer.pace.limits = limits(settings)
         self._app.runtime = self._runtime()
         return {
             "changed": changed,
