@@ -5,7 +5,7 @@ import string
 import time
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from infra.masking import MASKED, mask, mask_forms
@@ -65,6 +65,7 @@ SURROUNDINGS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)),
 
 
 @pytest.mark.parametrize("form", BY_NAME + BY_FORM)
+@settings(deadline=None)
 @given(secret=SECRETS)
 def test_a_secret_is_masked_by_the_name_before_it_or_by_its_form(form: str, secret: str) -> None:
     """Settings, JSON, YAML, headers, arguments, addresses, elements, PEM; in plain text and in diffs."""
@@ -75,6 +76,7 @@ def test_a_secret_is_masked_by_the_name_before_it_or_by_its_form(form: str, secr
 
 
 @pytest.mark.parametrize("form", BY_FORM)
+@settings(deadline=None)
 @given(secret=SECRETS)
 def test_a_sentence_of_the_program_is_masked_by_form_alone(form: str, secret: str) -> None:
     """Its own sentences name keys in order to say what is wrong with them; keys in them are masked all the same."""
@@ -146,6 +148,7 @@ def test_the_inside_of_a_private_key_is_masked() -> None:
     assert mask_forms(text) == f"@@ -3,4 +3,4 @@\n {MASKED}\n-{MASKED}\n+{MASKED}\n "
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.sampled_from([*BY_NAME, *BY_FORM]) | SURROUNDINGS.map(lambda t: re.sub("[{}]", "", t))),
     secret=SECRETS,
@@ -158,6 +161,7 @@ def test_masking_twice_masks_nothing_more(parts: list[str], secret: str) -> None
     assert mask(once) == once
 
 
+@settings(deadline=None)
 @given(text=st.text(st.sampled_from("pasword=:\"'[]|>- \n\\keytn\x00é/@{}"), max_size=300))
 def test_any_text_can_be_masked_twice(text: str) -> None:
     """Whatever a host sends."""

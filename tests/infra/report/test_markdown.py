@@ -18,6 +18,7 @@ GITHUB_LIMIT_CHARACTERS = 65_536
 TAGS = {"h2", "p", "ul", "li", "code", "table", "tr", "th", "td", "details", "summary"}
 
 
+@settings(deadline=None)
 @given(plan=PLANS)
 def test_hostile_text_is_in_code_alone(plan: Plan) -> None:
     """No markup, mention, link, comment or attribute is made of what hosts and configuration say."""
@@ -31,6 +32,7 @@ def test_hostile_text_is_in_code_alone(plan: Plan) -> None:
     )
 
 
+@settings(deadline=None)
 @given(plan=PLANS)
 def test_no_line_of_hostile_text_starts_a_block_of_markdown(plan: Plan) -> None:
     """Outside of fences every line is our own words, or belongs to a block of HTML that no blank line ends."""
@@ -44,6 +46,7 @@ def test_no_line_of_hostile_text_starts_a_block_of_markdown(plan: Plan) -> None:
         )
 
 
+@settings(deadline=None)
 @given(path=HOSTILE, diff=HOSTILE)
 def test_every_difference_is_shown_whole(path: str, diff: str) -> None:
     """Escaping takes nothing away: visible characters of a diff are all in the fenced block."""

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from infra.report.model import Plan
 from infra.report.page import page
@@ -30,6 +30,7 @@ TAGS = {
 TAGS |= {"table", "tr", "th", "td", "details", "summary"}
 
 
+@settings(deadline=None)
 @given(plan=PLANS)
 def test_hostile_text_is_text_in_a_page(plan: Plan) -> None:
     """No element, attribute or comment is made of it."""

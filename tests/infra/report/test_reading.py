@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.report.events import PreviewError
@@ -217,6 +217,7 @@ def test_secrets_are_masked_wherever_they_stand() -> None:
     assert "word-" not in str(plan)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
