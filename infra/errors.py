@@ -5,6 +5,7 @@ FleetError
 ├── NodeSourceError    a source of hosts could not answer
 ├── KeySourceError     the upstream key could not be read from where it is kept
 ├── RemovalError       more hosts would be removed at once than the stack allows
+├── PreviewError       a preview that a report is to be made of cannot be read (infra.report)
 ├── ContentError       a file of this project that a host needs is missing or damaged
 └── PlaybookError      a playbook run could not be started or its result not be read
 """
