@@ -91,6 +91,11 @@ class Rig:
     metrics_port: int
     process: asyncio.subprocess.Process
 
+    def accepts(self) -> bool:
+        """Whether the port for Prometheus takes connections: it does in every run, before callers are accepted."""
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.metrics_port)) == 0
+
     def client(self) -> httpx.AsyncClient:
         """Over the Unix socket."""
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
@@ -147,16 +152,17 @@ async def running_service(
     extra: str = "rate_limit = 60000",
     start: Sequence[str] = (sys.executable, "-m", "ai_client.cli"),
     environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Rig]:
     """Start the service by `start`, wait until it answers, and stop it in the end."""
     for name in ("cache", "log"):
         (folder / name).mkdir(exist_ok=True)
-    process = await _start(folder, simulator, extra, start=start, environment=environment or {})
+    process = await _start(
+        folder, simulator, extra, start=start, environment=environment or {}, pass_fds=pass_fds
+    )
     rig = _rig(folder, process)
     try:
-        await until(
-            lambda: rig.socket.exists() or process.returncode is not None, what="the gateway's socket"
-        )
+        await until(lambda: rig.accepts() or process.returncode is not None, what="the service to accept")
         assert process.returncode is None, "the service ended at its start"
         yield rig
     finally:
@@ -185,11 +191,19 @@ def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
 
 
 async def _start(
-    folder: Path, simulator: Simulator, extra: str, *, start: Sequence[str], environment: Mapping[str, str]
+    folder: Path,
+    simulator: Simulator,
+    extra: str,
+    *,
+    start: Sequence[str],
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int],
 ) -> asyncio.subprocess.Process:
     (folder / "ports.json").write_text(json.dumps([free_port(), free_port()]))
     (folder / "key").write_text(TEST_KEY + "\n")
     rig = _rig(folder, process=None)  # type: ignore[arg-type]  # only the paths are needed here
     rig.set_config(simulator.base_url, extra)
     options = ("serve", "--config", str(rig.config), "--key-file", str(rig.key_file))
-    return await asyncio.create_subprocess_exec(*start, *options, env=_environment(environment))
+    return await asyncio.create_subprocess_exec(
+        *start, *options, env=_environment(environment), pass_fds=pass_fds
+    )

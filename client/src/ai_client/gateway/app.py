@@ -15,6 +15,7 @@ from ai_client.gateway.callers import UID_MARK, Caller, Doorkeeper, HostCheck, R
 from ai_client.gateway.failures import Failure, invalid
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.headers import Steering
+from ai_client.gateway.own_limits import OwnLimits
 from ai_client.gateway.pacing import LEAST_URGENT, Pacer
 from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.upstream import Upstream
@@ -71,6 +72,7 @@ class Runtime:
     default_model: str
     max_body_bytes: int
     users: Users
+    own_limits: OwnLimits
 
 
 class GatewayApp:
@@ -183,7 +185,7 @@ class GatewayApp:
             return
         response = await runtime.upstream.send(request)
         call.is_waiting = False
-        answer = headers.returned(response.headers) + headers.about(response)
+        answer = headers.returned(response.headers) + headers.about(response) + runtime.own_limits.headers()
         await respond(call.send, response.status, answer, response.body)
 
     @staticmethod
@@ -223,6 +225,7 @@ async def _stream(runtime: Runtime, call: Call, request: Request) -> None:
     call.is_waiting = False
     send = call.send
     answer = headers.returned(stream.headers)
+    answer += runtime.own_limits.headers()
     answer.append((b"cache-control", b"no-cache"))
     answer.append((b"x-ai-model", headers.safe(stream.model)))
     answer.append((b"x-request-id", headers.safe(stream.request_id)))

@@ -21,8 +21,8 @@ from ai_client.gateway.failures import Failure, invalid
 from ai_client.request import CacheMode, Importance, Response
 
 MAX_DEADLINE_S = 86_400.0
+# The upstream's rate limits are the account's, of which this host has a share: the gateway tells of that instead.
 _RETURNED = frozenset({"content-type", "openai-processing-ms", "retry-after", "retry-after-ms"})
-_RETURNED_PREFIX = "x-ratelimit-"
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ def returned(headers: Mapping[str, str]) -> Headers:
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in headers.items()
-        if name in _RETURNED or name.startswith(_RETURNED_PREFIX)
+        if name in _RETURNED
     ]
 
 

@@ -21,11 +21,13 @@ from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
 from ai_client.gateway.checkup import Checkup
+from ai_client.gateway.event_log import log_event
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
 from ai_client.gateway.metrics_listener import MetricsListener
 from ai_client.gateway.observer import Observer
+from ai_client.gateway.own_limits import OwnLimits
 from ai_client.gateway.pacing import Pacer
 from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
@@ -50,7 +52,8 @@ class Service:
         self._operators = operators
         self._settings, self._keys = sources.read()
         self._events = EventStream()
-        self._events.subscribe(note_admission)
+        for listener in (note_admission, log_event):
+            self._events.subscribe(listener)
         self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
         self._audit = self._make_audit()
@@ -95,6 +98,9 @@ class Service:
             default_model=self._settings.models.default,
             max_body_bytes=int(self._settings.gateway.max_body_mb * 1_000_000),
             users=Users(),
+            own_limits=OwnLimits(
+                limits(self._settings), look=self._assembly.client.get_stats, clock=time.monotonic
+            ),
         )
 
     async def run(self) -> int:
