@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ai_client.events import KeyRotated, StoreDegraded
-from ai_client.gateway.event_log import log_event
+from ai_client.gateway.event_log import MOST_LINES, EventLog
 from ai_client.sdnotify import Notifier
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import Rig, running_service, until
@@ -162,8 +162,9 @@ async def test_answers_tell_this_hosts_own_limits(tmp_path: Path) -> None:
 def test_a_request_that_we_made_slow_is_named(caplog: pytest.LogCaptureFixture) -> None:
     """Over 100 ms of our own; a slow upstream is not our fault."""
     with caplog.at_level(logging.INFO):
-        log_event(settled(0.0, 0.05))
-        log_event(settled(0.0, 0.25))
+        event_log = EventLog(clock=lambda: 0.0)
+        event_log(settled(0.0, 0.05))
+        event_log(settled(0.0, 0.25))
     [record] = caplog.records
     assert (record.levelname, record.message) == ("WARNING", "slow_request")
     assert record.fields["overhead_ms"] == 250
@@ -172,10 +173,24 @@ def test_a_request_that_we_made_slow_is_named(caplog: pytest.LogCaptureFixture) 
 def test_what_an_operator_looks_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """By the event's facts."""
     with caplog.at_level(logging.INFO):
-        log_event(KeyRotated(at=0.0, before_fingerprint="a", after_fingerprint="b"))
-        log_event(StoreDegraded(at=0.0, store="ledger", reason="disk full"))
+        event_log = EventLog(clock=lambda: 0.0)
+        event_log(KeyRotated(at=0.0, before_fingerprint="a", after_fingerprint="b"))
+        event_log(StoreDegraded(at=0.0, store="ledger", reason="disk full"))
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("INFO", "key_rotated"),
         ("ERROR", "store_degraded"),
     ]
     assert caplog.records[1].fields == {"store": "ledger", "reason": "disk full"}
+
+
+def test_a_flood_of_events_is_no_flood_of_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Writing about an overload must not add to it; what was left out is counted."""
+    now_s = 0.0
+    event_log = EventLog(clock=lambda: now_s)
+    with caplog.at_level(logging.INFO):
+        for _ in range(1000):
+            event_log(settled(0.0, 0.25))
+        now_s = 11.0
+        event_log(settled(0.0, 0.25))
+    assert len(caplog.records) == MOST_LINES + 1
+    assert caplog.records[-1].fields["left_out"] == 1000 - MOST_LINES

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -22,6 +24,8 @@ from ai_client.events import (
 
 # Our own part of a request's time that is worth a line.
 SLOW_S = 0.1
+MOST_LINES = 20
+PERIOD_S = 10.0
 
 _LEVELS: dict[type[Any], tuple[str, int]] = {
     Failed: ("request_failed", logging.INFO),
@@ -38,29 +42,55 @@ _LEFT_OUT = frozenset({"at", "cost_tags"})
 _log = logging.getLogger("ai_client.events")
 
 
-def log_event(event: Event) -> None:
-    """A listener of the event stream."""
-    kind = type(event)
-    if kind is Settled:
-        _log_slow(event)  # type: ignore[arg-type]  # narrowed by its type above
-        return
-    found = _LEVELS.get(kind)
-    if found is not None and _log.isEnabledFor(found[1]):
-        facts = {item.name: getattr(event, item.name) for item in fields(event) if item.name not in _LEFT_OUT}
-        _log.log(found[1], found[0], extra=logs.fields(facts))
+class EventLog:
+    """A listener of the event stream.
+
+    Of each kind no more than a few lines go out in a period: what makes many requests slow or fail at once must not
+    be made worse by writing about each. How many were left out is told with the next line.
+    """
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began_s: dict[str, float] = {}
+        self._written: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        """The listener."""
+        kind = type(event)
+        if kind is Settled:
+            overhead_s = event.latency_s - event.waited_s - event.upstream_s  # type: ignore[union-attr]
+            if overhead_s > SLOW_S:
+                self._write("slow_request", logging.WARNING, _slow_facts(event, overhead_s))  # type: ignore[arg-type]
+            return
+        found = _LEVELS.get(kind)
+        if found is not None and _log.isEnabledFor(found[1]):
+            facts = {
+                item.name: getattr(event, item.name) for item in fields(event) if item.name not in _LEFT_OUT
+            }
+            self._write(*found, facts)
+
+    def _write(self, name: str, level: int, facts: dict[str, Any]) -> None:
+        now_s = self._clock()
+        if now_s - self._began_s.get(name, float("-inf")) >= PERIOD_S:
+            self._began_s[name] = now_s
+            self._written[name] = 0
+        if self._written[name] >= MOST_LINES:
+            self._left_out[name] += 1
+            return
+        self._written[name] += 1
+        left_out = self._left_out.pop(name, 0)
+        _log.log(level, name, extra=logs.fields(facts | {"left_out": left_out} if left_out else facts))
 
 
-def _log_slow(event: Settled) -> None:
-    overhead_s = event.latency_s - event.waited_s - event.upstream_s
-    if overhead_s > SLOW_S:
-        facts = {
-            "request_id": event.request_id,
-            "tenant": event.tenant,
-            "model": event.model,
-            "endpoint": event.endpoint,
-            "overhead_ms": round(1000 * overhead_s, 1),
-            "latency_ms": round(1000 * event.latency_s, 1),
-            "waited_ms": round(1000 * event.waited_s, 1),
-            "upstream_ms": round(1000 * event.upstream_s, 1),
-        }
-        _log.warning("slow_request", extra=logs.fields(facts))
+def _slow_facts(event: Settled, overhead_s: float) -> dict[str, Any]:
+    return {
+        "request_id": event.request_id,
+        "tenant": event.tenant,
+        "model": event.model,
+        "endpoint": event.endpoint,
+        "overhead_ms": round(1000 * overhead_s, 1),
+        "latency_ms": round(1000 * event.latency_s, 1),
+        "waited_ms": round(1000 * event.waited_s, 1),
+        "upstream_ms": round(1000 * event.upstream_s, 1),
+    }

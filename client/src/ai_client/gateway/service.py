@@ -21,7 +21,7 @@ from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
 from ai_client.gateway.checkup import Checkup
-from ai_client.gateway.event_log import log_event
+from ai_client.gateway.event_log import EventLog
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
@@ -52,7 +52,7 @@ class Service:
         self._operators = operators
         self._settings, self._keys = sources.read()
         self._events = EventStream()
-        for listener in (note_admission, log_event):
+        for listener in (note_admission, EventLog(clock=time.monotonic)):
             self._events.subscribe(listener)
         self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
