@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -42,6 +43,13 @@ def free_port() -> int:
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) != 0:
                 return port
+
+
+def program(*names: str, package: str) -> str:
+    """The path of a program that a test needs, by the first of its names that is there."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    assert found is not None, f"{names[0]} is missing; install it (Debian: apt-get install {package})"
+    return found
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ai_client.metrics import HistogramFamily, Recorder
 from ai_client.metrics.families import OTHER, Bounded
 from ai_client.request import Usage
 from ai_client.testing import Simulator
-from tests.client.service_rig import Rig, running_service
+from tests.client.service_rig import Rig, program, running_service
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
 
@@ -160,7 +160,7 @@ async def test_promtool_finds_nothing_wrong_with_the_services_metrics(rig: Rig) 
     async with httpx.AsyncClient() as client:
         scraped = await client.get(f"http://127.0.0.1:{rig.metrics_port}/metrics")
     process = await asyncio.create_subprocess_exec(
-        "promtool",
+        program("promtool", package="prometheus"),
         *("check", "metrics"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

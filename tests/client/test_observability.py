@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from ai_client.gateway.gauges import Moment, MomentCollector, registry_of
 from ai_client.metrics import Recorder
+from tests.client.service_rig import program
 
 FOLDER = Path(__file__).parents[2] / "client" / "observability"
 NAME = re.compile(r"\b(?:ai_client|gen_ai_client|process)_[a-z_]+\b")
@@ -63,7 +64,7 @@ def test_the_alerts_watch_metrics_that_exist() -> None:
 async def test_promtool_tries_every_alert() -> None:
     """`promtool test rules`, and no alert is without a case."""
     process = await asyncio.create_subprocess_exec(
-        "promtool",
+        program("promtool", package="prometheus"),
         *("test", "rules", "alerts.test.yml"),
         cwd=FOLDER,
         stdout=asyncio.subprocess.PIPE,

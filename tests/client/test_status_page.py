@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ai_client.events import Failed, Settled
 from ai_client.gateway.board import SECONDS, Board
 from ai_client.gateway.page import PAGE
 from ai_client.testing import Simulator
-from tests.client.service_rig import TEST_KEY, TOKEN, Rig, running_service, until
+from tests.client.service_rig import TEST_KEY, TOKEN, Rig, program, running_service, until
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "a secret text"}], "max_tokens": 3}
 COMMON = {"request_id": "r", "tenant": "web", "endpoint": "chat/completions", "stream": False, "attempts": 1}
@@ -136,8 +135,7 @@ def shown_requests(url: str) -> int:
 
 async def test_the_page_works_in_a_real_browser(rig: Rig, tmp_path: Path) -> None:
     """Chromium shows the numbers; a model's name that is markup is shown as text; a screenshot is taken."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert browser, "no Chromium; install it (Debian: apt-get install chromium)"
+    browser = program("chromium", "chromium-browser", "google-chrome", package="chromium")
     url = f"http://127.0.0.1:{rig.metrics_port}/"
     await until(lambda: shown_requests(url) > 0, what="a second with requests to be over")
     shot = tmp_path / "status.png"

@@ -51,29 +51,24 @@ class Service:
         self._sources = sources
         self._operators = operators
         self._settings, self._keys = sources.read()
+        self._state = state_folder(self._settings, sources.environment)
         self._events = EventStream()
-        for listener in (note_admission, EventLog(clock=time.monotonic)):
-            self._events.subscribe(listener)
         self._checkup = Checkup()
         self._assembly = self._assemble(self._settings, self._keys)
-        self._audit = self._make_audit()
         self._window = WindowMemory(
-            state_folder(self._settings, sources.environment),
+            self._state,
             limit_rpm=self._settings.performance.rate_limit_rpm,
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
-        self._events.subscribe(self._window)
         self._pacer = Pacer(limits(self._settings), clock=time.monotonic)
-        self._events.subscribe(self._pacer)
+        for listener in (note_admission, EventLog(clock=time.monotonic), self._window, self._pacer):
+            self._events.subscribe(listener)
+        self._audit = self._make_audit()
         self._app = GatewayApp(self._runtime(), control=self, pacer=self._pacer)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
-        self._observer = Observer(
-            self._settings,
-            events=self._events,
-            ledger=state_folder(self._settings, sources.environment) / LEDGER_NAME,
-            look=self._look,
-        )
+        ledger = self._state / LEDGER_NAME
+        self._observer = Observer(self._settings, events=self._events, ledger=ledger, look=self._look)
         self._metrics = MetricsListener(self._settings.monitoring, self._observer)
         self._listeners: Listeners
         self._forwarder: Forwarder | None = None
@@ -87,8 +82,7 @@ class Service:
 
     def _assemble(self, settings: Settings, keys: KeyPair) -> Assembly:
         provider = key_provider(keys, reload=self._sources.fresh_key)
-        state = state_folder(settings, self._sources.environment)
-        return assemble(settings, provider, state=state, events=self._events)
+        return assemble(settings, provider, state=self._state, events=self._events)
 
     def _runtime(self) -> Runtime:
         return Runtime(

@@ -116,6 +116,9 @@ class Recorder:
         self.throttled = CounterFamily(
             "ai_client_throttled_total", "Times that the upstream slowed us.", ("model",)
         )
+        self._make_state_metrics()
+
+    def _make_state_metrics(self) -> None:
         self.billed_unknown = CounterFamily(
             "ai_client_billed_unknown_total", "Requests that may have been billed unseen."
         )
