@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -16,11 +15,18 @@ has `_bucket`, `_sum` and `_count`. Models and tenants beyond a number of them a
 
 def text() -> str:
     """The page."""
-    from ai_client.gateway import gauges  # noqa: PLC0415 - the client may lack parts while it grows
+    from ai_client import AIAPIClient  # noqa: PLC0415 - the client may lack parts while it grows
+    from ai_client.gateway import gauges  # noqa: PLC0415
     from ai_client.metrics import Recorder  # noqa: PLC0415
 
-    moment = gauges.Moment(**dict.fromkeys((field.name for field in fields(gauges.Moment)), 0))
-    registry = gauges.registry_of(Recorder(provider="", models=(), tenants=()), lambda: moment)
+    moment = gauges.Moment(
+        connections=0,
+        requests_in_flight=0,
+        client=AIAPIClient("hs_test_reference").get_stats(),
+        certificate_expires_at_s=0.0,
+    )
+    recorder = Recorder(provider="", models=(), tenants=())
+    registry = gauges.registry_of(recorder, gauges.MomentCollector(moment))
     rows = sorted(map(_row, registry.collect()))
     return markdown.page("Metrics", _INTRO, markdown.table(("metric", "kind", "labels", "meaning"), rows))
 
