@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +55,11 @@ class Fleet:
         record = json.loads((self.local / "hosts" / host / "process.json").read_text())
         os.kill(record["pid"], signal.SIGKILL)
 
-    def own_processes(self, word: str, *, but: Iterable[int], without: str = "\0") -> list[int]:
-        """Processes of this checkout with a word among their arguments."""
+    def own_processes(self, word: str, *, without: str = "\0") -> list[int]:
+        """Processes of this checkout with a word among their arguments, and without another."""
         found = []
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) not in but:
+            if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     arguments = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
                     is_here = str(self.clone.folder) in f"{arguments} {(entry / 'cwd').readlink()}"

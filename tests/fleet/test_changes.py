@@ -162,25 +162,14 @@ def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as engine:
-        _wait_until(lambda: bool(running.own_processes("ansible-playbook", but=())), within_s=60)
-        probes = running.own_processes("ansible-playbook", but=())
-        # The first runs are the probe's; a run of `up` is one that is not in check mode.
-        _wait_until(
-            lambda: bool(running.own_processes("ansible-playbook", but=probes, without="--check")),
-            within_s=60,
-        )
-        victims = (
-            [engine.pid] if killed == "pulumi" else running.own_processes(killed, but=(), without="--check")
-        )
+        # The first runs are the probe's, in check mode.
+        _wait_until(lambda: bool(running.own_processes("ansible-playbook", without="--check")), within_s=60)
+        victims = [engine.pid] if killed == "pulumi" else running.own_processes(killed, without="--check")
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         engine.wait(120)
-    _wait_until(
-        lambda: (
-            not running.own_processes("ansible", but=()) and not running.own_processes("infra.run", but=())
-        )
-    )
+    _wait_until(lambda: not running.own_processes("ansible") and not running.own_processes("infra.run"))
     running.clone.pulumi("cancel", "--yes", expect=None)
     running.clone.up()
     assert list(running.clone.scratch.glob("ai-client-fleet-*")) == []
