@@ -95,7 +95,7 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
             # Whoever runs the tests in the background ignores it, and a child would too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def build(self, *options: str) -> subprocess.CompletedProcess[str]:
