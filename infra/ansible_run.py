@@ -5,6 +5,7 @@ Secrets go to Ansible in the environment, never in an argument or a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -116,7 +117,10 @@ def _open_jump_hosts(order: Order, scratch: Path) -> None:
     jumps = dict.fromkeys(re.findall(r"^  ProxyJump (.+)$", order.ssh_config, flags=re.MULTILINE))
     for name in dict.fromkeys(hop for jump in jumps for hop in jump.split(",")):
         argv = ["ssh", "-F", str(scratch / "ssh_config"), name, "true"]
-        subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_JUMP_S, check=False)
+        # No pipes: the connection that stays open would hold their ends, and their reader would wait for it.
+        quiet = subprocess.DEVNULL
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(argv, stdin=quiet, stdout=quiet, stderr=quiet, timeout=_JUMP_S, check=False)
 
 
 def _run_guarded(argv: list[str], environment: Mapping[str, str], scratch: Path) -> tuple[int, str]:
