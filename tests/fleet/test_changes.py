@@ -3,6 +3,9 @@
 import contextlib
 import hashlib
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -142,6 +145,38 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_done(
     changed = running.clone.up().changed()
     assert set(changed) == {"host-api-dev-02", "ai_api_clients-2"}
     assert all("level = WARNING" in config_of(running, host) for host in HOSTS)
+
+
+@pytest.mark.parametrize("killed", ["pulumi", "infra.run", "ansible-playbook", "ssh"])
+def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
+    running: Fleet, configured: dict[str, Any], killed: str
+) -> None:
+    """SIGKILL of the engine, of the run, of Ansible or of ssh while hosts are worked on: nothing stays behind."""
+    configured["groups"]["dev"]["vars"]["ai_pool_timeout"] = 5 + len(killed)
+    running.clone.configure(configured)
+    with subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--json", "--non-interactive"],
+        cwd=running.clone.folder,
+        env=running.clone.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as engine:
+        # The first runs are the probe's, in check mode.
+        _wait_until(lambda: bool(running.own_processes("ansible-playbook", without="--check")), within_s=60)
+        victims = [engine.pid] if killed == "pulumi" else running.own_processes(killed, without="--check")
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        engine.wait(120)
+    _wait_until(lambda: not running.own_processes("ansible") and not running.own_processes("infra.run"))
+    running.clone.pulumi("cancel", "--yes", expect=None)
+    running.clone.up()
+    assert list(running.clone.scratch.glob("ai-client-fleet-*")) == []
+    assert all(f"pool_timeout = {5 + len(killed)}" in config_of(running, host) for host in HOSTS)
+    leftovers = "sudo find /etc/ai-client /opt/ai-client /var/lib/ai-client -name '*.tmp*' -o -name '*.new*'"
+    assert [running.clone.ssh(host, leftovers).output for host in HOSTS] == ["", "", ""]
+    assert running.clone.up("--expect-no-changes").changed() == {}
 
 
 def _wait_until(met: Callable[[], bool], *, within_s: float = 30) -> None:
