@@ -18,12 +18,16 @@ _LOCK = ".in-use"
 def scratch_folder() -> Iterator[Path]:
     """A new folder for this process alone, removed at the end. Those of processes that died are removed first."""
     _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        # The lock ends with the process that holds it, however that ends.
-        with (folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    made = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+    folder = made.with_name(made.name.removeprefix("new-"))
+    # Locked before it has the name that is swept. The lock ends with the process that holds it, however that ends.
+    with (made / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made.rename(folder)
+        try:
             yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep(parent: Path) -> None:
