@@ -1,5 +1,6 @@
 """Runs the program under Pulumi's mocks and records what it declares."""
 
+import asyncio
 import json
 import logging
 import runpy
@@ -62,13 +63,20 @@ def run(
     log = logging.getLogger("program-under-test")
     handler = _Warnings(declared)
     log.addHandler(handler)
-    pulumi.runtime.set_mocks(_Recorder(declared), project="fleet", stack=name, preview=preview, logger=log)
-    values = {f"fleet:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    pulumi_config.set_all_config(values, [f"fleet:{key}" for key in secret])
+    # Pulumi takes the thread's event loop, and asyncio.run in an earlier test leaves the thread without one.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     try:
+        pulumi.runtime.set_mocks(
+            _Recorder(declared), project="fleet", stack=name, preview=preview, logger=log
+        )
+        values = {f"fleet:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+        pulumi_config.set_all_config(values, [f"fleet:{key}" for key in secret])
         _sync_await(run_pulumi_func(lambda: _main(declared)))
     finally:
         log.removeHandler(handler)
+        asyncio.set_event_loop(None)
+        loop.close()
     return declared
 
 
