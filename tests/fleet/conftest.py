@@ -16,8 +16,9 @@ import yaml
 from tests.fleet.clones import Clone, clone
 from tests.infra.stacks import PROJECT, shipped
 
-STACK = "citest"
-LINK = "198.18.60.0/30"
+# Two runs on one machine take different names and links.
+STACK = os.environ.get("FLEET_TESTS_STACK", "citest")
+LINK = os.environ.get("FLEET_TESTS_LINK", "198.18.60.0/30")
 
 
 @dataclass
@@ -117,7 +118,7 @@ def running(fleet: Fleet) -> Fleet:
 
 
 # The stack is made by the first of these files and removed by the last.
-_ORDER = ("test_life", "test_changes", "test_end")
+_ORDER = ("test_life", "test_changes", "test_roll_out", "test_day_two", "test_departure", "test_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
