@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ai_client import __version__
@@ -24,6 +24,8 @@ class Moment:
     #: What `AIAPIClient.get_stats` tells.
     client: Mapping[str, Any]
     certificate_expires_at_s: float | None
+    #: Requests that a fault of the service's own ended.
+    faults: int = 0
 
 
 class MomentCollector:
@@ -47,6 +49,11 @@ class MomentCollector:
         info = GaugeMetricFamily("ai_client_build_info", "Always 1; the labels tell.", labels=("version",))
         info.add_metric((__version__,), 1)
         yield info
+        yield CounterMetricFamily(
+            "ai_client_gateway_faults",
+            "Requests that a fault of the service's own ended.",
+            value=moment.faults,
+        )
         values = (
             ("ai_client_gateway_connections", "Open connections of callers.", moment.connections),
             ("ai_client_gateway_requests_in_flight", "Requests being answered.", moment.requests_in_flight),

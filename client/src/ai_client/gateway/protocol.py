@@ -45,6 +45,8 @@ class Connections:
         self.open: set[GatewayProtocol] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.date_header = b""
+        #: Requests that a fault of ours ended.
+        self.faults = 0
 
 
 class GatewayProtocol(asyncio.Protocol):
@@ -270,6 +272,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._connections.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
+            self._connections.faults += 1
             _log.error("request_failed", exc_info=error)
         exchange = self._current
         if task is not self._task or exchange is None or self.transport.is_closing():

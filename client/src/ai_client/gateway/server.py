@@ -37,6 +37,11 @@ class Server:
         """How many are being answered."""
         return len(self._state.tasks)
 
+    @property
+    def faults(self) -> int:
+        """How many requests a fault of ours has ended: they got a 500, or an answer that breaks off."""
+        return self._state.faults
+
     async def start(self, sockets: list[socket.socket]) -> None:
         """Begin to accept, on copies of the sockets: theirs stay open when this server stops."""
         loop = asyncio.get_running_loop()

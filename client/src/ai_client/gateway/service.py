@@ -192,6 +192,7 @@ class Service:
         return Moment(
             connections=self._server.connections,
             requests_in_flight=self._server.requests_in_flight,
+            faults=self._server.faults,
             client=self._assembly.client.get_stats(),
             certificate_expires_at_s=self._checkup.certificate_expires_at_s,
         )
