@@ -1,5 +1,6 @@
 """The applier's packages on the path, a host that is a folder, and two that are real."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from tests.ansible.folder_host import Rig, new_rig  # noqa: E402
 from tests.ansible.real_fleet import Fleet  # noqa: E402
 from tests.tools.hosts_control import Control, leftovers  # noqa: E402
 
-LINK_OCTET = 12
+# 198.18.N.0/30; two runs on one machine take different ones.
+LINK_OCTET = int(os.environ.get("HOSTS_TESTS_LINK_OCTET", "12"))
 BUILD_TIMEOUT_S = 900
 
 

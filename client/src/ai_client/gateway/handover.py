@@ -9,9 +9,9 @@
     {"go": true, "window": ...}      -->
                                           counts what the old one sent, accepts
                                      <--  {"serving": true}
-    tells systemd MAINPID, passes on
-    what still comes, ends with its
-    last stream
+    tells systemd MAINPID, closes    -->
+    passes on what still comes,           tells systemd READY, which hears
+    ends with its last stream             the main process alone
 
 The messages are lines of JSON on a socket pair whose number is in the environment.
 """
@@ -124,6 +124,9 @@ class Successor:
         """Let it serve: this process accepts no more. Raises HandoverError."""
         await self._channel.tell({"go": True, "window": window})
         await self._expect("serving", SERVING_S)
+
+    def part(self) -> None:
+        """It is the main process now: nothing more is said."""
         self._channel.close()
 
     async def _expect(self, word: str, within_s: float) -> None:
@@ -197,7 +200,13 @@ class Inheritance:
         return window if isinstance(window, dict) else {}
 
     async def say_serving(self) -> None:
-        """Connections are accepted."""
-        if self._channel is not None:
+        """Connections are accepted; returns when this is the main process, or the old one is gone."""
+        if self._channel is None:
+            return
+        try:
             await self._channel.tell({"serving": True})
+            await self._channel.hear()
+        except (EOFError, OSError):
+            pass
+        finally:
             self._channel.close()

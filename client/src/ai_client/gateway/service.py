@@ -173,6 +173,9 @@ class Service:
             await self._server.start(self._listeners.all())
             raise
         self._notifier.main_process(successor.pid)
+        # Of another process than the main one systemd takes nothing, and writes a warning for each.
+        self._notifier = Notifier({})
+        successor.part()
         self._has_handed_over = True
         self._turn.set()
         _log.info("handed_over", extra=logs.fields({"to": successor.pid}))
