@@ -35,7 +35,7 @@ def deploy(
     return Order(
         playbook=DEPLOY,
         inventory=inventory(
-            fleet, _for_all(settings, captured), only=[node.name for node in reached], claimed=True
+            fleet, shared_variables(settings, captured), only=[node.name for node in reached], claimed=True
         ),
         ssh_config=ssh.config_text(
             (*fleet.jump_hosts, *reached), outgoing(settings), known_hosts=KNOWN_HOSTS
@@ -62,7 +62,7 @@ def decommission(settings: FleetSettings, fleet: Fleet, captured: Captured, *, n
     )
 
 
-def _for_all(settings: FleetSettings, captured: Captured) -> dict[str, Any]:
+def shared_variables(settings: FleetSettings, captured: Captured) -> dict[str, Any]:
     """Variables of all hosts; the gateways of a local fleet also take the token that was made with it."""
     if not captured.gateway_token_sha256:
         return settings.vars
