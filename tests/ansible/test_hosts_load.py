@@ -47,7 +47,8 @@ class Report:
 
     def told(self) -> str:
         """In a line."""
-        stream = self.stream and f"stream of {self.stream['ended_s'] - self.stream['began_s']:.1f} s, "
+        seen = self.stream
+        stream = f"stream of {seen['ended_s'] - seen['began_s']:.1f} s, " if seen else ""
         waits = f"longest wait {self.longest_wait_s():.3f} s, the machine late by {self.stall_s:.3f} s"
         return f"{len(self.answers)} answers, {len(self.failed())} failed, {stream}{waits}"
 
