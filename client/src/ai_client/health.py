@@ -60,15 +60,18 @@ def from_json(answer: dict[str, Any]) -> Report:
 
 
 async def examine(
-    settings: Settings, key: ApiKey, *, options: TransportOptions, probe: UpstreamProbe
+    settings: Settings, key: ApiKey, *, options: TransportOptions, upstream: Awaitable[Check]
 ) -> Report:
-    """All checks but `service`, which only the caller can make, for a configuration and key that were read."""
-    tls, upstream = await asyncio.gather(check_tls(settings, options), check_upstream(settings, probe=probe))
+    """All checks but `service`, which only the caller can make, for a configuration and key that were read.
+
+    `upstream` is the check of it, such as `check_upstream`.
+    """
+    tls, answers = await asyncio.gather(check_tls(settings, options), upstream)
     return {
         "config": Check(True, f"read; upstream {settings.api.base_url}"),
         "key": Check(True, f"from {key.source}, fingerprint {key.fingerprint}"),
         "tls": tls,
-        "upstream": upstream,
+        "upstream": answers,
         "disk": check_disk((settings.caching.cache_dir, settings.logging.log_dir)),
     }
 

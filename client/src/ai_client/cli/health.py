@@ -60,7 +60,8 @@ async def _without_service(options: argparse.Namespace, reason: str) -> dict[str
 
         knobs = client_options(settings)
         async with AIAPIClient(key.secret, settings.api.base_url, options=knobs) as client:
-            report |= await health.examine(settings, key, options=knobs.transport, probe=client.models)
+            upstream = health.check_upstream(settings, probe=client.models)
+            report |= await health.examine(settings, key, options=knobs.transport, upstream=upstream)
     else:
         report |= {name: Check(False, unknown) for name in ("tls", "upstream")}
     if settings is not None:

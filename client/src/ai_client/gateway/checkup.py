@@ -4,42 +4,78 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ai_client import __version__, health
+from ai_client.errors import DeadlineExceeded, OverloadError
 from ai_client.gateway.assembly import transport_options
-from ai_client.health import Check, UpstreamProbe
+from ai_client.gateway.evidence import Evidence
+from ai_client.health import PROBE_TIMEOUT_S, Check
+from ai_client.request import Request, Response
 from ai_client.settings import ApiKey, Settings
 
 # Many askers cost the upstream one request; a fault is looked at again sooner.
 KEPT_S = 10.0
 FAULT_KEPT_S = 2.0
+# For the upstream's answer, admission by this host's own limits included.
+ASKING_S = PROBE_TIMEOUT_S - 1.0
+
+Send = Callable[[Request], Awaitable[Response]]
+
+
+class _NotAdmittedError(Exception):
+    """This host's own limits left no room for the question, which says nothing of the upstream."""
 
 
 class Checkup:
-    """Looks at everything, and keeps what it saw for some seconds."""
+    """Looks at everything, and keeps what it saw for some seconds.
 
-    def __init__(self) -> None:
+    A question to the upstream takes a place among the requests. Where `evidence` has seen it answer lately it is
+    not asked, and where all places are taken the check does not wait for one: a busy service is a healthy one.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
         self._kept: tuple[float, dict[str, Any]] | None = None
         self.certificate_expires_at_s: float | None = None
 
     def forget(self) -> None:
         """Look anew at the next question."""
         self._kept = None
+        self._evidence.forget()
 
-    async def report(self, settings: Settings, key: ApiKey, probe: UpstreamProbe) -> dict[str, Any]:
-        """All checks, as `ai_client.health.as_json` gives them."""
+    async def report(self, settings: Settings, key: ApiKey, send: Send) -> dict[str, Any]:
+        """All checks, as `ai_client.health.as_json` gives them. `send` is the client's."""
         now_s = time.monotonic()
         if self._kept is not None:
             at_s, kept = self._kept
             if now_s - at_s < (KEPT_S if kept["ok"] else FAULT_KEPT_S):
                 return kept
-        report = await health.examine(settings, key, options=transport_options(settings), probe=probe)
+        upstream = self._upstream(settings, send)
+        report = await health.examine(settings, key, options=transport_options(settings), upstream=upstream)
         self._note(report["tls"])
         report["service"] = Check(True, f"version {__version__}, pid {os.getpid()}")
         answer = health.as_json(report)
         self._kept = (time.monotonic(), answer)
         return answer
+
+    async def _upstream(self, settings: Settings, send: Send) -> Check:
+        seconds = self._evidence.answered_s_ago()
+        if seconds is not None and seconds < KEPT_S:
+            return Check(True, f"answered a request {seconds:.0f} s ago")
+        try:
+            return await health.check_upstream(settings, probe=lambda: _ask(send))
+        except _NotAdmittedError:
+            return self._unasked()
+
+    def _unasked(self) -> Check:
+        """What can be said where the upstream could not be asked."""
+        busy = "not asked, as this host's own limits are used up for now"
+        fault, seconds = self._evidence.fault, self._evidence.answered_s_ago()
+        if fault is not None:
+            return Check(False, f"{busy}; the last request ended with {fault}: see the log")
+        return Check(True, busy if seconds is None else f"{busy}; it answered {seconds:.0f} s ago")
 
     async def look_at_certificate(self, settings: Settings) -> None:
         """For the alert on its end."""
@@ -47,3 +83,15 @@ class Checkup:
 
     def _note(self, tls: Check) -> None:
         self.certificate_expires_at_s = tls.expires_at_s or self.certificate_expires_at_s
+
+
+async def _ask(send: Send) -> None:
+    """Ask for the models. Raises AIClientError, TimeoutError or _NotAdmittedError."""
+    try:
+        await send(Request(endpoint="models", body={}, priority=0, deadline_s=ASKING_S))
+    except OverloadError:
+        raise _NotAdmittedError from None
+    except DeadlineExceeded as exc:
+        if exc.phase == "queue":
+            raise _NotAdmittedError from None
+        raise TimeoutError from exc

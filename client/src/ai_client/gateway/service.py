@@ -22,6 +22,7 @@ from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
 from ai_client.gateway.checkup import Checkup
 from ai_client.gateway.event_log import EventLog
+from ai_client.gateway.evidence import Evidence
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
@@ -53,7 +54,8 @@ class Service:
         self._settings, self._keys = sources.read()
         self._state = state_folder(self._settings, sources.environment)
         self._events = EventStream()
-        self._checkup = Checkup()
+        evidence = Evidence(clock=time.monotonic)
+        self._checkup = Checkup(evidence)
         self._assembly = self._assemble(self._settings, self._keys)
         self._window = WindowMemory(
             self._state,
@@ -61,7 +63,7 @@ class Service:
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._pacer = Pacer(limits(self._settings), clock=time.monotonic)
-        for listener in (note_admission, EventLog(clock=time.monotonic), self._window, self._pacer):
+        for listener in (note_admission, EventLog(clock=time.monotonic), self._window, self._pacer, evidence):
             self._events.subscribe(listener)
         self._audit = self._make_audit()
         self._app = GatewayApp(self._runtime(), control=self, pacer=self._pacer)
@@ -296,7 +298,7 @@ class Service:
 
     async def health(self) -> dict[str, Any]:
         """All checks, as the checkup has them."""
-        return await self._checkup.report(self._settings, self._keys.current, self._assembly.client.models)
+        return await self._checkup.report(self._settings, self._keys.current, self._assembly.client.send)
 
     async def status(self) -> dict[str, Any]:
         """For the status page."""
