@@ -95,7 +95,17 @@ def test_the_dependencies_are_those_of_the_interpreters_in_question(bill):
     """An edge for each requirement that applies; extras and other platforms make none."""
     edges = {entry["ref"].split("/")[1].split("@")[0]: entry["dependsOn"] for entry in bill["dependencies"]}
     needed = {ref.split("/")[1].split("@")[0] for ref in edges["ai-client"]}
-    assert needed == {"aiohttp", "httptools", "httpx", "prometheus-client", "pydantic", "uvicorn", "uvloop"}
+    assert needed == {
+        "aiohappyeyeballs",
+        "aiohttp",
+        "httptools",
+        "httpx",
+        "prometheus-client",
+        "pydantic",
+        "uvicorn",
+        "uvloop",
+        "yarl",
+    }
     assert "pkg:pypi/pydantic-core" in " ".join(edges["pydantic"])
 
 

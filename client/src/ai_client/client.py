@@ -22,6 +22,7 @@ from ai_client.sse import SSEParser
 from ai_client.streaming import StreamResponse
 from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Transport
+from ai_client.transport.direct import DirectTransport, default_transport
 from ai_client.transport.httpx import HttpxTransport
 
 DEFAULT_BASE_URL = "https://api.holysheep.ai/v1"
@@ -56,11 +57,11 @@ class AIAPIClient:
         self.keys = api_key if isinstance(api_key, KeyProvider) else KeyProvider(api_key)
         self.events = events or EventStream()
         chosen = options or ClientOptions()
-        self._own_transport: AiohttpTransport | None = None
+        self._own_transport: DirectTransport | AiohttpTransport | None = None
         if transport is None and http_client is not None:
             transport = HttpxTransport(http_client, chosen.transport)
         elif transport is None:
-            transport = self._own_transport = AiohttpTransport(chosen.transport)
+            transport = self._own_transport = default_transport(chosen.transport)
         self._pipeline = Pipeline(
             base_url=base_url.rstrip("/"),
             keys=self.keys,
@@ -225,7 +226,7 @@ class AIAPIClient:
             await self._own_transport.aclose()
 
     def __del__(self) -> None:
-        own: AiohttpTransport | None = getattr(self, "_own_transport", None)
+        own: DirectTransport | AiohttpTransport | None = getattr(self, "_own_transport", None)
         if own is not None:
             own.abandon()
 

@@ -1,4 +1,4 @@
-"""What every transport must do, run over both of them against real servers."""
+"""What every transport must do, run over all of them against real servers."""
 
 from __future__ import annotations
 
@@ -24,22 +24,28 @@ from ai_client.errors import (
 )
 from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Timeouts, Transport, TransportOptions, WireRequest
+from ai_client.transport.direct import default_transport
 from ai_client.transport.httpx import HttpxTransport
 from tests.client.scheduling import until
 from tests.client.transport.upstreams import OK, Connection, answer_all, never_answer, serving
 
 Make = Callable[..., Transport]
+KINDS: dict[str, Callable[[TransportOptions], Transport]] = {
+    "direct": default_transport,
+    "aiohttp": AiohttpTransport,
+    "httpx": lambda options: HttpxTransport(options=options),
+}
 SHORT = Timeouts(pool_s=0.2, connect_s=0.2, headers_s=0.2, read_s=0.2)
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
+@pytest.fixture(params=["direct", "aiohttp", "httpx"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """Makes transports of one kind, and closes them."""
     made: list[Transport] = []
 
     def build(**options: object) -> Transport:
         chosen = TransportOptions(**options)  # type: ignore[arg-type]
-        transport = AiohttpTransport(chosen) if request.param == "aiohttp" else HttpxTransport(options=chosen)
+        transport = KINDS[request.param](chosen)
         made.append(transport)
         return transport
 

@@ -23,8 +23,8 @@ from ai_client.options import (
 )
 from ai_client.prices import Prices
 from ai_client.settings import CachingSettings, KeyPair, Settings
-from ai_client.transport.aiohttp import AiohttpTransport
-from ai_client.transport.base import Timeouts, TransportOptions
+from ai_client.transport.base import Timeouts, Transport, TransportOptions
+from ai_client.transport.direct import default_transport
 
 LEDGER_NAME = "ledger.sqlite"
 STATE_VARIABLE = "STATE_DIRECTORY"
@@ -103,7 +103,7 @@ class Assembly:
     """A client and the stores that it uses."""
 
     client: AIAPIClient
-    transport: AiohttpTransport
+    transport: Transport
     cache: ResponseCache | None
     ledger: SpendLedger
 
@@ -146,7 +146,7 @@ def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: Even
         events=events,
     )
     options = client_options(settings)
-    transport = AiohttpTransport(options.transport)
+    transport = default_transport(options.transport)
     client = AIAPIClient(
         keys,
         base_url=settings.api.base_url,

@@ -1,25 +1,21 @@
-"""What one request needs of aiohttp: its connection, its bytes, its answer, and aiohttp's errors in our words."""
+"""What one request needs of aiohttp: word of its connection, and aiohttp's errors in our words."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawResponseMessage
 from aiohttp.tracing import Trace
 from yarl import URL
 
 from ai_client.errors import (
     AIClientError,
-    BadRequestError,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
@@ -78,81 +74,6 @@ class Connector(aiohttp.TCPConnector):
     def abandon(self) -> None:
         """Closes without waiting."""
         self._close()
-
-
-class Answer(Protocol):
-    """What is used of an answer: aiohttp's own response has it, and so has `DirectAnswer`."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def content(self) -> aiohttp.StreamReader: ...
-
-    @property
-    def connection(self) -> Connection | None: ...
-
-    def close(self) -> None: ...
-
-
-class DirectAnswer:
-    """An answer on a connection of the pool. At its end the connection goes back, closed before it is dropped."""
-
-    __slots__ = ("connection", "content", "headers", "status")
-
-    def __init__(
-        self, message: RawResponseMessage, content: aiohttp.StreamReader, connection: Connection
-    ) -> None:
-        self.status: int = message.code
-        self.headers: Mapping[str, str] = message.headers
-        self.content = content
-        self.connection: Connection | None = connection
-        content.on_eof(self._release)
-
-    def _release(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.release()
-
-    def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close()
-
-
-class Route:
-    """What all requests to one URL have in common."""
-
-    __slots__ = ("connect_request", "head", "url")
-
-    def __init__(self, method: str, url: URL, loop: asyncio.AbstractEventLoop) -> None:
-        self.url = url
-        #: The connector takes host, port and TLS from it; it is never sent.
-        self.connect_request = ClientRequest(method, url, loop=loop)
-        host = self.connect_request.headers["Host"]
-        self.head = f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {host}\r\n"
-
-
-def open_ends(connection: Connection) -> tuple[ResponseHandler, asyncio.Transport]:
-    """Raises where the upstream closed the connection while it lay in the pool: nothing was sent yet."""
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or transport.is_closing():
-        raise aiohttp.ServerDisconnectedError
-    return protocol, transport
-
-
-def request_bytes(route: Route, request: WireRequest) -> bytes:
-    """Head and body, for one write. Raises BadRequestError where a header would break out of its line."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
-    count = len(request.headers)
-    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
-        raise BadRequestError("request header", "holds a line break or a null character")
-    if request.body is None:
-        return f"{route.head}{lines}\r\n".encode()
-    return f"{route.head}{lines}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body
 
 
 def make_socket(info: aiohttp.AddrInfoType) -> socket.socket:

@@ -1,0 +1,344 @@
+"""One HTTP/1.1 connection to an upstream, on httptools: one request at a time, and nothing that was not asked for.
+
+Every doubt about where an answer ends costs the connection: it is kept only where the parser saw a whole answer,
+nothing after it, and the whole request was written. Bytes that come while nobody asks close it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, cast
+
+import httptools
+
+from ai_client.errors import (
+    AIClientError,
+    ConnectionLostError,
+    MalformedResponseError,
+    TransportTimeoutError,
+)
+from ai_client.transport.base import Timeouts, WireRequest
+from ai_client.transport.unpacking import Unpacker, unpacker_for
+
+# What may come without bringing an answer further: heads, 1xx answers, chunk extensions, trailers.
+_MOST_FRUITLESS_BYTES: Final = 64 * 1024
+# Of a stream that nobody reads; one read of the loop may go beyond it.
+_MOST_BUFFERED_BYTES: Final = 64 * 1024
+_TIMER_SLACK_S: Final = 0.002
+_WITHOUT_BODY: Final = frozenset((204, 304))
+
+
+class Exchange:
+    """One request and its answer, as it comes. `waiter` is woken when it is whole or failed; a stream's at any news."""
+
+    __slots__ = (
+        "buffered_bytes",
+        "connection",
+        "error",
+        "headers",
+        "host",
+        "is_stream",
+        "is_whole",
+        "pieces",
+        "request",
+        "status",
+        "timeouts",
+        "unpacker",
+        "waiter",
+    )
+
+    def __init__(self, request: WireRequest, timeouts: Timeouts, *, host: str, is_stream: bool) -> None:
+        self.request = request
+        self.timeouts = timeouts
+        self.host = host
+        self.is_stream = is_stream
+        #: 0 until the headers are there.
+        self.status = 0
+        #: Lower-case names.
+        self.headers: dict[str, str] = {}
+        self.pieces: list[bytes] = []
+        self.buffered_bytes = 0
+        self.unpacker: Unpacker | None = None
+        self.is_whole = False
+        self.error: AIClientError | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        #: While the answer is coming.
+        self.connection: HttpConnection | None = None
+
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def take(self) -> bytes:
+        """The bytes that have come; b"" where there are none, or too few to unpack anything of."""
+        pieces = self.pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.buffered_bytes = 0
+        if self.connection is not None:
+            self.connection.resume()
+        return data if self.unpacker is None else self.unpacker.unpack(data)
+
+    def check_end(self) -> None:
+        """Raises MalformedResponseError where HTTP says that it was all, and the packing does not."""
+        if self.unpacker is not None and not self.unpacker.is_at_end:
+            raise MalformedResponseError(self.host, "sent a packed answer without its end")
+
+    def leave(self) -> None:
+        """Nobody waits for the rest: the upstream must not go on for nobody."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.drop()
+
+
+class HttpConnection(asyncio.Protocol):
+    """See the module. Made by the dialer; `on_idle` and `on_lost` tell the transport's pool.
+
+    Invariant: one timer at most, set no later than `_deadline_s`. It is not moved with each request: where it fires
+    early it is set anew, which is seldom.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_idle: Callable[[HttpConnection], None],
+        on_lost: Callable[[HttpConnection], None],
+    ) -> None:
+        self.is_closed = False
+        self._loop = loop
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._head: dict[str, str] = {}
+        self._is_in_head = self._is_interim = self._is_answered = self._is_stray = False
+        self._can_stay = self._ends_by_close = self._is_paused = False
+        self._trouble: AIClientError | None = None
+        self._fruitless_bytes = 0
+        self._unwritten_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = self._deadline_s = math.inf
+
+    # What the transport calls.
+
+    def begin(self, exchange: Exchange, data: bytes) -> None:
+        """Writes a request, whole. Its answer goes to `exchange`."""
+        self._exchange = exchange
+        exchange.connection = self
+        self._is_answered = self._ends_by_close = False
+        self._fruitless_bytes = 0
+        self._watch(exchange.timeouts.headers_s)
+        self._transport.write(data)
+        self._unwritten_bytes = self._transport.get_write_buffer_size()
+
+    def keep(self, expiry_s: float) -> None:
+        """It is idle; closed in `expiry_s` unless it is used before."""
+        self._watch(expiry_s)
+
+    def resume(self) -> None:
+        """The reader wants more."""
+        if self._is_paused and self._exchange is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+            self._watch(self._exchange.timeouts.read_s)
+
+    def close(self) -> None:
+        """Ends an idle connection in order."""
+        self._exchange = None
+        self.is_closed = True
+        self._transport.close()
+
+    def end(self) -> None:
+        """The transport is closed; whoever waits for an answer is told so."""
+        exchange = self._exchange
+        if exchange is None:
+            self.close()
+        else:
+            self.drop(ConnectionLostError(exchange.host, "the transport was closed", sent=True))
+
+    def drop(self, error: AIClientError | None = None) -> None:
+        """Ends it at once; whoever waits for its answer gets `error`."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._transport.abort()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.connection = None
+            exchange.error = error
+            exchange.wake()
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        exchange = self._exchange
+        if exchange is None or self._parser is None:
+            self.drop()
+            return
+        self._fruitless_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._trouble = self._trouble or _malformed(
+                exchange, "it switched to a protocol nobody asked for"
+            )
+        except httptools.HttpParserError as error:
+            self._trouble = self._trouble or _malformed(exchange, str(error))
+        if self._is_answered:
+            self._finish(exchange)
+        elif self._trouble is not None:
+            self.drop(self._trouble)
+        elif self._fruitless_bytes > _MOST_FRUITLESS_BYTES:
+            self.drop(_malformed(exchange, f"over {_MOST_FRUITLESS_BYTES} bytes of headers or trailers"))
+        elif exchange.status:
+            self._go_on(exchange)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self.is_closed = True
+        self._watch(math.inf)
+        exchange = self._exchange
+        if exchange is not None and exc is None and self._ends_by_close:
+            self._finish(exchange)
+        elif exchange is not None:
+            self.drop(ConnectionLostError(exchange.host, _why(exc, exchange), sent=True))
+        self._on_lost(self)
+        self._parser = None  # the parser and its callbacks hold each other
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._head = {}
+        self._is_in_head = True
+        self._is_stray = self._is_answered
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for trailers too, which nobody reads."""
+        if self._is_in_head:
+            self._head[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._is_in_head = False
+        exchange, parser = self._exchange, self._parser
+        if self._is_stray or exchange is None or parser is None:
+            return
+        status = parser.get_status_code()
+        self._is_interim = status < 200
+        if self._is_interim:
+            return
+        head = self._head
+        self._fruitless_bytes = 0
+        coding = head.get("transfer-encoding")
+        self._ends_by_close = coding is None and "content-length" not in head and status not in _WITHOUT_BODY
+        if coding is not None and coding.lower() != "chunked":
+            self._trouble = _malformed(exchange, f"transfer-encoding {coding!r} was not asked for")
+        elif (packing := head.get("content-encoding")) is not None:
+            try:
+                exchange.unpacker = unpacker_for(packing, exchange.host)
+            except MalformedResponseError as error:
+                self._trouble = error
+        exchange.headers = head
+        exchange.status = status
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        exchange = self._exchange
+        if exchange is not None and not self._is_stray:
+            self._fruitless_bytes = 0
+            exchange.pieces.append(body)
+            exchange.buffered_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if self._is_interim or self._is_stray or self._parser is None:
+            return
+        self._is_answered = True
+        self._can_stay = self._parser.should_keep_alive()
+
+    def _finish(self, exchange: Exchange) -> None:
+        """The answer is whole: it is the reader's, and the connection free, or not to be trusted any more."""
+        self._exchange = exchange.connection = None
+        exchange.is_whole = True
+        if (
+            self._can_stay
+            and not self._is_stray
+            and self._trouble is None
+            and not self.is_closed
+            and not self._transport.is_closing()
+            and self._transport.get_write_buffer_size() == 0
+        ):
+            if self._is_paused:
+                self._is_paused = False
+                self._transport.resume_reading()
+            self._on_idle(self)
+        elif not self.is_closed:
+            self.close()
+        exchange.wake()
+
+    def _go_on(self, exchange: Exchange) -> None:
+        """A part of the answer came."""
+        if exchange.is_stream:
+            exchange.wake()
+            if exchange.buffered_bytes > _MOST_BUFFERED_BYTES:
+                self._is_paused = True
+                self._transport.pause_reading()
+                self._deadline_s = math.inf  # from now on it is the reader who is slow
+                return
+        self._watch(exchange.timeouts.read_s)
+
+    def _watch(self, seconds: float) -> None:
+        """Something has to happen within so many seconds."""
+        self._deadline_s = deadline_s = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer_at_s <= deadline_s != math.inf:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline_s != math.inf:
+            self._timer_at_s = deadline_s
+            self._timer = self._loop.call_at(deadline_s, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        if self.is_closed or self._deadline_s == math.inf:
+            return
+        left_s = self._deadline_s - self._loop.time()
+        exchange = self._exchange
+        if left_s > _TIMER_SLACK_S:
+            self._watch(left_s)
+        elif exchange is None:
+            self.close()
+        elif exchange.status:
+            self.drop(_timeout(exchange, "read", exchange.timeouts.read_s))
+        elif self._transport.get_write_buffer_size() < self._unwritten_bytes:
+            # A large request is still going out: no answer can be expected yet.
+            self._unwritten_bytes = self._transport.get_write_buffer_size()
+            self._watch(exchange.timeouts.headers_s)
+        else:
+            self.drop(_timeout(exchange, "headers", exchange.timeouts.headers_s))
+
+
+def _timeout(exchange: Exchange, phase: str, timeout_s: float) -> TransportTimeoutError:
+    return TransportTimeoutError(exchange.host, phase=phase, timeout_s=timeout_s, sent=True)
+
+
+def _malformed(exchange: Exchange, why: str) -> MalformedResponseError:
+    return MalformedResponseError(exchange.host, f"did not answer in HTTP: {why}")
+
+
+def _why(error: Exception | None, exchange: Exchange) -> str:
+    if error is not None:
+        return str(error) or type(error).__name__
+    if exchange.status:
+        return "the connection ended before the answer was whole"
+    return "the connection was closed before an answer came"

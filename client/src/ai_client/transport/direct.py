@@ -1,0 +1,235 @@
+"""The default transport: a pool of connections of our own, for many small JSON calls to one host.
+
+Why not aiohttp: docs/adr/0014-a-connection-of-our-own.md. Proxies are aiohttp's: see `default_transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from ai_client.errors import BadRequestError, ClientClosedError
+from ai_client.transport.aiohttp import AiohttpTransport
+from ai_client.transport.base import (
+    Pool,
+    PoolStatistics,
+    TransportOptions,
+    WireRequest,
+    WireResponse,
+    WireStream,
+    plain_headers,
+)
+from ai_client.transport.connection import Exchange, HttpConnection
+from ai_client.transport.dialing import Dialer, Origin, Route, route_of
+from ai_client.transport.tls import make_tls_context
+
+_MOST_ROUTES: Final = 64
+_CLOSING_S: Final = 0.5
+
+
+def default_transport(options: TransportOptions | None = None) -> DirectTransport | AiohttpTransport:
+    """The fastest transport that does what `options` ask for."""
+    chosen = options or TransportOptions()
+    return DirectTransport(chosen) if chosen.proxy_url is None else AiohttpTransport(chosen)
+
+
+class DirectTransport:
+    """See `base.Transport`. It takes no notice of `proxy_url`."""
+
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dialer: Dialer | None = None
+        #: By origin, the one used last at the end.
+        self._idle: dict[Origin, list[HttpConnection]] = {}
+        self._open: set[HttpConnection] = set()
+        self._all_lost: asyncio.Event | None = None
+        self._is_closed = False
+        self._options = options or TransportOptions()
+        self._pool = Pool(self._options.pool_size)
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._tls = make_tls_context(self._options)
+
+    async def fetch(self, request: WireRequest) -> WireResponse:
+        exchange = await self._start(request, is_stream=False)
+        try:
+            if not exchange.is_whole:
+                await _wait(exchange)
+            if exchange.error is not None:
+                raise exchange.error
+            body = exchange.take()
+            exchange.check_end()
+        finally:
+            exchange.leave()
+            self._pool.give_back()
+        return WireResponse(exchange.status, plain_headers(exchange.headers), body)
+
+    async def open(self, request: WireRequest) -> WireStream:
+        exchange = await self._start(request, is_stream=True)
+        try:
+            await _head(exchange)
+        except BaseException:
+            exchange.leave()
+            self._pool.give_back()
+            raise
+        return _DirectStream(exchange, self._pool)
+
+    async def _start(self, request: WireRequest, *, is_stream: bool) -> Exchange:
+        """Sends. A place in the pool is held when it returns, not when it raises."""
+        if self._loop is not asyncio.get_running_loop():
+            self._use_loop()
+        timeouts = request.timeouts or self._options.timeouts
+        if not self._pool.take_now():
+            await self._pool.take(timeouts.pool_s)
+        try:
+            route = self._routes.get((request.method, request.url)) or self._add_route(request)
+            data = request_bytes(route.head, request)
+            connection = self._idle_connection(route.origin)
+            if connection is None:
+                connection = await self._connect(route.origin, timeouts.connect_s)
+            exchange = Exchange(request, timeouts, host=route.origin.host, is_stream=is_stream)
+            if request.on_sent is not None:
+                request.on_sent()
+            connection.begin(exchange, data)
+        except BaseException:
+            self._pool.give_back()
+            raise
+        return exchange
+
+    def _idle_connection(self, origin: Origin) -> HttpConnection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if not connection.is_closed:
+                return connection
+        return None
+
+    async def _connect(self, origin: Origin, timeout_s: float) -> HttpConnection:
+        dialer, loop = self._dialer, self._loop
+        if dialer is None or loop is None:
+            raise ClientClosedError("transport", "is closed")
+
+        def make() -> HttpConnection:
+            return HttpConnection(loop, on_idle=partial(self._keep, origin), on_lost=self._forget)
+
+        connection = await dialer.connect(origin, make, timeout_s=timeout_s)
+        if self._is_closed or self._loop is not loop:
+            connection.close()
+            raise ClientClosedError("transport", "is closed")
+        self._open.add(connection)
+        return connection
+
+    def _keep(self, origin: Origin, connection: HttpConnection) -> None:
+        idle = self._idle.setdefault(origin, [])
+        if self._is_closed or len(idle) >= self._options.keepalive_connections:
+            connection.close()
+        else:
+            idle.append(connection)
+            connection.keep(self._options.keepalive_expiry_s)
+
+    def _forget(self, connection: HttpConnection) -> None:
+        self._open.discard(connection)
+        if self._all_lost is not None and not self._open:
+            self._all_lost.set()
+        for idle in self._idle.values():
+            if connection in idle:
+                idle.remove(connection)
+
+    def _add_route(self, request: WireRequest) -> Route:
+        route = route_of(request.method, request.url)
+        if len(self._routes) < _MOST_ROUTES:  # a bound, for callers with a URL for each request
+            self._routes[(request.method, request.url)] = route
+        return route
+
+    def _use_loop(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError("transport", "is closed")
+        self.abandon()  # what belongs to another event loop, which has ended
+        self._loop = asyncio.get_running_loop()
+        self._dialer = Dialer(self._loop, self._tls)
+
+    def statistics(self) -> PoolStatistics:
+        return self._pool.statistics()
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        is_ours = self._loop is asyncio.get_running_loop()
+        self.abandon()
+        if not is_ours or not self._open:
+            return
+        self._all_lost = asyncio.Event()
+        # TLS ends with a farewell from either side, which nobody has to wait for long.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_S):
+                await self._all_lost.wait()
+        for connection in list(self._open):
+            connection.drop()
+
+    def abandon(self) -> None:
+        """Lets go of its connections without waiting: scripts end without closing."""
+        loop, self._loop, self._dialer = self._loop, None, None
+        self._idle.clear()
+        if loop is None or loop.is_closed():
+            self._open.clear()  # the sockets went with it
+        for connection in list(self._open):
+            connection.end()
+
+    def __del__(self) -> None:
+        self.abandon()
+
+
+class _DirectStream:
+    """See `base.WireStream`."""
+
+    __slots__ = ("_exchange", "_is_open", "_pool", "headers", "status")
+
+    def __init__(self, exchange: Exchange, pool: Pool) -> None:
+        self.status = exchange.status
+        self.headers = plain_headers(exchange.headers)
+        self._exchange = exchange
+        self._pool = pool
+        self._is_open = True
+
+    async def read(self) -> bytes:
+        exchange = self._exchange
+        while True:
+            if exchange.pieces and (data := exchange.take()):
+                return data
+            if exchange.error is not None:
+                raise exchange.error
+            if exchange.is_whole:
+                exchange.check_end()
+                return b""
+            await _wait(exchange)
+
+    async def aclose(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._exchange.leave()
+            self._pool.give_back()
+
+
+async def _wait(exchange: Exchange) -> None:
+    """Returns at the next news of it."""
+    exchange.waiter = asyncio.get_running_loop().create_future()
+    await exchange.waiter
+
+
+async def _head(exchange: Exchange) -> None:
+    """Returns when the headers are there."""
+    while not exchange.status:
+        if exchange.error is not None:
+            raise exchange.error
+        await _wait(exchange)
+
+
+def request_bytes(head: str, request: WireRequest) -> bytes:
+    """Head and body, for one write. Raises BadRequestError where a header would break out of its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
+    count = len(request.headers)
+    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
+        raise BadRequestError("request header", "holds a line break or a null character")
+    if request.body is None:
+        return f"{head}{lines}\r\n".encode()
+    return f"{head}{lines}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body
