@@ -17,8 +17,10 @@ from infra.sources import local
 DEPLOY = "ansible/ai-client-deploy.yml"
 DECOMMISSION = "ansible/ai-client-decommission.yml"
 
-# Where the role put things; a decommission needs nothing else of a host's variables.
-_PLACES = ("ai_config_dir", "ai_cache_dir", "ai_log_dir", "ansible_python_interpreter")
+# Where the role put things, and where their last copies go; a decommission needs nothing else of a host's variables.
+_PLACES = ("ai_config_dir", "ai_cache_dir", "ai_log_dir", "ai_fetch_dir", "ansible_python_interpreter")
+# Below the project folder. Hosts of this machine are thrown away with all that they did.
+_KEPT = "decommissioned"
 
 
 def deploy(
@@ -50,7 +52,8 @@ def deploy(
 def decommission(settings: FleetSettings, fleet: Fleet, captured: Captured, *, node: Node) -> Order:
     """Clean up one host, if its marker still names this claim."""
     group = next(group for group in fleet.groups if node in group.nodes)
-    seen = {**settings.vars, **group.variables, **node.variables}
+    kept = {} if settings.groups[group.name].source == "local" else {"ai_fetch_dir": _KEPT}
+    seen = {**kept, **_scoped(settings, fleet, group.name), **node.variables}
     places = {name: seen[name] for name in _PLACES if name in seen}
     alone = host_variables(node) | places | claim_variables(fleet, node)
     return Order(
@@ -72,11 +75,17 @@ def shared_variables(settings: FleetSettings, captured: Captured) -> dict[str, A
 
 def effective_variables(settings: FleetSettings, fleet: Fleet, group: str) -> dict[str, Any]:
     """Role variables that a group's hosts get, the nearest scope last."""
+    seen = _scoped(settings, fleet, group)
+    return {name: value for name, value in seen.items() if name in role_variables()}
+
+
+def _scoped(settings: FleetSettings, fleet: Fleet, group: str) -> dict[str, Any]:
+    """Every variable that a group's hosts get."""
     by_name = {g.name: g for g in fleet.groups}
     merged: dict[str, Any] = dict(settings.vars)
     for name in (*reversed(fleet.ancestors(group)), group):
         merged |= by_name[name].variables
-    return {name: value for name, value in merged.items() if name in role_variables()}
+    return merged
 
 
 def outgoing(settings: FleetSettings) -> SshSettings:

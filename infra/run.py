@@ -22,6 +22,8 @@ from infra.nodes import CloudInstance
 from infra.order import Order
 
 ROLLBACK = "ansible/ai-client-rollback.yml"
+_DECOMMISSION = "ansible/ai-client-decommission.yml"
+_FORGET = "a host that is gone for good can be forgotten: docs/how-to/incidents.md, 'A host is gone for good'"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -84,6 +86,8 @@ def main() -> int:
     print(json.dumps({"hosts": summary}, sort_keys=True))
     missing = sorted(set(order.hosts()) - set(results))
     failed = failures(results) + [f"{host}: gave no result: {tail}" for host in missing]
+    if order.playbook == _DECOMMISSION and any(result.get("unreachable") for result in results.values()):
+        failed.append(_FORGET)
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0

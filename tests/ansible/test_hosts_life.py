@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import yaml
 from ai_client_delivery.rendering import render_config
 
+from tests.ansible.file_tree import TREE, different
 from tests.ansible.real_fleet import HOSTS, Fleet, repacked
 from tests.ansible.test_role import TEMPLATES, defaults
 
@@ -22,38 +22,10 @@ pytestmark = [pytest.mark.hosts, pytest.mark.slow]
 KEY, KEY_2 = "hs_test_real_hosts_key_1", "hs_test_real_hosts_key_2"
 SOCKET = "/run/ai-client/gateway.sock"
 
-# What a running system changes without anybody deploying to it, and backups that user tools leave.
-_LIVELY = "|".join(
-    [
-        "/proc",
-        "/sys",
-        "/run",
-        "/tmp",
-        "/dev",
-        "/home",
-        "/var/lib/systemd",
-        "/var/log/(journal|lastlog|wtmp|btmp)",
-    ]
-)
-# Links and files are in those folders; their own sizes tell nothing.
-_FOLDERS = "/|/etc|/etc/systemd/system(/.*wants)?|/var|/var/log|/opt|/var/lib|/var/cache"
-TREE = (
-    f"find / -xdev -regextype posix-extended -regex '({_LIVELY})' -prune"
-    " -o ! -name '*-' ! -name .pwd.lock ! -name .updated -type f -printf '%p %m %u %g %s\\n'"
-    f" -o -type d ! -regex '{_FOLDERS}' -printf '%p %m %u %g\\n'"
-    " -o -type l -printf '%p %l\\n' | sort"
-)
-
 
 def tree(fleet: Fleet) -> dict[str, set[str]]:
     """What is on each host: path, rights, owner and size of every file, folder and link."""
     return {host: set(fleet.on(host, TREE).splitlines()) for host in HOSTS}
-
-
-def different(seen: dict[str, set[str]], before: dict[str, set[str]]) -> list[str]:
-    """Lines of two trees that are in one of them only, but for what the service writes into its own folders."""
-    lines = {f"{host}: {line}" for host in HOSTS for line in seen[host] ^ before[host]}
-    return sorted(line for line in lines if not re.match(r"h\d: /var/(log|cache|lib)/ai-client/", line))
 
 
 @pytest.fixture

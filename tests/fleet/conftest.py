@@ -20,6 +20,11 @@ from tests.infra.stacks import PROJECT, shipped
 STACK = os.environ.get("FLEET_TESTS_STACK", "citest")
 LINK = os.environ.get("FLEET_TESTS_LINK", "198.18.60.0/30")
 
+API_CLIENTS = tuple(f"api-dev-{number:02}" for number in range(1, 6))
+BATCH_WORKERS = tuple(f"batch-dev-{number:02}" for number in range(1, 4))
+HOSTS = (*API_CLIENTS, *BATCH_WORKERS)
+_DEBIAN_13 = ("api-dev-02", "batch-dev-02")
+
 
 @dataclass
 class Fleet:
@@ -83,11 +88,21 @@ def hosts_tool(*words: str, order: dict[str, object]) -> dict[str, object]:
 
 
 def dev_config() -> dict[str, object]:
-    """The dev stack's configuration, on a link of the tests' own."""
+    """The dev stack's configuration on a link of the tests' own: eight hosts, and quota for load on all of them."""
     config = shipped("dev")
     config["local"]["link"] = LINK
-    config["groups"]["ai_api_clients"]["hosts"]["api-dev-02"]["suite"] = "trixie"
-    config["maxRemovals"] = 3
+    quota = {"rpm": 120_000, "tpm": 120_000_000}
+    config["account"] = quota
+    config["local"]["simulator"] |= quota
+    for group, names, network, share in (
+        ("ai_api_clients", API_CLIENTS, 10, 0.6),
+        ("ai_batch_workers", BATCH_WORKERS, 20, 0.4),
+    ):
+        hosts = {name: {"address": f"10.88.0.{network + n}"} for n, name in enumerate(names, start=1)}
+        config["groups"][group] |= {"hosts": hosts, "share": share, "serial": 2}
+        for name in set(names).intersection(_DEBIAN_13):
+            hosts[name]["suite"] = "trixie"
+    config["maxRemovals"] = len(HOSTS)
     return config
 
 

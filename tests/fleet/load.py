@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from tests.fleet.clones import Clone
 
-# Sends from several threads until its standard input ends; then prints how many were answered, and what failed.
+# Sends from several threads, each over a connection of its own, until its standard input ends; then prints how many
+# were answered, and what failed.
 SENDER = """
 import http.client, json, socket, sys, threading, time
 class Gateway(http.client.HTTPConnection):
@@ -18,22 +19,23 @@ class Gateway(http.client.HTTPConnection):
         self.sock.connect("/run/ai-client/gateway.sock")
 stop, lock = threading.Event(), threading.Lock()
 seen = {"answered": 0, "failed": [], "slowest_s": 0.0}
+def ask(connection, text):
+    body = {"model": "gpt-4.1", "messages": [{"role": "user", "content": text}], "max_tokens": 4}
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return None if answer.status == 200 else f"{answer.status} {text[:200]}"
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return repr(error)
 def send(number):
-    count = 0
-    while not stop.wait(INTERVAL_S):
-        count += 1
-        question = {"role": "user", "content": f"{number} {count} {time.time()}"}
-        body = {"model": "gpt-4.1", "messages": [question], "max_tokens": 4}
+    connection = Gateway("localhost", timeout=30)
+    due = time.monotonic() + INTERVAL_S * number / THREADS
+    while not stop.wait(max(0, due - time.monotonic())):
         began = time.monotonic()
-        try:
-            connection = Gateway("localhost", timeout=30)
-            connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read().decode()
-            failure = None if answer.status == 200 else f"{answer.status} {text[:200]}"
-            connection.close()
-        except OSError as error:
-            failure = repr(error)
+        due = max(due + INTERVAL_S, began)
+        failure = ask(connection, f"{number} {time.time()}")
         with lock:
             seen["answered"] += failure is None
             seen["slowest_s"] = max(seen["slowest_s"], time.monotonic() - began)
@@ -64,7 +66,7 @@ class Load:
 
 
 @contextmanager
-def under_load(clone: Clone, host: str, *, per_second: int, threads: int = 4) -> Iterator[Load]:
+def under_load(clone: Clone, host: str, *, per_second: int, threads: int = 16) -> Iterator[Load]:
     """Sends requests through a host's gateway for as long as the block runs; the result is complete after it."""
     script = SENDER.replace("THREADS", str(threads)).replace("INTERVAL_S", str(threads / per_second))
     argv = ["ssh", "-F", clone.ssh_config(), host, f"python3 -I -c {_quoted(script)}"]

@@ -12,12 +12,11 @@ import openai
 import pytest
 
 from tests.fleet.clones import another
-from tests.fleet.conftest import STACK, Fleet, hosts_tool
+from tests.fleet.conftest import HOSTS, STACK, Fleet, hosts_tool
 from tests.fleet.leaks import Watch, in_files, in_text
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts]
 
-HOSTS = ("api-dev-01", "api-dev-02", "batch-dev-01")
 KEY_FILE = "etc/ai-client/key"
 
 
@@ -89,7 +88,7 @@ def test_the_hosts_are_reached_through_the_jump_host_alone(fleet: Fleet) -> None
     routes = subprocess.run(["ip", "-4", "route", "show"], capture_output=True, text=True, check=True).stdout
     assert "10.88.0." not in routes
     assert fleet.clone.ssh("api-dev-01", "hostname").output.strip() == "api-dev-01"
-    assert fleet.clone.ssh("api-dev-02", "python3 -V").output.startswith("Python 3.13")
+    assert fleet.clone.ssh("batch-dev-02", "python3 -V").output.startswith("Python 3.13")
     assert fleet.clone.ssh("api-dev-01", "python3 -V").output.startswith("Python 3.11")
 
 

@@ -26,6 +26,9 @@ VARIABLES = {
     "ai_log_level": {"type": "str"},
     "ai_enable_metrics": {"type": "bool"},
     "ai_environment": {"type": "str"},
+    "ai_cache_dir": {"type": "path"},
+    "ai_log_dir": {"type": "path"},
+    "ai_fetch_dir": {"type": "str"},
     "ai_rpm": {"type": "int"},
     "ai_tpm": {"type": "int"},
 }

@@ -1,8 +1,10 @@
 """The round trips with one host."""
 
 import base64
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +45,23 @@ def _keep_files(order: Order, *, program: bytes, send: Send) -> None:
     listed = _ask(request, program=program, send=send)
     if listed["failed"]:
         raise DeliveryError("fetching ledger and audit log", listed["message"], "or leave ai_fetch_dir empty")
-    folder = order.keep_in / request["claim"]["name"].replace("/", "_") if order.keep_in else Path()
-    if request["check"] or not listed["files"]:
+    if request["check"] or not listed["files"] or order.keep_in is None:
         return
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = request["claim"]["name"].replace("/", "_")
+    partial = order.keep_in / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
     for file in listed["files"]:
-        target = folder / Path(file["path"]).name
-        partial = target.with_name(f".{target.name}.partial")
-        with partial.open("wb") as out:
+        with (partial / Path(file["path"]).name).open("wb") as out:
             for piece in _pieces(file, request, program=program, send=send):
                 out.write(piece)
-        partial.replace(target)
+    partial.rename(_free(order.keep_in, name))
+
+
+def _free(parent: Path, name: str) -> Path:
+    """A folder that is not there yet: a host of the same claim may have been decommissioned before."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(parent / name for name in names if not (parent / name).exists())
 
 
 def _pieces(
