@@ -26,6 +26,8 @@ from ai_client_applier.tree import Tree
 
 UID, GID = 4711, 4712
 TAG = "cp311-x86_64"
+# When a release of the tests has shown what it is like.
+SOON_S = 3.0
 KEY, KEY_2 = "hs_test_first_key_00", "hs_test_second_key_0"
 FOLDERS = (
     "etc/systemd/system",
@@ -39,9 +41,9 @@ FOLDERS = (
 
 
 class FolderHost(Host):
-    """Acts as systemd would; `kill_at` ends the process before its n-th change."""
+    """Acts as systemd would; `kill_at` ends the process before its n-th change, or before one by its name."""
 
-    def __init__(self, root: Path, *, kill_at: int | None = None) -> None:
+    def __init__(self, root: Path, *, kill_at: int | str | None = None) -> None:
         self.root = root
         self.points: list[str] = []
         self.kill_at = kill_at
@@ -49,7 +51,7 @@ class FolderHost(Host):
 
     def reached(self, point: str) -> None:
         self.points.append(point)
-        if self.kill_at is not None and len(self.points) == self.kill_at:
+        if self.kill_at in (len(self.points), point):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def now(self) -> str:
@@ -89,6 +91,54 @@ class FolderHost(Host):
 
     def _update(self, **changes: Any) -> None:
         (self.root / "run/systemd.json").write_text(json.dumps({**self.state, **changes}))
+
+    def serve(self, **counts: float) -> None:
+        """What the service has counted, and how it answers, from now on; `sent_rpm` in the last minute."""
+        self._update(counts=counts)
+
+    def metrics(self, address: str) -> str:
+        counts = self.state.get("counts")
+        if counts is None:
+            raise ApplyError(address, "the service does not answer", "see its log")
+        counts = {"requests": 0, "faults": 0, "throttled": 0, **counts, **self.later}
+        return (
+            f"process_start_time_seconds {self.service_sees()['release']}\n"
+            f'ai_client_requests_total{{tenant="a",model="m",code="200"}} {counts["requests"]}\n'
+            f'ai_client_retries_total{{error="RateLimitError"}} {counts["throttled"]}\n'
+            f"ai_client_gateway_faults_total {counts['faults']}\n"
+        )
+
+    @property
+    def later(self) -> dict[str, float]:
+        """What the release that runs has counted when some time has passed."""
+        path = self.root / "opt/ai-client/current/counts.json"
+        return dict(json.loads(path.read_text())) if path.exists() and self.time_s >= SOON_S else {}
+
+    def sent_rpm(self, socket: str) -> int | None:
+        counts = {**(self.state.get("counts") or {}), **self.later}
+        return int(counts["sent_rpm"]) if "sent_rpm" in counts else None
+
+    def question(self, socket: str) -> tuple[int, bytes]:
+        if (self.root / "opt/ai-client/current/breaks").exists():
+            return 500, b""
+        return 504, b'{"error": {"code": "not_cached"}}'
+
+    def report_with(self, release: str, *, config_path: str, key: str) -> dict[str, Any]:
+        config = (self.root / config_path.lstrip("/")).read_text()
+        said = self.state.get("provider", {}).get(key, "")
+        upstream = "no route" if "unroutable" in config else said or self.state["faults"].get("upstream", "")
+        self._update(tried=[*self.state.get("tried", []), [release, config, key]])
+        return {"checks": {"upstream": {"ok": not upstream, "detail": upstream or "answers"}}}
+
+    def answer_keys(self, **details: str) -> None:
+        """What the provider says to a key from now on; nothing to one that it takes."""
+        self._update(provider=details)
+
+    def main_process(self) -> tuple[int, int] | None:
+        return (1, -1) if places.SERVICE in self.state["running"] else None
+
+    def end_if_replaced(self, process: tuple[int, int]) -> None:
+        self._update(ended=[*self.state.get("ended", []), process[0]])
 
     def fail(self, **faults: str) -> None:
         """Makes health checks fail from now on; a detail a check."""
@@ -182,6 +232,8 @@ class FolderHost(Host):
         bad = self.root / "opt/ai-client/current/unhealthy"
         if bad.exists():
             faults["config"] = bad.read_text()
+        if (self.root / "opt/ai-client/current/unreachable").exists():
+            faults["upstream"] = "no route"
         if places.SERVICE not in self.state["running"]:
             faults["service"] = "not running"
         names = ("config", "key", "tls", "upstream", "disk", "service")
@@ -219,6 +271,8 @@ class Wanted:
     cache_dir: str = "/var/cache/ai-client"
     unit_note: str = ""
     collect: dict[str, Any] = field(default_factory=dict)
+    gate_s: float = 10.0
+    tries_keys: bool = True
 
     @property
     def digest(self) -> str:
@@ -226,7 +280,9 @@ class Wanted:
 
     def manner(self) -> bytes:
         """How this run goes about it."""
-        return json.dumps({"check": self.check, "run": self.run}).encode()
+        gate = {"seconds": self.gate_s, "error_share": 0.02, "throttled_share": 0.1, "overhead_s": 0.5}
+        manner = {"check": self.check, "run": self.run, "gate": {**gate, "metrics": "127.0.0.1:9090"}}
+        return json.dumps({**manner, "tries_keys": self.tries_keys}).encode()
 
     def encode(self) -> bytes:
         """The desired state as the controller sends it."""
@@ -289,8 +345,8 @@ class Rig:
         except ApplyError as error:
             return Response(failed=True, message=str(error))
 
-    def ask_killed_at(self, wanted: Wanted, point: int) -> bool:
-        """One run in a process of its own that ends before its n-th change; whether it came that far."""
+    def ask_killed_at(self, wanted: Wanted, point: int | str) -> bool:
+        """One run in a process of its own that ends before a change; whether it came that far."""
         child = os.fork()
         if child == 0:
             self.ask(wanted, FolderHost(self.root, kill_at=point))

@@ -31,6 +31,8 @@ ANSWER: dict[str, Any] = {
     "actions": [],
     "health": None,
     "rolled_back": False,
+    "watched": None,
+    "tried_keys": [],
     "needs": "",
     "state": dict.fromkeys(
         ("release", "config_digest", "key_fingerprint", "key_next_fingerprint", "claim", "journal"), ""

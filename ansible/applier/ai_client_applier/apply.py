@@ -1,13 +1,13 @@
 """One apply run: look, plan, lay down, start, verify, and go back where that fails."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ai_client_applier import good, journal, places, release
 from ai_client_applier.desired import Present, desired_items
 from ai_client_applier.errors import ApplyError
 from ai_client_applier.health import FINE, NETWORK, Verdict, failing, judge
 from ai_client_applier.host import Host
-from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, Item, Release
+from ai_client_applier.items import HAND_OVER, RELOAD, RESTART, SOCKETS, File, Item, Release
 from ai_client_applier.lay import clear_pending, lay, note_pending, run_effects
 from ai_client_applier.marker import check_folders, check_owner
 from ai_client_applier.observe import Observed, observe, observe_present
@@ -17,7 +17,12 @@ from ai_client_applier.response import Response, state_of
 from ai_client_applier.seal import seal
 from ai_client_applier.tree import Tree
 
+if TYPE_CHECKING:
+    from ai_client_applier.gate import Seen
+    from ai_client_applier.keys import Trial
+
 _ASK_AGAIN_S = 0.5
+_OF_THE_SERVICE = frozenset({RESTART, HAND_OVER, RELOAD, SOCKETS})
 
 
 class Run(NamedTuple):
@@ -86,14 +91,74 @@ def _verify_unchanged(run: Run, plan: Plan) -> Response:
 
 
 def _change(run: Run, plan: Plan, observed: Observed, *, present: Present) -> Response:
+    trials = _try_keys(run, plan)
+    if any(trial.refused for trial in trials):
+        return _refuse(run, plan, trials)
     failed_before = _failed_before(run, plan, observed)
+    before = _look_before(run, plan, observed)
     lay(run.tree, run.host, run=run.request.run, plan=plan, artefact=run.artefact)
     failure = run_effects(run.host, plan, observed=observed, present=present, socket=run.request.socket)
     if not failure and plan.effects:
         note_pending(run.tree, run.host, run=run.request.run, effects=())
     is_changed = bool(plan.effects) or observed.pending is not None
     report, verdict = _verify(run, failure=failure, is_changed=is_changed, failed_before=failed_before)
-    return _settle(run, plan, verdict, report=report)
+    watched = None
+    if report is not None and not verdict.is_failed and _is_to_watch(plan, observed):
+        verdict, watched = _watch(run, verdict, before=before, is_trusted=observed.pending is None)
+    response = _settle(run, plan, verdict, report=report)
+    return response._replace(watched=watched, tried_keys=tuple(trial._asdict() for trial in trials))
+
+
+def _try_keys(run: Run, plan: Plan) -> "tuple[Trial, ...]":
+    if not any(isinstance(item, File) and item.secret for item in plan.items):
+        return ()
+    from ai_client_applier.keys import try_keys
+
+    return try_keys(run.tree, run.host, request=run.request, plan=plan)
+
+
+def _refuse(run: Run, plan: Plan, trials: "tuple[Trial, ...]") -> Response:
+    """A key that the provider refuses is laid nowhere, and nothing else of its run is."""
+    from ai_client_applier.keys import refusal
+
+    verdict = Verdict(is_failed=True, rolls_back=False, reason=refusal(trials))
+    response = _respond(run, plan, verdict, health=None)._replace(changed=False, changes=(), actions=())
+    journal.append(run.tree, journal.line(response, time=run.host.now(), run=run.request.run))
+    return response._replace(tried_keys=tuple(trial._asdict() for trial in trials))
+
+
+def _is_to_watch(plan: Plan, observed: Observed) -> bool:
+    """Whether the service runs with something else than before; a key that was rotated is tried, not watched."""
+    changes_service = any(
+        _OF_THE_SERVICE.intersection(getattr(item, "effects", ())) and not getattr(item, "secret", False)
+        for item in plan.items
+    )
+    return changes_service or observed.pending is not None
+
+
+def _look_before(run: Run, plan: Plan, observed: Observed) -> "Seen | None":
+    """How the service does before the change; None where it does not run, or is not to be watched."""
+    service = observed.units.get(places.SERVICE)
+    if "verify" not in run.request.parts or service is None or not service.is_running:
+        return None
+    if not _is_to_watch(plan, observed):
+        return None
+    # Imported here: most runs change nothing, and compile what they import.
+    from ai_client_applier.gate import look
+
+    return look(run.host, run.request)
+
+
+def _watch(
+    run: Run, verdict: Verdict, *, before: "Seen | None", is_trusted: bool
+) -> tuple[Verdict, dict[str, Any] | None]:
+    from ai_client_applier.gate import watch
+
+    run.host.reached("watch the service")
+    watched = watch(run.host, run.request, before=before, is_trusted=is_trusted)
+    if watched.fault:
+        verdict = Verdict(is_failed=True, rolls_back=True, reason=watched.fault)
+    return verdict, watched.told
 
 
 def _failed_before(run: Run, plan: Plan, observed: Observed) -> frozenset[str]:
@@ -116,9 +181,24 @@ def _verify(
     if "verify" not in run.request.parts:
         return None, FINE
     report = ask_health(run)
-    return report, judge(
-        report, is_changed=is_changed, failed_before=failed_before, only_asked=run.only_verifies
-    )
+    verdict = judge(report, is_changed=is_changed, failed_before=failed_before, only_asked=run.only_verifies)
+    if verdict.rolls_back and verdict.is_unreached:
+        # It may have gone away meanwhile.
+        known = failed_before | _unreached_by_the_state_before(run)
+        verdict = judge(report, is_changed=is_changed, failed_before=known, only_asked=run.only_verifies)
+    return report, verdict
+
+
+def _unreached_by_the_state_before(run: Run) -> frozenset[str]:
+    """What of the way to the provider fails now for the release and configuration that would be put back, too."""
+    state = good.state_before(run.tree, run=None)
+    if state is None:
+        return frozenset()
+    from ai_client_applier.keys import report_with
+
+    config = state.files.get(run.request.config_path, {}).get("text", "").encode(errors="surrogateescape")
+    report = report_with(run.tree, run.host, installed=state.release, config=config)
+    return NETWORK.intersection(failing(report))
 
 
 def ask_health(run: Run) -> dict[str, Any]:

@@ -97,8 +97,15 @@ def restore(tree: Tree, host: Host, *, request: Request, state: GoodState) -> tu
         return plan, ""
     if plan.is_empty:
         return plan, ""
+    process = host.main_process()
     lay(tree, host, run=request.run, plan=plan, artefact=b"")
     failure = run_effects(host, plan, observed=observed, present=present, socket=request.socket)
+    if failure and RESTART not in plan.effects:
+        # What failed may be unable to hand over or to reload.
+        outcome = host.systemctl("restart", places.SERVICE)
+        failure = "" if outcome.status == 0 else f"{failure}; and restart: {outcome.tail}"
+    if process is not None:
+        host.end_if_replaced(process)
     if not failure:
         clear_pending(tree)
     return plan, failure

@@ -4,15 +4,19 @@ import grp
 import json
 import os
 import pwd
+import select
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ai_client_applier import places
 from ai_client_applier.errors import ApplyError
 from ai_client_applier.items import Ids
-from ai_client_applier.service_socket import ask
+from ai_client_applier.service_socket import Answer, ask, converse
 
 _PROPERTIES = ("Id", "LoadState", "ActiveState", "NeedDaemonReload")
 # The longest that a service may take to drain its streams before systemd ends it.
@@ -21,6 +25,14 @@ _PROGRAM_TIMEOUT_S = 60
 _HTTP_OK = 200
 # The service took note of a new configuration that needs a new process.
 RESTART_NEEDED = 3
+# How long the process of a release that failed may go on with requests that it has begun.
+_LEAVES_WITHIN_S = 20
+_QUESTION_TIMEOUT_S = 5.0
+# Answered without the upstream, which costs nothing: no answer to it is in the cache.
+_QUESTION = '{"messages": [{"role": "user", "content": "Does the gateway answer?"}], "max_tokens": 1}'
+_QUESTION_HEADERS = "Content-Type: application/json\r\nX-AI-Cache: only-if-cached\r\n"
+_REPORT_TIMEOUT_S = 20.0
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 class UnitState(NamedTuple):
@@ -172,7 +184,78 @@ class Host:
         return self._health_by_client(timeout_s=timeout_s)
 
     def _health_by_client(self, *, timeout_s: float) -> dict[str, Any]:
-        outcome = self.run(places.LAUNCHER, "--health-check", "--json", timeout_s=timeout_s)
+        return self._report(self.run(places.LAUNCHER, "--health-check", "--json", timeout_s=timeout_s))
+
+    def report_with(self, release: str, *, config_path: str, key: str) -> dict[str, Any]:
+        """The health report of a release with a configuration and a key, beside the service; with the host's own key
+        where none is given."""
+        main = (sys.executable, "-I", "-S", "-B", f"{places.release_path(release)}/main.py")
+        # A socket on which nobody answers: the service would tell of itself.
+        looks = ("--health-check", "--json", "--socket", "/dev/null", "--config", config_path)
+        environment = {"AI_CLIENT_API_KEY": key} if key else {}
+        return self._report(self.run(*main, *looks, timeout_s=_REPORT_TIMEOUT_S, environment=environment))
+
+    def metrics(self, address: str) -> str:
+        """What the service shows to Prometheus. Raises ApplyError."""
+        status, text = converse(address, "GET /metrics", timeout_s=_QUESTION_TIMEOUT_S)
+        if status != _HTTP_OK:
+            raise ApplyError(address, f"answers {status}", "see who listens there")
+        return text.decode(errors="replace")
+
+    def sent_rpm(self, socket: str) -> int | None:
+        """How many requests the service sent upstream in the last minute; None where it does not tell."""
+        try:
+            _, status = ask(socket, "GET", "/status.json", timeout_s=_QUESTION_TIMEOUT_S)
+            return int(status["limits"]["rpm_used"])
+        except (ApplyError, KeyError, TypeError, ValueError):
+            return None
+
+    def question(self, socket: str) -> Answer:
+        """Status and body of what the service answers to a request that needs no upstream; status 0 and the reason
+        where it gives no answer, asked twice."""
+        for _ in range(2):
+            try:
+                return converse(
+                    socket,
+                    "POST /v1/chat/completions",
+                    timeout_s=_QUESTION_TIMEOUT_S,
+                    headers=_QUESTION_HEADERS,
+                    body=_QUESTION,
+                )
+            except ApplyError as error:
+                reason = str(error)
+        return 0, reason.encode()
+
+    def main_process(self) -> tuple[int, int] | None:
+        """The service's main process by number and by a descriptor, which names no other even when it has ended."""
+        pid = self._main_pid()
+        try:
+            return (pid, os.pidfd_open(pid)) if pid else None
+        except ProcessLookupError:
+            return None
+
+    def end_if_replaced(self, process: tuple[int, int]) -> None:
+        """Ends a process that is the service's main one no more: it finishes what it has begun, for a while."""
+        pid, descriptor = process
+        try:
+            if pid == self._main_pid():
+                return
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            if not ended.poll(_LEAVES_WITHIN_S * 1000):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(descriptor)
+
+    def _main_pid(self) -> int:
+        shown = self.run("systemctl", "show", "--property=MainPID", "--value", places.SERVICE)
+        return int(shown.output) if shown.output.strip().isdigit() else 0
+
+    @staticmethod
+    def _report(outcome: Outcome) -> dict[str, Any]:
         for line in reversed(outcome.output.splitlines()):
             try:
                 report = json.loads(line)
@@ -190,14 +273,20 @@ class Host:
                 argv[0], outcome.tail or f"ended with {outcome.status}", "run it by hand on the host"
             )
 
-    def run(self, *argv: str, timeout_s: float = _PROGRAM_TIMEOUT_S, stdin: bytes = b"") -> Outcome:
-        """Runs a program with a clean environment and returns its status and all that it said."""
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+    def run(
+        self,
+        *argv: str,
+        timeout_s: float = _PROGRAM_TIMEOUT_S,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Outcome:
+        """Runs a program with a clean environment, and what is given for it, and returns its status and all that it
+        said."""
         try:
             done = subprocess.run(
                 argv,
                 input=stdin,
-                env=environment,
+                env={**_ENVIRONMENT, **environment},
                 cwd="/",
                 timeout=timeout_s,
                 check=False,

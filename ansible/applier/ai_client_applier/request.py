@@ -53,6 +53,24 @@ class ReleaseTree(NamedTuple):
     glibc_min: str
 
 
+class Gate(NamedTuple):
+    """How a changed service is watched, and how much worse it may become.
+
+    Attributes:
+        seconds: how long.
+        error_share: by how much the share of requests that end in an error of the service's own may rise.
+        throttled_share: by how much that of attempts that are answered with 429.
+        overhead_s: seconds that it may add to 95 of 100 requests.
+        metrics: where it shows its counters, as `127.0.0.1:9090`; empty where it shows none.
+    """
+
+    seconds: float = 0.0
+    error_share: float = 0.0
+    throttled_share: float = 0.0
+    overhead_s: float = 0.0
+    metrics: str = ""
+
+
 class Request(NamedTuple):
     """What the host should be; texts of files are complete. `digest` names all but the manner of the run."""
 
@@ -76,6 +94,8 @@ class Request(NamedTuple):
     health_deadline_s: float
     keep_releases: int
     collect: dict[str, Any]
+    gate: Gate
+    tries_keys: bool
 
     @property
     def config_path(self) -> str:
@@ -132,6 +152,8 @@ def parse_request(desired: bytes, manner: bytes) -> Request:
         health_deadline_s=raw["health_deadline_s"],
         keep_releases=raw["keep_releases"],
         collect=raw["collect"],
+        gate=Gate(**raw["gate"]),
+        tries_keys=raw["tries_keys"],
     )
 
 

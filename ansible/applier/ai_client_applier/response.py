@@ -26,7 +26,10 @@ class State(NamedTuple):
 
 
 class Response(NamedTuple):
-    """The answer of one run; `needs` names a tree that the controller has to send, and nothing was done."""
+    """The answer of one run; `needs` names a tree that the controller has to send, and nothing was done.
+
+    `watched` is what was seen of the service after the change, `tried_keys` what the provider said of new keys.
+    """
 
     changed: bool = False
     failed: bool = False
@@ -38,6 +41,8 @@ class Response(NamedTuple):
     needs: str = ""
     state: State = State()
     files: tuple[dict[str, Any], ...] = ()
+    watched: dict[str, Any] | None = None
+    tried_keys: tuple[dict[str, str], ...] = ()
 
     def encode(self) -> str:
         """The answer as one line."""

@@ -1,6 +1,7 @@
 """From role variables to what one host is asked for."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from ai_client_delivery.variables import check_key, read_certificates
 
 MODES = ("apply", "rollback", "decommission")
 PARTS = ("deploy", "config", "secrets", "verify")
+
+_LONGEST_GATE_S = 900
 
 
 class Order(NamedTuple):
@@ -65,6 +68,8 @@ def _frame(mode: str, parts: frozenset[str], *, check: bool, values: Mapping[str
         "check": check,
         "claim": {"name": values["ai_claim"], "owner": values["ai_claim_owner"]},
         "run": values.get("ai_run") or "",
+        "gate": _gate(values),
+        "tries_keys": bool(values.get("ai_try_keys")),
         "directories": {name: values[f"ai_{name}_dir"] for name in ("config", "cache", "log")},
         "cert_path": values.get("ai_cert_path") or "",
         "socket": values.get("ai_gateway_socket") or "",
@@ -74,6 +79,31 @@ def _frame(mode: str, parts: frozenset[str], *, check: bool, values: Mapping[str
         **dict.fromkeys(("version", "config", "ca_bundle", "key", "key_next"), ""),
         **{name: {} for name in ("trees", "units", "collect")},
     }
+
+
+def _gate(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How the service is watched after a change. Raises DeliveryError."""
+    bounds = {
+        name: float(values.get(f"ai_gate_{name}") or 0)
+        for name in ("seconds", "error_share", "throttled_share", "overhead_ms")
+    }
+    for name, bound in bounds.items():
+        most = 1 if name.endswith("_share") else _LONGEST_GATE_S if name == "seconds" else None
+        if bound < 0 or (most is not None and bound > most):
+            wanted = "0 or more" if most is None else f"from 0 to {most}"
+            raise DeliveryError(f"ai_gate_{name}", f"is {bound:g}", f"write a number {wanted}")
+    overhead_s = bounds.pop("overhead_ms") / 1000
+    return {**bounds, "overhead_s": overhead_s, "metrics": _metrics_address(values)}
+
+
+def _metrics_address(values: Mapping[str, Any]) -> str:
+    """Where the host shows its own counters, seen from itself; empty where it shows none."""
+    if not (values.get("ai_enable_metrics") and values.get("ai_export_prometheus")):
+        return ""
+    host = str(values["ai_metrics_host"])
+    if host in (str(IPv4Address(0)), str(IPv6Address(0))):
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"{f'[{host}]' if ':' in host else host}:{values['ai_metrics_port']}"
 
 
 def _keys(secrets: Mapping[str, Any]) -> dict[str, str]:

@@ -16,6 +16,8 @@ def from_answer(answer: Mapping[str, Any], *, diff: bool) -> dict[str, Any]:
         "changed_paths": [change["path"] for change in answer["changes"]],
         "health": answer["health"],
         "rolled_back": answer["rolled_back"],
+        "watched": answer["watched"],
+        "tried_keys": answer["tried_keys"],
         **{name: answer["state"][name] for name in FACTS},
     }
     if diff:

@@ -12,7 +12,7 @@ APPLIER = Path(__file__).resolve().parent.parent
 PACKAGE = "ai_client_applier"
 PROTOCOL = 1
 # How a run goes about it: the same state is desired by a look and by a run.
-_MANNER = ("check", "run")
+_MANNER = ("check", "run", "gate", "tries_keys")
 PREFIX = "ai-client-applier: "
 # All that is ever in the host's process arguments.
 LOADER = "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"

@@ -25,7 +25,7 @@ options: {}
 _VARIABLE = "AI_CLIENT_FLEET_RESULTS"
 _TASK = "ai_client_apply"
 _COPIED = ("actions", "changed_paths", "health", "rolled_back", "release", "config_digest", "key_fingerprint")
-_COPIED_TOO = ("key_next_fingerprint", "claim", "journal")
+_COPIED_TOO = ("key_next_fingerprint", "claim", "journal", "watched", "tried_keys")
 
 
 class CallbackModule(CallbackBase):

@@ -70,6 +70,15 @@ rolled_back:
   description: Whether the host was put back into an earlier state.
   type: bool
   returned: always
+watched:
+  description: What was seen of the service in the time set for it after a change, beside what was seen before.
+  type: dict
+  returned: always
+tried_keys:
+  description: What the provider said of each key before it was laid down.
+  type: list
+  elements: dict
+  returned: always
 journal:
   description: The newest record of the host's release journal.
   type: dict
