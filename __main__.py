@@ -25,6 +25,7 @@ def main() -> None:
     missing = blockers(settings, declared)
     stack.refuse_or_list(missing)
     findings = plan.look(settings, declared, captured, running=local_hosts.running(status))
+    findings = plan.compare(settings, declared, captured, findings=findings, last=last_run.applied)
     stack.show(findings)
     digest = plan.digest(settings, declared, findings)
     stack.refuse_another_plan(settings, digest)

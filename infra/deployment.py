@@ -16,8 +16,8 @@ from pulumi_command import local
 
 from infra import facts, orders, quota
 from infra.command import NOTHING, child, child_with_aws, command
+from infra.findings import Finding
 from infra.nodes import Captured, Fleet, Node, NodeGroup
-from infra.plan import Finding
 from infra.recorded import Limits
 from infra.schema import FleetSettings
 from infra.waves import waves

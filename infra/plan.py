@@ -6,67 +6,21 @@ differs. It changes nothing. What it found decides which runs `up` repeats altho
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
-from infra import facts, orders
+from infra import applied, facts, orders, rendering
 from infra.ansible_run import HostResults, execute
+from infra.applied import Inputs
 from infra.errors import PlaybookError
-from infra.masking import mask, mask_forms
+from infra.findings import Finding, HostState, difference
+from infra.inventory import inventory
+from infra.masking import mask_forms
 from infra.nodes import Captured, Fleet
 from infra.order import Order
+from infra.recorded import Applied
 from infra.schema import FleetSettings
 from infra.ssh import is_pinned
-
-
-class HostState(StrEnum):
-    """How a host stands to its declared state."""
-
-    SAME = "same"
-    DIFFERS = "differs"
-    ABSENT = "absent"
-    BLOCKED = "blocked"
-    UNSEEN = "unseen"
-    AWAY = "away"
-    UNREACHABLE = "unreachable"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a probe found on one host.
-
-    Attributes:
-        state: how the host stands to its declared state.
-        message: why it could not be looked at, where that is so.
-        differences: one entry for each path or unit that `up` would change: `path` and `diff`, secrets masked.
-    """
-
-    state: HostState
-    message: str = ""
-    differences: tuple[Mapping[str, str], ...] = ()
-
-    @property
-    def needs_run(self) -> bool:
-        """Whether `up` has something to mend although no input changed."""
-        return self.state is HostState.DIFFERS
-
-    def as_output(self) -> dict[str, Any]:
-        """The finding as a stack output."""
-        changes = [dict(difference) for difference in self.differences]
-        return {"state": self.state.value} | ({"changes": changes} if changes else {}) | self._said()
-
-    def _said(self) -> dict[str, str]:
-        return {"message": self.message} if self.message else {}
-
-    def as_text(self, host: str) -> str:
-        """The finding as a preview shows it."""
-        head = f"{host}: {self.state.value}" + (f": {self.message}" if self.message else "")
-        return "\n".join([head, *(difference["diff"].rstrip("\n") for difference in self.differences)])
 
 
 def look(
@@ -113,6 +67,41 @@ def _all_pinned(fleet: Fleet, name: str, captured: Captured) -> bool:
     return all(is_pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))
 
 
+def compare(
+    settings: FleetSettings,
+    fleet: Fleet,
+    captured: Captured,
+    *,
+    findings: Mapping[str, Finding],
+    last: Mapping[str, Applied],
+) -> dict[str, Finding]:
+    """The findings against what was last applied: drift is marked, and who gave no answer is planned all the same.
+
+    Args:
+        settings: the stack's settings.
+        fleet: its hosts.
+        captured: what is known of hosts that the stack made.
+        findings: what the probe found.
+        last: what was last applied, by host.
+    """
+    shared = inventory(fleet, orders.shared_variables(settings, captured), claimed=True)
+    judged = dict(findings)
+    for group in fleet.groups:
+        for node in group.nodes:
+            finding = findings[node.name]
+            if finding.state not in applied.JUDGED:
+                continue
+            said = facts.of_wave(settings, fleet, group, [node])
+            now = Inputs(
+                variables=rendering.host_variables(shared, node.name),
+                content=said["CONTENT"],
+                key=said["KEY"],
+                key_next=said["KEY_NEXT"],
+            )
+            judged[node.name] = applied.judge(finding, node.name, last=last.get(node.name), now=now)
+    return judged
+
+
 def digest(settings: FleetSettings, fleet: Fleet, findings: Mapping[str, Finding]) -> str:
     """What a plan is known by: what is declared, and how every host stands to it. A change in either changes it."""
     declared = [facts.of_wave(settings, fleet, group, group.nodes) for group in fleet.groups if group.nodes]
@@ -140,26 +129,18 @@ def _finding(host: str, results: HostResults) -> Finding:
     result = results.get(host)
     if result is None:
         return Finding(HostState.FAILED, "gave no result")
-    message = mask_forms(str(result.get("message", "")))
+    message = mask_forms(" ".join(str(result.get("message", "")).split()))
     if result.get("unreachable"):
         return Finding(HostState.UNREACHABLE, message)
     if result.get("failed"):
         return Finding(HostState.FAILED, message)
-    differences = tuple(_difference(entry) for entry in result.get("diffs") or ())
-    return Finding(HostState.DIFFERS if result.get("changed") else HostState.SAME, differences=differences)
-
-
-def _difference(entry: Mapping[str, str]) -> Mapping[str, str]:
-    """What is on the host against what is declared, as a unified diff.
-
-    What the host knows to be secret it has masked itself; the rest is masked by its look.
-    """
-    path = entry["path"]
-    lines = difflib.unified_diff(
-        entry["before"].splitlines(),
-        entry["after"].splitlines(),
-        f"{path} on the host",
-        f"{path} declared",
-        lineterm="",
+    # What the host knows to be secret it has masked itself; the rest is masked by its look.
+    differences = tuple(
+        difference(entry["path"], entry["before"], entry["after"], side="on the host")
+        for entry in result.get("diffs") or ()
     )
-    return {"path": path, "diff": mask("\n".join(lines))}
+    state = HostState.DIFFERS if result.get("changed") else HostState.SAME
+    return Finding(state, differences=differences, seen={name: result.get(name) for name in _SEEN})
+
+
+_SEEN = ("release", "config_digest", "key_fingerprint", "key_next_fingerprint", "journal")

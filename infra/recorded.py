@@ -5,8 +5,9 @@ The state is the truth about what a stack owns, whatever its configuration says 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,25 @@ class Limits:
         return self.rpm * self.hosts, self.tpm * self.hosts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What the last run that ended well put on one host.
+
+    Attributes:
+        inventory: the run's inventory, which holds its variables.
+        content: digest of role and release.
+        key: fingerprint of the upstream key.
+        key_next: fingerprint of the key that a rotation goes to, or "".
+        result: what the host answered.
+    """
+
+    inventory: Mapping[str, Any]
+    content: str
+    key: str
+    key_next: str
+    result: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """The last run.
@@ -41,10 +61,14 @@ class Recorded:
     Attributes:
         claims: claims that the stack holds.
         limits: limits that each group's hosts were given.
+        applied: what was last applied, by host.
+        nonces: of each command that runs again where its work has drifted, what it last ran under; by name.
     """
 
     claims: frozenset[str] = frozenset()
     limits: Mapping[str, Limits] = field(default_factory=dict)
+    applied: Mapping[str, Applied] = field(default_factory=dict)
+    nonces: Mapping[str, str] = field(default_factory=dict)
 
 
 def read() -> Recorded:
@@ -58,17 +82,45 @@ def read() -> Recorded:
 
 def from_resources(resources: Resources) -> Recorded:
     """The last run by a state's resources: outputs by URN."""
-    facts = [
-        held["outputs"].get("environment") or {}
-        for held in resources.values()
+    commands = {
+        urn.rsplit("::", 1)[-1]: held["outputs"]
+        for urn, held in resources.items()
         if held.get("type") == _COMMAND and isinstance(held.get("outputs"), Mapping)
-    ]
+    }
+    facts = {name: outputs.get("environment") or {} for name, outputs in commands.items()}
+    waves = {name: entry for name, entry in facts.items() if "GROUP" in entry}
     limits: dict[str, Limits] = {}
-    for wave in (entry for entry in facts if "GROUP" in entry):
+    for wave in waves.values():
         before = limits.get(wave["GROUP"])
         hosts = len(wave["HOSTS"].split(",")) + (before.hosts if before else 0)
         limits[wave["GROUP"]] = Limits(int(wave["RPM"]), int(wave["TPM"]), hosts)
-    return Recorded(frozenset(entry["CLAIM"] for entry in facts if "CLAIM" in entry), limits)
+    return Recorded(
+        claims=frozenset(entry["CLAIM"] for entry in facts.values() if "CLAIM" in entry),
+        limits=limits,
+        applied={host: last for name in waves for host, last in _applied(commands[name])},
+        nonces={name: entry["NONCE"] for name, entry in facts.items() if "NONCE" in entry},
+    )
+
+
+def _applied(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Applied]]:
+    """What a wave's run put on each of its hosts. Of its order, which holds the key, only the inventory is read."""
+    facts = outputs["environment"]
+    try:
+        inventory = json.loads(outputs["stdin"])["inventory"]
+        results = json.loads(outputs["stdout"])["hosts"]
+    except (KeyError, TypeError, ValueError):
+        return  # of a run that another program recorded
+    for host in facts["HOSTS"].split(","):
+        yield (
+            host,
+            Applied(
+                inventory=inventory,
+                content=facts.get("CONTENT", ""),
+                key=facts.get("KEY", ""),
+                key_next=facts.get("KEY_NEXT", ""),
+                result=results.get(host) or {},
+            ),
+        )
 
 
 def _read_when_whole(stack: str) -> Resources:

@@ -10,7 +10,7 @@ from pulumi.runtime import config as pulumi_config
 from infra import content, settings
 from infra.blockers import Blocker
 from infra.errors import SettingsError
-from infra.plan import Finding, HostState
+from infra.findings import Finding, HostState
 from infra.schema import FleetSettings
 
 
@@ -68,7 +68,10 @@ def show(findings: Mapping[str, Finding]) -> None:
     if not pulumi.runtime.is_dry_run():
         return
     for host, finding in findings.items():
-        if finding.state in {HostState.UNREACHABLE, HostState.FAILED, HostState.AWAY}:
+        if finding.state in _SAID_ALOUD:
             pulumi.log.warn(finding.as_text(host))
-        elif finding.state is HostState.DIFFERS:
+        elif finding.state is HostState.DIFFERS or finding.differences:
             pulumi.log.info(finding.as_text(host))
+
+
+_SAID_ALOUD = frozenset({HostState.UNREACHABLE, HostState.FAILED, HostState.AWAY, HostState.CORDONED})

@@ -133,14 +133,14 @@ def _details(group: HostGroup) -> Iterator[str]:
     summary = f"{_names(group.names, most=3)}: {shown.sign} {shown.word}, {words.counted_changes(group.plan)}"
     names = f"<p>{_names(group.names, most=len(group.names))}</p>\n\n" if len(group.names) > 3 else ""
     for all_names, longest in ((names, None), (names, _SHORT_DIFF_LINES), ("", _SHORT_DIFF_LINES)):
-        diffs = "\n".join(_diff(change, longest=longest) for change in group.plan.changes)
+        diffs = "\n".join(_diff(change, group.plan, longest=longest) for change in group.plan.changes)
         fenced = escape.fenced(diffs, language="diff")
         yield f"<details><summary>{summary}</summary>\n\n{all_names}{fenced}\n\n</details>"
     yield ""
 
 
-def _diff(change: Change, *, longest: int | None) -> str:
-    text = change.diff.rstrip("\n") or f"{change.path}: differs"
+def _diff(change: Change, host: HostPlan, *, longest: int | None) -> str:
+    text = words.diff_text(change, host=host)
     lines = text.splitlines()
     if longest is None or len(lines) <= longest:
         return text

@@ -17,10 +17,14 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One file, folder or unit that differs: its path, and a unified diff from the host to what is declared."""
+    """One file, folder or unit that differs: its path, and a unified diff to what is declared.
+
+    `is_drift` says that the host differs from what was last applied to it, not only from what is declared.
+    """
 
     path: str
     diff: str
+    is_drift: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,11 @@ class HostPlan:
     changes: tuple[Change, ...] = ()
     cause: Cause = Cause.NONE
     facts: tuple[str, ...] = ()
+
+    @property
+    def is_partly_drift(self) -> bool:
+        """Whether some of its changes are drift, and others are not or it is not known of them."""
+        return self.cause is not Cause.DRIFT and any(change.is_drift for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True, order=True)

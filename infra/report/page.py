@@ -124,12 +124,12 @@ def _differences(groups: Sequence[HostGroup]) -> Iterator[str]:
         yield f"{words.counted_changes(group.plan)}</summary>"
         if more:
             yield f"<p>{', '.join(map(_code, group.names))}</p>"
-        yield from (_difference(change) for change in group.plan.changes)
+        yield from (_difference(change, group.plan) for change in group.plan.changes)
         yield "</details>"
 
 
-def _difference(change: Change) -> str:
-    text = escape.visible(change.diff.rstrip("\n") or f"{change.path}: differs")
+def _difference(change: Change, host: HostPlan) -> str:
+    text = escape.visible(words.diff_text(change, host=host))
     return f"<pre>{''.join(map(_line, text.split(chr(10))))}</pre>"
 
 

@@ -40,9 +40,11 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 _NEEDS = "up still needs: "
 # `HOST: STATE: MESSAGE` and then differences: how the program shows a plan to who reads the console.
 _SAID_OF_HOST = re.compile(
-    r"(?P<host>[a-z0-9-]+): (?P<state>differs|unreachable|failed|away)(?:: (?P<message>[^\n]*))?\s*"
+    r"(?P<host>[a-z0-9-]+): (?P<state>differs|unreachable|failed|unseen|away|cordoned)(?:: (?P<message>[^\n]*))?\s*"
 )
-_DIFF_START = re.compile(r"^--- (?P<path>[^\n]*) on the host$", re.MULTILINE)
+_DIFF_START = re.compile(
+    r"^--- (?P<path>[^\n]*) (?:on the host|last applied)(?P<drift> \(drift\))?$", re.MULTILINE
+)
 # Follows every error of the program, and says nothing more.
 _ENDED = re.compile(r"an unhandled error occurred: program exited with non-zero exit code")
 # Says where this machine keeps its plugins, which is nobody's business.
@@ -91,21 +93,29 @@ def _digest(value: object) -> str:
 def _planned(planned: Mapping[str, Any]) -> Iterator[tuple[str, HostPlan]]:
     for name, entry in planned.items():
         shown = entry if isinstance(entry, dict) else {}
-        changes = shown.get("changes")
+        listed = shown.get("changes")
+        changes = tuple(_change(change) for change in listed) if isinstance(listed, list) else ()
+        is_drift = shown.get("drift") is True
         plan = HostPlan(
             name=str(name),
             state=str(shown.get("state", "unseen")),
             message=mask(str(shown.get("message", ""))),
-            changes=tuple(_change(change) for change in changes) if isinstance(changes, list) else (),
-            cause=Cause.DRIFT if shown.get("drift") is True else Cause.NONE,
+            changes=changes,
+            cause=Cause.DRIFT if is_drift and _are_alike(changes) else Cause.NONE,
         )
         yield plan.name, plan
+
+
+def _are_alike(changes: Iterable[Change]) -> bool:
+    """Whether all changes are drift, or all are not marked, as in outputs of older programs."""
+    return len({change.is_drift for change in changes}) <= 1
 
 
 def _change(change: object) -> Change:
     """A change with its differences; in outputs of older programs it is a path alone."""
     if isinstance(change, dict):
-        return Change(mask(str(change.get("path", ""))), mask(str(change.get("diff", ""))))
+        is_drift = change.get("drift") is True
+        return Change(mask(str(change.get("path", ""))), mask(str(change.get("diff", ""))), is_drift)
     return Change(mask(str(change)), "")
 
 
@@ -133,7 +143,10 @@ def _changes_in(text: str) -> Iterator[Change]:
     starts = [*_DIFF_START.finditer(text)]
     ends = [match.start() for match in starts[1:]] + [len(text)]
     for start, end in zip(starts, ends, strict=False):  # text without a difference has an end alone
-        yield Change(mask(start["path"]), mask(text[start.start() : end].rstrip("\n")))
+        diff = text[start.start() : end].rstrip("\n")
+        if is_drift := bool(start["drift"]):
+            diff = diff.replace(start["drift"], "", 1)
+        yield Change(mask(start["path"]), mask(diff), is_drift)
 
 
 def _waves(steps: Iterable[Step]) -> Iterator[tuple[str, Step]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from infra.report.model import Cause, HostPlan, Plan, ResourceChange
+from infra.report.model import Cause, Change, HostPlan, Plan, ResourceChange
 
 
 class Label(NamedTuple):
@@ -26,9 +26,10 @@ _DRIFT = Label(3, "⚠️", "drift", "drifted")
 _CHANGES = Label(4, "✏️", "changes", "to change")
 _BLOCKED = Label(5, "⛔", "blocked", "blocked")
 _ABSENT = Label(6, "🆕", "not there", "to make")
-_AWAY = Label(7, "💤", "away", "away")
-_UNSEEN = Label(8, "❔", "not looked at", "not looked at")
-SAME = Label(9, "✅", "as declared", "as declared")
+_CORDONED = Label(7, "🚧", "cordoned", "cordoned")
+_AWAY = Label(8, "💤", "away", "away")
+_UNSEEN = Label(9, "❔", "not looked at", "not looked at")
+SAME = Label(10, "✅", "as declared", "as declared")
 
 _LABELS = {
     "failed": _FAILED,
@@ -38,6 +39,7 @@ _LABELS = {
     "blocked": _BLOCKED,
     "absent": _ABSENT,
     "away": _AWAY,
+    "cordoned": _CORDONED,
     "unseen": _UNSEEN,
     "same": SAME,
 }
@@ -51,14 +53,32 @@ def label(host: HostPlan) -> Label:
 
 
 def reason(host: HostPlan) -> str:
-    """Why `up` changes the host."""
+    """Why `up` changes the host, and where its plan is from if not from the host."""
+    by_state = "planned from what was last applied" if host.changes and host.state in _SILENT else ""
+    return "; ".join(filter(None, [_cause(host), by_state]))
+
+
+_SILENT = frozenset({"failed", "unreachable", "unseen"})
+
+
+def _cause(host: HostPlan) -> str:
     if host.cause is Cause.DECLARED:
-        return f"declared: {', '.join(host.facts)}"
+        by_hand = "; and changed on the host" if host.is_partly_drift else ""
+        return f"declared: {', '.join(host.facts)}{by_hand}"
     if host.cause is Cause.DRIFT:
         return "changed on the host"
     if host.state == "removed":
         return "not declared any more"
     return str(host.cause)
+
+
+def diff_text(change: Change, *, host: HostPlan) -> str:
+    """A change's difference; where only some changes of the host are drift, the head of those that are says so."""
+    text = change.diff.rstrip("\n") or f"{change.path}: differs"
+    if not (change.is_drift and host.is_partly_drift):
+        return text
+    head, *rest = text.split("\n")
+    return "\n".join([f"{head} (drift)", *rest])
 
 
 def counted_changes(host: HostPlan) -> str:

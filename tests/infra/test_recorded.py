@@ -1,9 +1,12 @@
-from infra.recorded import Limits, Recorded, from_resources
+import json
+from typing import Any
+
+from infra.recorded import Applied, Limits, Recorded, from_resources
 
 PARENT = "urn:pulumi:production::fleet::fleet:index:Deployment$command:local:Command::"
 
 
-def command(**environment: str) -> dict[str, object]:
+def command(**environment: str) -> dict[str, Any]:
     """A command resource as the engine answers it."""
     return {"type": "command:local:Command", "outputs": {"environment": environment}}
 
@@ -30,3 +33,22 @@ def test_claims_and_limits_are_read_and_nothing_else() -> None:
     assert found.claims == {"fleet/production/web-prod-01", "fleet/production/web"}
     assert found.limits == {"web": Limits(rpm=420, tpm=0, hosts=3)}
     assert found.limits["web"].total == (1260, 0)
+
+
+def test_what_was_last_applied_is_read_host_by_host_without_the_key() -> None:
+    """Of a run's order, which holds the key, only the inventory is kept."""
+    order = {"inventory": {"all": {}}, "secrets": {"HOLYSHEEP_API_KEY": "hs_test_secret"}}
+    wave = command(GROUP="web", HOSTS="a,b", RPM="1", TPM="0", CONTENT="c", KEY="k", KEY_NEXT="", NONCE="n")
+    wave["outputs"] |= {"stdin": json.dumps(order), "stdout": json.dumps({"hosts": {"a": {"release": "r"}}})}
+    found = from_resources({f"{PARENT}web-1": wave})
+    applied = Applied(inventory={"all": {}}, content="c", key="k", key_next="", result={"release": "r"})
+    assert found.applied["a"] == applied
+    assert found.applied["b"].result == {}
+    assert found.nonces == {"web-1": "n"}
+    assert "hs_test_secret" not in repr(found)
+
+
+def test_a_run_that_another_program_recorded_gives_nothing() -> None:
+    """What cannot be read is not guessed."""
+    wave = command(GROUP="web", HOSTS="a", RPM="1", TPM="0")
+    assert from_resources({f"{PARENT}web-1": wave}).applied == {}

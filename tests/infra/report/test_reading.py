@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.report import words
 from infra.report.events import PreviewError
 from infra.report.model import Cause, Change, Plan, ResourceChange
 from infra.report.reading import read
@@ -249,3 +250,30 @@ def test_no_shape_of_outputs_or_steps_stops_the_reading(shape: object) -> None:
         ),
     ]
     assert all(isinstance(read(text), Plan) for text in texts)
+
+
+def test_a_host_that_drifted_and_is_declared_anew_has_its_drift_marked() -> None:
+    """Both causes are told, and in the differences those that are drift."""
+    changes = [{"path": "/etc/x", "diff": DIFF, "drift": True}, {"path": "/etc/y", "diff": "d"}]
+    run = command("api-1", "update", old=RUN, new={**RUN, "VARIABLES": "w"})
+    outputs = planned(api_1={"state": "differs", "drift": True, "changes": changes})
+    (host,) = [host for host in read(stream(run, outputs=outputs)).hosts if host.name == "api-1"]
+    assert words.reason(host) == "declared: variables; and changed on the host"
+    assert words.label(host).word == "changes"
+    shown = [words.diff_text(change, host=host).split("\n")[0] for change in host.changes]
+    assert shown == ["--- /etc/x on the host (drift)", "d"]
+
+
+def test_a_plan_of_a_silent_host_says_where_it_is_from() -> None:
+    """On the console and in the outputs alike."""
+    text = "api-1: unreachable: gone\n--- /etc/x last applied\n+++ /etc/x declared\n@@ -1 +1 @@\n-a\n+b"
+    (host,) = read(document(said=(("warning", text),))).hosts
+    assert [change.path for change in host.changes] == ["/etc/x"]
+    assert words.reason(host) == "planned from what was last applied"
+
+
+def test_drift_that_the_console_marks_is_read() -> None:
+    """The head of a difference says so."""
+    marked = DIFF.replace("on the host\n", "on the host (drift)\n")
+    (host,) = read(document(said=(("info", f"api-1: differs\n{marked}"),))).hosts
+    assert host.changes == (Change("/etc/x", DIFF, is_drift=True),)

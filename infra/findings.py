@@ -1,0 +1,95 @@
+"""What is known of a host before a run: how it stands to its declared state, and what `up` would change on it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from infra.masking import mask
+
+
+class HostState(StrEnum):
+    """How a host stands to its declared state."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    ABSENT = "absent"
+    BLOCKED = "blocked"
+    UNSEEN = "unseen"
+    AWAY = "away"
+    CORDONED = "cordoned"
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One path, unit or input that `up` would change.
+
+    Attributes:
+        path: what differs.
+        diff: a unified diff, secrets masked; its head says what stands on its two sides.
+        is_drift: whether the host differs from what was last applied to it, not only from what is declared.
+    """
+
+    path: str
+    diff: str
+    is_drift: bool = False
+
+    def as_output(self) -> dict[str, Any]:
+        """The difference in a stack output."""
+        return {"path": self.path, "diff": self.diff} | ({"drift": True} if self.is_drift else {})
+
+    def as_text(self) -> str:
+        """The difference as a preview shows it: its head says where it is drift."""
+        head, *rest = self.diff.rstrip("\n").split("\n")
+        return "\n".join([f"{head} (drift)" if self.is_drift else head, *rest])
+
+
+def difference(path: str, before: str, after: str, *, side: str) -> Difference:
+    """The difference of two texts, `side` being where the first one is from: `on the host`, `last applied`."""
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), f"{path} {side}", f"{path} declared", lineterm=""
+    )
+    return Difference(path, mask("\n".join(lines)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is known of one host.
+
+    Attributes:
+        state: how the host stands to its declared state.
+        message: why it could not be looked at, where that is so, and what the plan is made from then.
+        differences: what `up` would change.
+        seen: what the host says of itself: digests, fingerprints, and the newest line of its journal.
+    """
+
+    state: HostState
+    message: str = ""
+    differences: tuple[Difference, ...] = ()
+    seen: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether `up` has something to mend although no input changed."""
+        return self.state is HostState.DIFFERS
+
+    def as_output(self) -> dict[str, Any]:
+        """The finding as a stack output."""
+        changes = [entry.as_output() for entry in self.differences]
+        is_drift = any(entry.is_drift for entry in self.differences)
+        return (
+            {"state": self.state.value}
+            | ({"drift": True} if is_drift else {})
+            | ({"changes": changes} if changes else {})
+            | ({"message": self.message} if self.message else {})
+        )
+
+    def as_text(self, host: str) -> str:
+        """The finding as a preview shows it."""
+        head = f"{host}: {self.state.value}" + (f": {self.message}" if self.message else "")
+        return "\n".join([head, *(entry.as_text() for entry in self.differences)])
