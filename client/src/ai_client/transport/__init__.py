@@ -1,1 +1,1 @@
-"""The boundary to HTTP stacks: `base` says what one must do, `aiohttp` and `httpx` do it."""
+"""The boundary to HTTP stacks: `base` says what one must do; `direct` is the default, `aiohttp` serves proxies."""

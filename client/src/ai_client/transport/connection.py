@@ -184,22 +184,26 @@ class HttpConnection(asyncio.Protocol):
             self.drop()
             return
         self._fruitless_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._trouble = self._trouble or _malformed(
-                exchange, "it switched to a protocol nobody asked for"
-            )
-        except httptools.HttpParserError as error:
-            self._trouble = self._trouble or _malformed(exchange, str(error))
-        if self._is_answered:
-            self._finish(exchange)
-        elif self._trouble is not None:
+        self._feed(exchange, self._parser, data)
+        if self._trouble is not None:
             self.drop(self._trouble)
+        elif self._is_answered:
+            self._finish(exchange)
         elif self._fruitless_bytes > _MOST_FRUITLESS_BYTES:
             self.drop(_malformed(exchange, f"over {_MOST_FRUITLESS_BYTES} bytes of headers or trailers"))
         elif exchange.status:
             self._go_on(exchange)
+
+    def _feed(self, exchange: Exchange, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            # What comes after a whole answer does not spoil it, only the connection.
+            self._is_stray = True
+            if not self._is_answered:
+                self._trouble = _malformed(exchange, str(error))
+        except httptools.HttpParserUpgrade:
+            self._trouble = _malformed(exchange, "it changed to a protocol that nobody asked for")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -272,7 +276,6 @@ class HttpConnection(asyncio.Protocol):
         if (
             self._can_stay
             and not self._is_stray
-            and self._trouble is None
             and not self.is_closed
             and not self._transport.is_closing()
             and self._transport.get_write_buffer_size() == 0
