@@ -87,7 +87,7 @@ class Deployment(pulumi.ComponentResource):
         there = [node for node in group.nodes if not node.away]
         for index, wave in enumerate(waves(there, canary=layout.canary, serial=layout.serial), start=1):
             ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
-            run = self._wave(f"{group.name}-{index}", group, wave, ready)
+            run = self._wave(f"{group.name}-{index}", group, wave, ready, is_first=index == 1)
             runs.append(run)
             before = [run]
         return runs
@@ -109,12 +109,18 @@ class Deployment(pulumi.ComponentResource):
         )
 
     def _wave(
-        self, name: str, group: NodeGroup, wave: Sequence[Node], ready: list[pulumi.Resource]
+        self,
+        name: str,
+        group: NodeGroup,
+        wave: Sequence[Node],
+        ready: list[pulumi.Resource],
+        *,
+        is_first: bool,
     ) -> local.Command:
         args = self._args
         order = args.captured.apply(
             lambda known: orders.deploy(
-                args.settings, args.fleet, known, group=group.name, nodes=wave
+                args.settings, args.fleet, known, group=group.name, nodes=wave, tries_keys=is_first
             ).as_json()
         )
         return command(

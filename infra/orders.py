@@ -31,14 +31,17 @@ def deploy(
     group: str,
     nodes: Iterable[Node],
     check: bool = False,
+    tries_keys: bool = True,
 ) -> Order:
-    """Bring nodes of one group into their declared state, or with `check` tell what that would change."""
+    """Bring nodes of one group into their declared state, or with `check` tell what that would change.
+
+    With `tries_keys`, a new key is tried at the provider from each of them before it is laid down there.
+    """
     reached = tuple(nodes)
+    variables = _of_the_roll_out(settings, tries_keys=tries_keys) | shared_variables(settings, captured)
     return Order(
         playbook=DEPLOY,
-        inventory=inventory(
-            fleet, shared_variables(settings, captured), only=[node.name for node in reached], claimed=True
-        ),
+        inventory=inventory(fleet, variables, only=[node.name for node in reached], claimed=True),
         ssh_config=ssh.config_text(
             (*fleet.jump_hosts, *reached), outgoing(settings), known_hosts=KNOWN_HOSTS
         ),
@@ -63,6 +66,18 @@ def decommission(settings: FleetSettings, fleet: Fleet, captured: Captured, *, n
         known_hosts=ssh.known_hosts_text((*fleet.jump_hosts, node), captured),
         instance=asdict(node.instance) if node.instance else {},
     )
+
+
+def _of_the_roll_out(settings: FleetSettings, *, tries_keys: bool) -> dict[str, Any]:
+    """Variables that say how a change goes out, and change nothing on a host that is as declared."""
+    gate = settings.gate
+    return {
+        "ai_gate_seconds": gate.seconds,
+        "ai_gate_error_share": gate.max_error_share,
+        "ai_gate_throttled_share": gate.max_throttled_share,
+        "ai_gate_overhead_ms": gate.max_overhead_ms,
+        "ai_try_keys": tries_keys,
+    }
 
 
 def shared_variables(settings: FleetSettings, captured: Captured) -> dict[str, Any]:

@@ -180,6 +180,20 @@ class AccountSettings(_Model):
     tpm: int | None = Field(default=None, ge=1)
 
 
+class GateSettings(_Model):
+    """How a host whose release or configuration changed is watched before the next wave; one that is worse goes back.
+
+    `seconds`: how long, 0 asks it once. By how much may rise: `max_error_share` the share of requests that end in an
+    error of the service's own, `max_throttled_share` that of attempts answered with 429 where more is sent than before.
+    `max_overhead_ms` is what it may add to 95 of 100 requests by itself. Errors of the upstream never count.
+    """
+
+    seconds: float = Field(default=15, ge=0, le=900)
+    max_error_share: float = Field(default=0.02, ge=0, le=1)
+    max_throttled_share: float = Field(default=0.1, ge=0, le=1)
+    max_overhead_ms: float = Field(default=500, gt=0)
+
+
 class ApiKeySecretSettings(_Model):
     """The upstream key in AWS Secrets Manager; `field` where the secret is a JSON object."""
 
@@ -204,6 +218,7 @@ class FleetSettings(_Model):
     probe: bool = True
     require_plan: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
     account: AccountSettings | None = None
+    gate: GateSettings = GateSettings()
     api_key: SecretStr | None = None
     api_key_next: SecretStr | None = None
     api_keys: dict[GroupName, SecretStr] = Field(default_factory=dict)

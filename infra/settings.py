@@ -21,6 +21,7 @@ from infra.schema import (
     ApiKeySecretSettings,
     Ec2Settings,
     FleetSettings,
+    GateSettings,
     GroupSettings,
     HostSettings,
     JumpHostSettings,
@@ -164,6 +165,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "ssh": SshSettings,
     "local": LocalSettings,
     "account": AccountSettings,
+    "gate": GateSettings,
     "apiKeySecret": ApiKeySecretSettings,
 }
 

@@ -31,6 +31,7 @@ VARIABLES = {
     "ai_fetch_dir": {"type": "str"},
     "ai_rpm": {"type": "int"},
     "ai_tpm": {"type": "int"},
+    "ai_gate_seconds": {"type": "float"},
 }
 MODELS = ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash", "deepseek-v3.2")
 
