@@ -88,12 +88,20 @@ class GaugeFamily:
         return family
 
 
-class _Cell:
-    __slots__ = ("counts", "total")
+class Cell:
+    """One distribution: what a family holds for one set of label values."""
 
-    def __init__(self, buckets: int) -> None:
-        self.counts = [0] * buckets
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value into its bucket."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
 
 
 class HistogramFamily:
@@ -108,15 +116,18 @@ class HistogramFamily:
         self._help = help_text
         self._labels = tuple(labels)
         self._bounds = tuple(bounds)
-        self._cells: dict[tuple[str, ...], _Cell] = {}
+        self._cells: dict[tuple[str, ...], Cell] = {}
+
+    def cell(self, labels: tuple[str, ...]) -> Cell:
+        """The distribution of some label values, for whoever observes them often."""
+        cell = self._cells.get(labels)
+        if cell is None:
+            cell = self._cells[labels] = Cell(self._bounds)
+        return cell
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
         """Count a value into its bucket."""
-        cell = self._cells.get(labels)
-        if cell is None:
-            cell = self._cells[labels] = _Cell(len(self._bounds) + 1)
-        cell.counts[bisect_left(self._bounds, value)] += 1
-        cell.total += value
+        self.cell(labels).observe(value)
 
     def quantile(self, share: float) -> float | None:
         """An upper bound of the value below which `share` of all lie, over all label values; None without any."""

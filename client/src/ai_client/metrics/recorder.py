@@ -28,7 +28,7 @@ from ai_client.events import (
     StoreDegraded,
     Throttled,
 )
-from ai_client.metrics.families import Bounded, CounterFamily, GaugeFamily, HistogramFamily
+from ai_client.metrics.families import Bounded, Cell, CounterFamily, GaugeFamily, HistogramFamily
 
 DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKENS = tuple(float(4**power) for power in range(14))
@@ -44,6 +44,20 @@ _BREAKER = {"closed": 0, "half-open": 1, "open": 2}
 _OPERATION = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 
 
+class _Series:
+    """What answers of one kind are counted into: looked up once a request, not once a metric."""
+
+    __slots__ = ("cost", "duration", "input_tokens", "output_tokens", "requests")
+
+    def __init__(self, *, duration: Cell, requests: tuple[str, str, str], cost: tuple[str, str]) -> None:
+        self.duration = duration
+        self.requests = requests
+        self.cost = cost
+        #: Made at the first answer that tells its usage, so that no empty series is scraped.
+        self.input_tokens: Cell | None = None
+        self.output_tokens: Cell | None = None
+
+
 class Recorder:
     """An event listener and a `prometheus_client` collector.
 
@@ -54,6 +68,7 @@ class Recorder:
         self._provider = provider
         self._model = Bounded(models, limit=MOST_MODELS)
         self._tenant = Bounded(tenants, limit=MOST_TENANTS)
+        self._series: dict[tuple[str, str, str, int], _Series] = {}
         self._make_operation_metrics()
         self._make_own_metrics()
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -106,6 +121,7 @@ class Recorder:
         self.overhead = HistogramFamily(
             "ai_client_overhead_seconds", "What the service itself adds to a request.", bounds=OVERHEAD_S
         )
+        self._overhead = self.overhead.cell(())
         self.cache = CounterFamily(
             "ai_client_cache_lookups_total", "Look-ups by outcome: hit, shared, miss.", ("outcome",)
         )
@@ -167,17 +183,38 @@ class Recorder:
         return name, self._provider, self._model(event.model)
 
     def _settled(self, event: Settled) -> None:
-        operation = self._operation(event)
-        tenant, model = self._tenant(event.tenant), operation[2]
-        self.duration.observe((*operation, ""), event.latency_s)
-        self.overhead.observe((), max(0.0, event.latency_s - event.waited_s - event.upstream_s))
-        self.requests.add((tenant, model, str(event.status)))
+        tenant, model = self._tenant(event.tenant), self._model(event.model)
+        series = self._series.get((event.endpoint, model, tenant, event.status))
+        if series is None:
+            series = self._make_series(event, model=model, tenant=tenant)
+        latency_s = event.latency_s
+        series.duration.observe(latency_s)
+        self._overhead.observe(max(0.0, latency_s - event.waited_s - event.upstream_s))
+        self.requests.add(series.requests)
         if event.usage is not None and not event.cached:
-            self.tokens.observe((*operation, "input"), event.usage.input_tokens)
-            if event.usage.output_tokens:
-                self.tokens.observe((*operation, "output"), event.usage.output_tokens)
+            self._used(series, event)
         if event.cost_usd:
-            self.cost.add((tenant, model), event.cost_usd)
+            self.cost.add(series.cost, event.cost_usd)
+
+    def _used(self, series: _Series, event: Settled) -> None:
+        assert event.usage is not None  # noqa: S101 - for the type checker; the caller asked
+        if series.input_tokens is None:
+            series.input_tokens = self.tokens.cell((*self._operation(event), "input"))
+        series.input_tokens.observe(event.usage.input_tokens)
+        if not event.usage.output_tokens:
+            return
+        if series.output_tokens is None:
+            series.output_tokens = self.tokens.cell((*self._operation(event), "output"))
+        series.output_tokens.observe(event.usage.output_tokens)
+
+    def _make_series(self, event: Settled, *, model: str, tenant: str) -> _Series:
+        series = _Series(
+            duration=self.duration.cell((*self._operation(event), "")),
+            requests=(tenant, model, str(event.status)),
+            cost=(tenant, model),
+        )
+        self._series[(event.endpoint, model, tenant, event.status)] = series
+        return series
 
     def _failed(self, event: Failed) -> None:
         operation = self._operation(event)
