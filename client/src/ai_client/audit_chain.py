@@ -25,7 +25,9 @@ _FILE_NAME: Final = re.compile(r"audit-\d{4}-\d\d-\d\d\.jsonl")
 _HASH_TAIL: Final = re.compile(rb',"hash":"([0-9a-f]{32})"\}')
 _HASH_TAIL_BYTES: Final = len(b',"hash":""}') + 32
 
-_NO_TOKENS: Final[tuple[int | None, int | None, int | None]] = (None, None, None)
+_NO_TOKENS: Final = '"input_tokens":null,"output_tokens":null,"cached_input_tokens":null'
+# Callers may name any model: texts of more sets of names than this are made anew.
+_MOST_NAMES: Final = 512
 
 _quote = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -59,29 +61,37 @@ def files_before(folder: Path, name: str) -> list[Path]:
 
 
 class CallTexts:
-    """Makes the text of a call's line. It remembers the last second as text, since most calls share it."""
+    """Makes the text of a call's line. It remembers the last second and the names as text: most calls share them."""
 
-    __slots__ = ("_second", "_second_text")
+    __slots__ = ("_names", "_second", "_second_text")
 
     def __init__(self) -> None:
         self._second = -1
         self._second_text = ""
+        self._names: dict[tuple[str, str, str, str], str] = {}
 
     def of(self, event: Settled | Failed) -> str:
         """What the trail keeps of a call: who, which model, tokens, cost, status, latency, key; never the text.
 
         Put together by hand, which takes a third of what an encoder takes for a dictionary.
         """
-        outcome = _of_answer(event) if isinstance(event, Settled) else _of_failure(event)
+        names = (event.tenant, event.endpoint, event.model, event.asked_model)
         return (
             f'{{"at":"{self._time(event.at)}","kind":"call","request_id":{_quote(event.request_id)},'
-            f'"tenant":{_quote(event.tenant)},"endpoint":{_quote(event.endpoint)},'
-            f'"model":{_quote(event.model)},"asked_model":{_quote(event.asked_model)},'
-            f'"status":{_number(event.status)},{outcome},"stream":{_bool(event.stream)},'
+            f"{self._names.get(names) or self._name(names)},"
+            f'"status":{_number(event.status)},{_outcome(event)},"stream":{_bool(event.stream)},'
             f'"attempts":{event.attempts},"latency_ms":{round(event.latency_s * 1_000, 1)},'
             f'"key":{_quote(event.key_fingerprint)},'
             f'"tags":{_encode(dict(event.cost_tags)) if event.cost_tags else "{}"}}}'
         )
+
+    def _name(self, names: tuple[str, str, str, str]) -> str:
+        tenant, endpoint, model, asked_model = map(_quote, names)
+        text = f'"tenant":{tenant},"endpoint":{endpoint},"model":{model},"asked_model":{asked_model}'
+        if len(self._names) >= _MOST_NAMES:
+            self._names.clear()
+        self._names[names] = text
+        return text
 
     def _time(self, at_s: float) -> str:
         second, milliseconds = divmod(round(at_s * 1_000), 1_000)
@@ -96,31 +106,22 @@ def text_of(facts: dict[str, object]) -> str:
     return _encode(facts)
 
 
-def _of_answer(event: Settled) -> str:
-    usage = event.usage
-    tokens = _NO_TOKENS
+def _outcome(event: Settled | Failed) -> str:
+    if isinstance(event, Failed):
+        billed_unknown = _bool(event.billed_unknown)
+        return (
+            f'"error":{_quote(event.error)},{_NO_TOKENS},'
+            f'"cost_usd":null,"billed_unknown":{billed_unknown},"cached":false'
+        )
+    usage, tokens = event.usage, _NO_TOKENS
     if usage is not None:
-        tokens = (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens)
-    return _outcome("", tokens, cost_usd=event.cost_usd, billed_unknown=False, cached=event.cached)
-
-
-def _of_failure(event: Failed) -> str:
-    return _outcome(event.error, _NO_TOKENS, cost_usd=None, billed_unknown=event.billed_unknown, cached=False)
-
-
-def _outcome(
-    error: str,
-    tokens: tuple[int | None, int | None, int | None],
-    *,
-    cost_usd: float | None,
-    billed_unknown: bool,
-    cached: bool,
-) -> str:
-    read, written, cached_input = tokens
+        tokens = (
+            f'"input_tokens":{usage.input_tokens},"output_tokens":{usage.output_tokens},'
+            f'"cached_input_tokens":{usage.cached_input_tokens}'
+        )
     return (
-        f'"error":{_quote(error)},"input_tokens":{_number(read)},"output_tokens":{_number(written)},'
-        f'"cached_input_tokens":{_number(cached_input)},"cost_usd":{_number(cost_usd)},'
-        f'"billed_unknown":{_bool(billed_unknown)},"cached":{_bool(cached)}'
+        f'"error":"",{tokens},"cost_usd":{_number(event.cost_usd)},'
+        f'"billed_unknown":false,"cached":{_bool(event.cached)}'
     )
 
 
