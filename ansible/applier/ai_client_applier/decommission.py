@@ -12,7 +12,7 @@ from ai_client_applier import places
 from ai_client_applier.apply import Run
 from ai_client_applier.difference import Change
 from ai_client_applier.errors import ApplyError
-from ai_client_applier.marker import check_claim
+from ai_client_applier.marker import check_owner, other_holder
 from ai_client_applier.observe import observe_present
 from ai_client_applier.response import Response
 from ai_client_applier.tree import Tree
@@ -25,7 +25,9 @@ def decommission(run: Run) -> Response:
     """Removes service, releases, files, keys, user and group; a second run finds nothing to do."""
     tree = run.tree
     present = observe_present(tree)
-    check_claim(present.marker, run.request.claim)
+    check_owner(present.marker, run.request.claim)
+    if holder := other_holder(present.marker, run.request.claim):
+        return Response(message=f"held by claim {holder} of the same owner: left alone")
     is_laid = present.marker is not None or tree.look(places.OPT).kind != "absent" or bool(present.units)
     paths = [path for path in _paths(run, custom=present.marker.paths if present.marker else ()) if is_laid]
     doomed = [path for path in paths if tree.look(path).kind != "absent"]
@@ -98,7 +100,9 @@ def _remove_home(run: Run, *, is_laid: bool) -> None:
 def collect(run: Run) -> Response:
     """Lists what is to be kept of a host, or reads a piece of one of these files."""
     present = observe_present(run.tree)
-    check_claim(present.marker, run.request.claim)
+    check_owner(present.marker, run.request.claim)
+    if other_holder(present.marker, run.request.claim):
+        return Response()
     wanted = run.request.collect
     if "path" in wanted:
         return Response(files=(_piece(run, wanted),))

@@ -45,14 +45,9 @@ def check_owner(marker: Marker | None, claim: Claim) -> None:
         )
 
 
-def check_claim(marker: Marker | None, claim: Claim) -> None:
-    """Refuses to decommission a host that another claim holds by now."""
-    if marker is not None and marker.claim != claim:
-        raise ApplyError(
-            places.MARKER,
-            f"this host is held by claim {marker.claim.name} of {marker.claim.owner}, not by {claim.name}",
-            "leave it alone, or decommission it under that claim",
-        )
+def other_holder(marker: Marker | None, claim: Claim) -> str:
+    """The claim that holds the host by now, where that is another one: what is there is not this claim's to remove."""
+    return marker.claim.name if marker is not None and marker.claim.name != claim.name else ""
 
 
 def check_folders(found: dict[str, Found], marker: Marker | None) -> None:
