@@ -170,7 +170,7 @@ def test_the_program_that_is_sent_starts_and_answers() -> None:
 
 
 def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> None:
-    """In a folder of the claim's name, in pieces, whole before the host is told to remove them."""
+    """In a folder of the claim's name, in pieces, whole before the host is told to remove them; none is overwritten."""
     content = os.urandom(9_000_000)
     modes: list[str] = []
 
@@ -193,6 +193,11 @@ def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> 
     exchange.run(made, program=b"", send=send)
     assert (tmp_path / "fleet_t_h1" / "ledger.sqlite3").read_bytes() == content
     assert modes == ["collect", "collect", "collect", "decommission"]
+    content = b"of a later host of the same name"
+    exchange.run(made, program=b"", send=send)
+    assert (tmp_path / "fleet_t_h1-2" / "ledger.sqlite3").read_bytes() == content
+    assert len((tmp_path / "fleet_t_h1" / "ledger.sqlite3").read_bytes()) == 9_000_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fleet_t_h1", "fleet_t_h1-2"]
 
 
 def test_the_result_has_the_diff_in_ansibles_form_only_when_asked() -> None:
@@ -215,3 +220,42 @@ def test_certificates_come_as_text_or_from_a_file(tmp_path: Path) -> None:
     file.write_text("-----BEGIN CERTIFICATE-----\n")
     assert read_certificates(str(file)) == file.read_text()
     assert read_certificates(file.read_text()) == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "address"),
+    [
+        ({}, "127.0.0.1:9090"),
+        ({"ai_metrics_host": "0.0.0.0", "ai_metrics_port": 9100}, "127.0.0.1:9100"),  # noqa: S104 - as a user may
+        ({"ai_metrics_host": "::"}, "[::1]:9090"),
+        ({"ai_metrics_host": "10.0.1.11"}, "10.0.1.11:9090"),
+        ({"ai_enable_metrics": False}, ""),
+        ({"ai_export_prometheus": False}, ""),
+    ],
+)
+def test_a_host_looks_at_its_own_counters_where_it_shows_them(
+    made_up: Path, changes: dict[str, Any], address: str
+) -> None:
+    """What listens on every address is asked on the loopback one."""
+    assert order(made_up, **changes).request["gate"]["metrics"] == address
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seconds", -1), ("seconds", 901), ("error_share", 1.5), ("throttled_share", -0.1), ("overhead_ms", -5)],
+)
+def test_a_gate_that_can_not_be_is_refused_with_its_name(made_up: Path, name: str, value: float) -> None:
+    """Before any host is contacted."""
+    with pytest.raises(DeliveryError, match=f"ai_gate_{name}: is {value}; write a number"):
+        order(made_up, **{f"ai_gate_{name}": value})
+
+
+def test_how_a_change_goes_out_is_no_part_of_what_is_desired(made_up: Path) -> None:
+    """An unchanged host stays at a glance where only the gate is set otherwise."""
+    slow, fast = (order(made_up, ai_gate_seconds=seconds, ai_try_keys=False).request for seconds in (60, 1))
+    assert slow["gate"] != fast["gate"]
+    desired = [wire.encode_input(b"", request).split(b"\n", 1) for request in (slow, fast)]
+    sizes = [int(head.split()[0]) for head, _ in desired]
+    assert [text[:size] for (_, text), size in zip(desired, sizes, strict=True)] == [
+        desired[0][1][: sizes[0]]
+    ] * 2
