@@ -24,13 +24,13 @@ def main() -> None:
 
     missing = blockers(settings, declared)
     stack.refuse_or_list(missing)
-    findings = plan.look(settings, declared, captured, running=local_hosts.running(status))
-    findings = plan.compare(settings, declared, captured, findings=findings, last=last_run.applied)
+    running = local_hosts.running(status)
+    findings = plan.look(settings, declared, captured, running=running, last=last_run.applied)
     stack.show(findings)
     digest = plan.digest(settings, declared, findings)
     stack.refuse_another_plan(settings, digest)
 
-    machines = local_hosts.LocalHosts("local", settings, status) if settings.has_local_hosts else None
+    machines = local_hosts.made(settings, status, last_run.nonces)
     made = machines.captured if machines else pulumi.Output.from_input(captured)
     deployment = Deployment(
         "deployment",
@@ -40,6 +40,7 @@ def main() -> None:
             captured=made,
             findings=findings,
             limits=last_run.limits,
+            nonces=last_run.nonces,
             ready=machines.ready if machines else [],
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from collections.abc import Mapping
 
 import pulumi
@@ -26,6 +26,7 @@ _INHERITED = (
 _CLEAN = " ".join(f'${{{name}+{name}="${name}"}}' for name in _INHERITED)
 
 NOTHING = "exit 0"
+_NONCE_LENGTH = 16
 
 
 # AWS's variables, some of them secret, come through an open file: as arguments of `env` other users would see them.
@@ -46,6 +47,11 @@ def child_with_aws(module: str) -> str:
     return f"{child(module, _AWS_DESCRIPTOR)} {_AWS}"
 
 
+def _next_nonce(name: str, last: str) -> str:
+    """Another nonce than the last one. No random one: `up` would not be what a saved plan of a preview foretold."""
+    return hashlib.sha256(f"{name} {last}".encode()).hexdigest()[:_NONCE_LENGTH]
+
+
 def command(
     name: str,
     *,
@@ -56,6 +62,7 @@ def command(
     delete: str | None = None,
     facts: Mapping[str, pulumi.Input[str]] | None = None,
     drifted: bool | None = None,
+    last_nonce: str = "",
     depends_on: list[pulumi.Resource] | None = None,
     timeout_s: int = 1800,
 ) -> local.Command:
@@ -70,11 +77,12 @@ def command(
         delete: shell line that undoes it.
         facts: what a reader of the preview should see change; the child does not get them.
         drifted: whether a probe found that the real thing differs from its state; None where nothing is probed.
+        last_nonce: what the resource last ran under by the stack's state.
         depends_on: resources that come before it.
         timeout_s: longest run.
     """
     timeout = f"{timeout_s}s"
-    nonce = {} if drifted is None else {"NONCE": secrets.token_hex(8)}
+    nonce = {} if drifted is None else {"NONCE": _next_nonce(name, last_nonce)}
     return local.Command(
         name,
         create=create,

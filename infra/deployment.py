@@ -36,6 +36,7 @@ class DeploymentArgs:
         captured: what is known only once hosts are made.
         findings: what the probe found on each host.
         limits: what each group may send as of the last run.
+        nonces: what each wave last ran under.
         ready: resources that come before any contact with a host.
     """
 
@@ -44,6 +45,7 @@ class DeploymentArgs:
     captured: pulumi.Output[Captured]
     findings: Mapping[str, Finding]
     limits: Mapping[str, Limits]
+    nonces: Mapping[str, str]
     ready: Sequence[pulumi.Resource]
 
 
@@ -129,6 +131,7 @@ class Deployment(pulumi.ComponentResource):
             stdin=pulumi.Output.secret(order),
             facts=facts.of_wave(args.settings, args.fleet, group, wave),
             parent=self,
+            last_nonce=args.nonces.get(name, ""),
             drifted=any(args.findings[node.name].needs_run for node in wave if node.name in args.findings),
             depends_on=ready,
         )

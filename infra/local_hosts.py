@@ -32,10 +32,11 @@ class LocalHosts(pulumi.ComponentResource):
     captured: pulumi.Output[Captured]
     ready: list[pulumi.Resource]
 
-    def __init__(self, name: str, settings: FleetSettings, status: Status) -> None:
+    def __init__(self, name: str, settings: FleetSettings, status: Status, nonces: Mapping[str, str]) -> None:
         super().__init__("fleet:index:LocalHosts", name)
         self._settings = settings
         self._status = status
+        self._nonces = nonces
         network = self._network()
         hosts = {host.name: self._host(host, network) for host in local.hosts(settings)}
         answers = {name: made.stdout for name, made in hosts.items()}
@@ -91,15 +92,22 @@ class LocalHosts(pulumi.ComponentResource):
     ) -> command_provider.Command:
         name = str(order.get("name", kind))
         stack = self._settings.stack
+        resource = f"{kind}-{name}" if name != kind else kind
         return command(
-            f"{kind}-{name}" if name != kind else kind,
+            resource,
             create=child(_MODULE, kind, "up"),
             delete=child(_MODULE, kind, "down"),
             stdin=json.dumps({"fleet": stack, **order}, sort_keys=True),
             parent=self,
             drifted=not present,
+            last_nonce=self._nonces.get(resource, ""),
             depends_on=after,
         )
+
+
+def made(settings: FleetSettings, status: Status, nonces: Mapping[str, str]) -> LocalHosts | None:
+    """The machines of a stack that has local hosts; None of another."""
+    return LocalHosts("local", settings, status, nonces) if settings.has_local_hosts else None
 
 
 def status(stack: str) -> Status:

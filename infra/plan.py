@@ -24,16 +24,31 @@ from infra.ssh import is_pinned
 
 
 def look(
-    settings: FleetSettings, fleet: Fleet, captured: Captured, *, running: frozenset[str]
+    settings: FleetSettings,
+    fleet: Fleet,
+    captured: Captured,
+    *,
+    running: frozenset[str],
+    last: Mapping[str, Applied],
 ) -> dict[str, Finding]:
-    """What each host differs in. A host without key, pin or machine is not contacted.
+    """What each host differs in, from what is declared and from what was last applied.
+
+    A host without key, pin or machine is not contacted.
 
     Args:
         settings: the stack's settings.
         fleet: its hosts.
         captured: what is known of hosts that the stack made.
         running: names of local hosts that run.
+        last: what was last applied, by host.
     """
+    findings = _look(settings, fleet, captured, running)
+    return _compare(settings, fleet, captured, findings=findings, last=last)
+
+
+def _look(
+    settings: FleetSettings, fleet: Fleet, captured: Captured, running: frozenset[str]
+) -> dict[str, Finding]:
     findings: dict[str, Finding] = {}
     todo = []
     for group in fleet.groups:
@@ -67,7 +82,7 @@ def _all_pinned(fleet: Fleet, name: str, captured: Captured) -> bool:
     return all(is_pinned(by_name[hop], captured) for hop in (*by_name[name].jump, name))
 
 
-def compare(
+def _compare(
     settings: FleetSettings,
     fleet: Fleet,
     captured: Captured,
@@ -75,15 +90,7 @@ def compare(
     findings: Mapping[str, Finding],
     last: Mapping[str, Applied],
 ) -> dict[str, Finding]:
-    """The findings against what was last applied: drift is marked, and who gave no answer is planned all the same.
-
-    Args:
-        settings: the stack's settings.
-        fleet: its hosts.
-        captured: what is known of hosts that the stack made.
-        findings: what the probe found.
-        last: what was last applied, by host.
-    """
+    """The findings with their drift marked, and with a plan for who gave no answer."""
     shared = inventory(fleet, orders.shared_variables(settings, captured), claimed=True)
     judged = dict(findings)
     for group in fleet.groups:
