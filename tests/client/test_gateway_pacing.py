@@ -34,6 +34,15 @@ def test_interactive_traffic_of_the_last_minute_is_left_out() -> None:
     assert pace.rate_per_s(200.0) * 60 == pytest.approx(TARGET_SHARE)
 
 
+def test_traffic_of_days_without_a_batch_is_not_remembered() -> None:
+    """Nobody asks for a rate then, and memory must not grow."""
+    pace = Pace(RPM)
+    for second in range(10_000):
+        pace.note(priority=5, tokens=0, now_s=float(second))
+    assert pace.remembered_s <= 62
+    assert pace.rate_per_s(9_999.0) * 60 == pytest.approx(TARGET_SHARE - 61 / 600)
+
+
 def test_the_scarcer_of_requests_and_tokens_counts() -> None:
     """A few long requests fill the window of tokens."""
     pace = Pace(Limits(50, 600, 60_000))

@@ -12,6 +12,8 @@ from ai_client.events import CacheHit, CacheMissed, Event, Failed, Settled
 SECONDS = 120
 ERRORS = 20
 LATENCIES = 500
+#: What it listens to.
+KINDS = (Settled, Failed, CacheHit, CacheMissed)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,8 @@ _LEVELS: dict[type[Any], tuple[str, int]] = {
     StoreDegraded: ("store_degraded", logging.ERROR),
     KeyRotated: ("key_rotated", logging.INFO),
 }
+#: What it listens to.
+KINDS: tuple[type[Any], ...] = (Settled, *_LEVELS)
 # The line has its own time; tags are for the ledger.
 _LEFT_OUT = frozenset({"at", "cost_tags"})
 _log = logging.getLogger("ai_client.events")

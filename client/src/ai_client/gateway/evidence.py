@@ -33,6 +33,9 @@ _FAULTS = frozenset(
     )
 )
 
+#: What it listens to.
+KINDS = (Settled, Failed)
+
 
 class Evidence:
     """A listener of the client's events. Times are monotonic seconds."""

@@ -34,7 +34,8 @@ class Pace:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._interactive: deque[tuple[int, float]] = deque()
+        #: The share that went out in each second, as [second, share].
+        self._interactive: deque[list[float]] = deque()
         self._interactive_share = 0.0
         self._batch_tokens = 0.0
 
@@ -43,20 +44,31 @@ class Pace:
         if priority >= LEAST_URGENT:
             self._batch_tokens += (tokens - self._batch_tokens) * (_LEARNING if self._batch_tokens else 1.0)
             return
-        second = int(now_s)
         share = self._share_of(tokens)
         self._interactive_share += share
-        if self._interactive and self._interactive[-1][0] == second:
-            share += self._interactive.pop()[1]
-        self._interactive.append((second, share))
+        newest = self._interactive[-1] if self._interactive else None
+        if newest is not None and now_s < newest[0] + 1:
+            newest[1] += share
+        else:
+            # Here too, as a host without batch work never asks for its rate.
+            self._forget_until(now_s)
+            self._interactive.append([now_s // 1, share])
 
-    def rate_per_s(self, now_s: float) -> float:
-        """Shares of the window that batch work may spend in a second."""
+    def _forget_until(self, now_s: float) -> None:
         oldest = int(now_s) - WINDOW_S
         while self._interactive and self._interactive[0][0] < oldest:
             self._interactive_share -= self._interactive.popleft()[1]
+
+    def rate_per_s(self, now_s: float) -> float:
+        """Shares of the window that batch work may spend in a second."""
+        self._forget_until(now_s)
         left = TARGET_SHARE - max(0.0, self._interactive_share)
         return max(LEAST_SHARE, left) / WINDOW_S
+
+    @property
+    def remembered_s(self) -> int:
+        """How many seconds of interactive traffic it remembers."""
+        return len(self._interactive)
 
     def cost(self) -> float:
         """The share of the window that the next batch request is likely to take."""

@@ -14,14 +14,16 @@ from typing import Any
 from ai_client import logs
 from ai_client.audit import AuditTrail
 from ai_client.errors import ConfigurationError
-from ai_client.events import EventStream
+from ai_client.events import Admitted, EventStream, Failed, Settled
 from ai_client.gateway.app import GatewayApp, Runtime, Users
 from ai_client.gateway.assembly import LEDGER_NAME, Assembly, assemble, key_provider, limits, state_folder
 from ai_client.gateway.call import note_admission
 from ai_client.gateway.callers import Doorkeeper, HostCheck
 from ai_client.gateway.changes import changes
 from ai_client.gateway.checkup import Checkup
+from ai_client.gateway.event_log import KINDS as LOGGED_KINDS
 from ai_client.gateway.event_log import EventLog
+from ai_client.gateway.evidence import KINDS as EVIDENCE_KINDS
 from ai_client.gateway.evidence import Evidence
 from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment
@@ -34,6 +36,7 @@ from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
 from ai_client.gateway.spool_child import SpoolChild
+from ai_client.gateway.switchboard import Switchboard
 from ai_client.gateway.window_memory import WindowMemory
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
@@ -63,14 +66,13 @@ class Service:
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._pacer = Pacer(limits(self._settings), clock=time.monotonic)
-        for listener in (note_admission, EventLog(clock=time.monotonic), self._window, self._pacer, evidence):
-            self._events.subscribe(listener)
+        self._switchboard = self._connect(evidence)
         self._audit = self._make_audit()
         self._app = GatewayApp(self._runtime(), control=self, pacer=self._pacer)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
         ledger = self._state / LEDGER_NAME
-        self._observer = Observer(self._settings, events=self._events, ledger=ledger, look=self._look)
+        self._observer = Observer(self._settings, events=self._switchboard, ledger=ledger, look=self._look)
         self._metrics = MetricsListener(self._settings.monitoring, self._observer)
         self._listeners: Listeners
         self._forwarder: Forwarder | None = None
@@ -183,6 +185,17 @@ class Service:
         _log.info("handed_over", extra=logs.fields({"to": successor.pid}))
         return successor.pid
 
+    def _connect(self, evidence: Evidence) -> Switchboard:
+        """Those who want the client's events, but for the audit trail and the observer, which come later."""
+        switchboard = Switchboard()
+        switchboard.connect(note_admission, Admitted)
+        switchboard.connect(EventLog(clock=time.monotonic), *LOGGED_KINDS)
+        switchboard.connect(self._window, *self._window.kinds)
+        switchboard.connect(self._pacer, Admitted)
+        switchboard.connect(evidence, *EVIDENCE_KINDS)
+        self._events.subscribe(switchboard)
+        return switchboard
+
     def _make_audit(self) -> AuditTrail | None:
         settings = self._settings
         if not settings.audit.enabled:
@@ -190,7 +203,7 @@ class Service:
         trail = AuditTrail(
             settings.logging.log_dir, retention_days=settings.audit.retention_days, events=self._events
         )
-        self._events.subscribe(trail)
+        self._switchboard.connect(trail, Settled, Failed)
         return trail
 
     def _look(self) -> Moment:

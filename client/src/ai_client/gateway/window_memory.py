@@ -42,6 +42,13 @@ class WindowMemory:
         """What this and other processes sent in the last minute, for `AIAPIClient.restore`."""
         return {} if self._sent_log is None else self._sent_log.snapshot(since_s=now_s - WINDOW_S)
 
+    @property
+    def kinds(self) -> tuple[type[Any], ...]:
+        """What it listens to."""
+        if self._sent_log is None:
+            return ()
+        return (Admitted, Sent, Settled, Failed) if self._counts_tokens else (Sent,)
+
     def __call__(self, event: Event) -> None:
         """The listener."""
         if self._sent_log is None:

@@ -161,6 +161,11 @@ class Recorder:
         )
         self.reload_ok.put(1)
 
+    @property
+    def kinds(self) -> tuple[type[Any], ...]:
+        """What it listens to."""
+        return tuple(self._handlers)
+
     def __call__(self, event: Event) -> None:
         """The listener."""
         handler = self._handlers.get(type(event))
