@@ -112,7 +112,7 @@ class Exchange:
         self._send_body(message.get("body", b""), more=message.get("more_body", False))
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        parts = [_STATUS[status], self._protocol.date_header()]
+        lines = []
         for name, value in headers:
             if name == b"content-length":
                 self._left = int(value)
@@ -120,18 +120,17 @@ class Exchange:
                 # Written below, as the connection alone knows whether it stays.
                 self.keep_alive = self.keep_alive and value != b"close"
                 continue
-            parts += (name, b": ", _UNSAFE.sub(b"?", value), b"\r\n")
+            lines.append(b"%b: %b" % (name, value))
         if self._left is None:
             self._is_chunked = self.scope["http_version"] != "1.0"
             if self._is_chunked:
-                parts.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked")
             else:
                 self.keep_alive = False
                 self._left = -1
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
+            lines.append(b"connection: close")
+        head = b"%b%b%b\r\n\r\n" % (_STATUS[status], self._protocol.date_header(), _joined(lines))
         if self._left is None or self._left < 0:
             # Of a stream the head may be all that there is for long.
             self._protocol.write_soon(head)
@@ -156,3 +155,12 @@ class Exchange:
             self.is_complete = True
             self._wake()
             protocol.answered(self)
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    """The lines as they go out; in one that would break out of itself the characters that do it become `?`."""
+    text = b"\r\n".join(lines)
+    ends = max(0, len(lines) - 1)
+    if text.count(b"\n") == ends and text.count(b"\r") == ends and b"\0" not in text:
+        return text
+    return b"\r\n".join([_UNSAFE.sub(b"?", line) for line in lines])

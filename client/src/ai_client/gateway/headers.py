@@ -22,7 +22,10 @@ from ai_client.request import CacheMode, Importance, Response
 
 MAX_DEADLINE_S = 86_400.0
 # The upstream's rate limits are the account's, of which this host has a share: the gateway tells of that instead.
-_RETURNED = frozenset({"content-type", "openai-processing-ms", "retry-after", "retry-after-ms"})
+_RETURNED = tuple(
+    (name, name.encode())
+    for name in ("content-type", "openai-processing-ms", "retry-after", "retry-after-ms")
+)
 
 
 @dataclass(slots=True)
@@ -157,11 +160,7 @@ _TAKERS = {
 
 def returned(headers: Mapping[str, str]) -> Headers:
     """Those of the upstream's headers that callers may use."""
-    return [
-        (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.items()
-        if name in _RETURNED
-    ]
+    return [(encoded, headers[name].encode("latin-1")) for name, encoded in _RETURNED if name in headers]
 
 
 def about(response: Response) -> Headers:

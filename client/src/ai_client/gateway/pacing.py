@@ -1,9 +1,11 @@
 """Keeps batch work from taking a minute's quota in a second, so that interactive requests find room at any moment.
 
 The rate window slides: whatever is sent in a burst now is missing for the next 60 seconds, however urgent what comes
-then. So requests of the lowest priority go out evenly, at the rate that the window has left after the interactive
-traffic of the last minute. A few hundredths stay free for what comes unforeseen; where interactive traffic grows, it
-takes the slots that become free first, as it is more urgent, and the batch follows down.
+then. So requests of the lowest priority go out evenly, at the rate that the window is likely to have left beside the
+interactive traffic: that of the last minute, or where it began since, a minute's worth of what came so far. Where the
+window turns out fuller or emptier than that, the rate is corrected. A few hundredths stay free for what comes
+unforeseen; where interactive traffic grows, it takes the slots that become free first, as it is more urgent, and the
+batch follows down.
 """
 
 from __future__ import annotations
@@ -21,9 +23,50 @@ TARGET_SHARE = 0.97
 # Batch work goes on at this rate even where interactive traffic takes all: nobody starves.
 LEAST_SHARE = 0.01
 WINDOW_S = 60
+# Traffic of fewer seconds says little yet about a minute.
+LEARNING_S = 10.0
+# In how many seconds a window that is fuller or emptier than it should be is brought back, and by how much of its rate
+# batch work may be hastened for that: what goes out in a heap leaves the window in a heap.
+CORRECTION_S = 6.0
+MOST_HASTE = 1.15
 # What may go out at once after a pause, in seconds of the rate.
 BURST_S = 1.0
 _LEARNING = 0.1
+
+
+class Minute:
+    """What went out in the last 60 seconds, in shares of the window."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        #: The share of each second in which something went out, as [second, share].
+        self._seconds: deque[list[float]] = deque()
+
+    def note(self, share: float, *, now_s: float) -> None:
+        """So much went out."""
+        newest = self._seconds[-1] if self._seconds else None
+        if newest is not None and now_s < newest[0] + 1:
+            newest[1] += share
+        else:
+            # Here too, as a host without batch work never asks for its rate.
+            self.forget_until(now_s)
+            self._seconds.append([now_s // 1, share])
+        self.share += share
+
+    def forget_until(self, now_s: float) -> None:
+        """What is older than a minute does not count."""
+        oldest = int(now_s) - WINDOW_S
+        while self._seconds and self._seconds[0][0] < oldest:
+            self.share -= self._seconds.popleft()[1]
+        self.share = max(0.0, self.share) if self._seconds else 0.0
+
+    def age_s(self, now_s: float) -> float:
+        """How long ago the first of it went out."""
+        return min(WINDOW_S, now_s - self._seconds[0][0]) if self._seconds else 0.0
+
+    def __len__(self) -> int:
+        """How many seconds are remembered."""
+        return len(self._seconds)
 
 
 class Pace:
@@ -34,36 +77,36 @@ class Pace:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        #: The share that went out in each second, as [second, share].
-        self._interactive: deque[list[float]] = deque()
-        self._interactive_share = 0.0
+        self._interactive = Minute()
+        self._batch = Minute()
         self._batch_tokens = 0.0
 
     def note(self, *, priority: int, tokens: int, now_s: float) -> None:
         """A request was admitted."""
-        if priority >= LEAST_URGENT:
-            self._batch_tokens += (tokens - self._batch_tokens) * (_LEARNING if self._batch_tokens else 1.0)
-            return
         share = self._share_of(tokens)
-        self._interactive_share += share
-        newest = self._interactive[-1] if self._interactive else None
-        if newest is not None and now_s < newest[0] + 1:
-            newest[1] += share
-        else:
-            # Here too, as a host without batch work never asks for its rate.
-            self._forget_until(now_s)
-            self._interactive.append([now_s // 1, share])
-
-    def _forget_until(self, now_s: float) -> None:
-        oldest = int(now_s) - WINDOW_S
-        while self._interactive and self._interactive[0][0] < oldest:
-            self._interactive_share -= self._interactive.popleft()[1]
+        if priority < LEAST_URGENT:
+            self._interactive.note(share, now_s=now_s)
+            return
+        self._batch_tokens += (tokens - self._batch_tokens) * (_LEARNING if self._batch_tokens else 1.0)
+        self._batch.note(share, now_s=now_s)
 
     def rate_per_s(self, now_s: float) -> float:
         """Shares of the window that batch work may spend in a second."""
-        self._forget_until(now_s)
-        left = TARGET_SHARE - max(0.0, self._interactive_share)
-        return max(LEAST_SHARE, left) / WINDOW_S
+        self._interactive.forget_until(now_s)
+        self._batch.forget_until(now_s)
+        likely = self._likely_interactive(now_s)
+        even = max(LEAST_SHARE, TARGET_SHARE - likely) / WINDOW_S
+        known = self._batch.age_s(now_s) / WINDOW_S
+        # What batch work should have spent since it began; over a whole minute, what the interactive traffic left.
+        due = (TARGET_SHARE - likely * (1 - known) - self._interactive.share * known) * known
+        corrected = even + (due - self._batch.share) / CORRECTION_S
+        return max(LEAST_SHARE / WINDOW_S, min(corrected, even * MOST_HASTE))
+
+    def _likely_interactive(self, now_s: float) -> float:
+        """The share that interactive traffic takes of a minute, if it goes on as it does."""
+        minute = self._interactive
+        growth = WINDOW_S / max(LEARNING_S, minute.age_s(now_s)) - 1
+        return minute.share * (1 + growth * min(1.0, len(minute) / LEARNING_S))
 
     @property
     def remembered_s(self) -> int:
