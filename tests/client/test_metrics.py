@@ -92,7 +92,7 @@ def test_a_cached_answer_uses_no_tokens(recorder: Recorder) -> None:
 def test_a_failure_is_counted_by_its_code(recorder: Recorder) -> None:
     """The error's code is the type of the convention."""
     facts = {
-        name: getattr(settled(), name) for name in Failed.__dataclass_fields__ if hasattr(settled(), name)
+        name: getattr(settled(), name) for name in Failed.__struct_fields__ if hasattr(settled(), name)
     } | {"error": "ServerError", "code": "upstream_server_error", "status": 503, "billed_unknown": True}
     recorder(Failed(**facts))
     found = samples(recorder)

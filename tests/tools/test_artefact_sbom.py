@@ -100,6 +100,7 @@ def test_the_dependencies_are_those_of_the_interpreters_in_question(bill):
         "aiohttp",
         "httptools",
         "httpx",
+        "msgspec",
         "prometheus-client",
         "pydantic",
         "uvicorn",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, is_dataclass
 from typing import Any, get_args
 
 from tools.pages import markdown
@@ -17,16 +16,16 @@ def text() -> str:
     """The page."""
     from ai_client import events  # noqa: PLC0415 - the client may lack parts while it grows
 
-    kinds = [kind for kind in get_args(events.Event) if is_dataclass(kind)]
-    shared = [field.name for field in fields(events.RequestEvent)]
-    intro = f"{_INTRO}\n\nEvents of a request have, beside their own, {', '.join(f'`{name}`' for name in shared)}."
-    return markdown.page("Events", intro, *(_section(kind, events.RequestEvent) for kind in kinds))
+    shared = [f"`{name}`" for name in events.RequestEvent.__annotations__]
+    intro = f"{_INTRO}\n\nEvents of a request have, beside their own, {', '.join(shared)}."
+    sections = [_section(kind, events.RequestEvent) for kind in get_args(events.Event)]
+    return markdown.page("Events", intro, *sections)
 
 
 def _section(kind: Any, request: type[Any]) -> str:
-    inherited = {field.name for field in fields(request)} if issubclass(kind, request) else set()
-    rows = [(f"`{field.name}`", f"`{field.type}`") for field in fields(kind) if field.name not in inherited]
+    # A class has only its own annotations, not those that it inherits.
+    rows = [(f"`{name}`", f"`{kind_of_field}`") for name, kind_of_field in kind.__annotations__.items()]
     about = re.sub(r"\s+", " ", kind.__doc__ or "")
-    of_request = " (of a request)" if inherited else ""
+    of_request = " (of a request)" if issubclass(kind, request) else ""
     listed = markdown.table(("field", "type"), rows) if rows else ""
     return f"## {kind.__name__}{of_request}\n\n{about}\n\n{listed}"

@@ -5,7 +5,6 @@ without it. The first trouble is told once (`StoreDegraded`), each one is counte
 a new one.
 """
 
-import json
 import re
 import secrets
 import sqlite3
@@ -19,6 +18,7 @@ from ai_client.cache_file import CacheFile, DamagedEntryError, StoredAnswer, is_
 from ai_client.cache_key import KEY_BYTES, cache_key
 from ai_client.cache_writer import CacheWriter
 from ai_client.events import EventStream, StoreDegraded
+from ai_client.json_text import read_json, write_json
 from ai_client.ports import CachedResponse
 from ai_client.request import Request, Usage
 
@@ -229,11 +229,12 @@ def is_storable(response: CachedResponse) -> bool:
 def _facts(response: CachedResponse) -> str:
     usage = response.usage
     counts = None if usage is None else [usage.input_tokens, usage.output_tokens, usage.cached_input_tokens]
-    return json.dumps([response.status, dict(response.headers), response.model, response.stream, counts])
+    facts = [response.status, dict(response.headers), response.model, response.stream, counts]
+    return write_json(facts).decode()
 
 
 def _as_response(answer: StoredAnswer) -> CachedResponse:
-    status, headers, model, stream, counts = json.loads(answer.facts)
+    status, headers, model, stream, counts = read_json(answer.facts.encode())
     usage = None if counts is None else Usage(*counts)
     return CachedResponse(
         status=status, headers=headers, body=answer.body, model=model, stream=stream, usage=usage

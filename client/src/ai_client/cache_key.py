@@ -5,11 +5,12 @@ this module does not know is part of the key.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-KEY_VERSION: Final = 1
+from ai_client.json_text import write_json, write_sorted_json
+
+KEY_VERSION: Final = 2
 KEY_BYTES: Final = 32
 
 # Members that OpenAI's reference describes as labels for abuse detection or for placing prompts near their cached
@@ -19,9 +20,6 @@ _LABELS: Final = frozenset({"user", "safety_identifier", "prompt_cache_key", "pr
 # Members whose objects mean the same in any order. Every other object keeps its order, because models write the
 # properties of a JSON schema (in `tools`, `response_format` and unknown extensions) in the order it declares them.
 _ORDER_FREE: Final = frozenset({"messages", "input", "prompt", "logit_bias", "stream_options", "stop"})
-
-_sorted_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-_ordered_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def cache_key(
@@ -44,13 +42,13 @@ def cache_key(
         else:
             plain[name] = value
     try:
-        text = _sorted_json([KEY_VERSION, scope, tenant, endpoint, stream, plain])
+        text = write_sorted_json([KEY_VERSION, scope, tenant, endpoint, stream, plain])
         if ordered:
             # Two JSON documents in a row can be read apart again, so no two pairs of them are one text.
-            text += _ordered_json(sorted(ordered, key=_name))
+            text += write_json(sorted(ordered, key=_name))
     except (TypeError, ValueError, RecursionError):
         return None
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(text).digest()
 
 
 def _name(member: tuple[str, object]) -> str:

@@ -90,7 +90,10 @@ class AIAPIClient:
         merge: bool = False,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """The answer, parsed. `parameters` (temperature, max_tokens …) go into the body untouched."""
+        """The answer, parsed. `parameters` (temperature, max_tokens …) go into the body untouched.
+
+        In the body's JSON bytes are base64, sets are lists, and NaN is null.
+        """
         request = Request(
             endpoint="chat/completions",
             body={"model": model, "messages": messages, **parameters},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from ai_client.errors import (
     RateLimitError,
 )
 from ai_client.fallback import RETRIES_BEFORE_FALLBACK, candidates, may_fall_back
+from ai_client.json_text import read_json
 from ai_client.keys import ApiKey, KeyProvider
 from ai_client.request import Response, Usage, usage_from_json
 from ai_client.retry import Again, GiveUp, RetryBudget, decide, is_resend_safe
@@ -225,7 +225,7 @@ def _read(body: bytes) -> tuple[Any, Usage | None]:
             raise MalformedResponseError("upstream", "answered with something that is not a JSON object")
         return None, usage_at_end(body)
     try:
-        value = json.loads(body)
+        value = read_json(body)
     except ValueError as error:
         raise MalformedResponseError("upstream", "answered with something that is not JSON") from error
     if not isinstance(value, dict):

@@ -1,20 +1,21 @@
 """One typed stream of what happens, from which metrics, logs and the audit trail are made.
 
 No event holds a key, a message or any other text of the caller: only names, numbers and a key's fingerprint.
-Building an event costs something, so senders ask `stream.active` first: with no listener nothing is built.
+Structs of msgspec: one is made in a tenth of the time that a frozen dataclass takes. Still, senders ask
+`stream.active` first: with no listener nothing is built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from ai_client.request import Importance, Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestEvent:
+class RequestEvent(Struct, frozen=True, kw_only=True):
     """Of one request. `at` is wall-clock time in seconds since the epoch."""
 
     at: float
@@ -24,8 +25,7 @@ class RequestEvent:
     endpoint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted(RequestEvent):
+class Admitted(RequestEvent, frozen=True, kw_only=True):
     """An attempt got its permit after `waited_s` in the queue."""
 
     priority: int
@@ -33,23 +33,20 @@ class Admitted(RequestEvent):
     reserved_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent(RequestEvent):
+class Sent(RequestEvent, frozen=True, kw_only=True):
     """An attempt (the first is 1) is written to a connection."""
 
     attempt: int
     key_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstByte(RequestEvent):
+class FirstByte(RequestEvent, frozen=True, kw_only=True):
     """The first chunk of a streamed answer came, `after_s` from when the attempt was sent."""
 
     after_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retried(RequestEvent):
+class Retried(RequestEvent, frozen=True, kw_only=True):
     """Attempt `attempt` failed with `error` (a class name) and goes again after `wait_s`."""
 
     attempt: int
@@ -58,28 +55,24 @@ class Retried(RequestEvent):
     status: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FellBack(RequestEvent):
+class FellBack(RequestEvent, frozen=True, kw_only=True):
     """`model` could not answer; `to_model` is asked instead."""
 
     to_model: str
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheHit(RequestEvent):
+class CacheHit(RequestEvent, frozen=True, kw_only=True):
     """Answered without an upstream call of its own: from the cache, or `shared` with one in flight."""
 
     shared: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheMissed(RequestEvent):
+class CacheMissed(RequestEvent, frozen=True, kw_only=True):
     """The cache was asked and had nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled(RequestEvent):
+class Settled(RequestEvent, frozen=True, kw_only=True):
     """The request ended with an answer. The last event of a request is this one or `Failed`."""
 
     status: int
@@ -101,8 +94,7 @@ class Settled(RequestEvent):
     asked_model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(RequestEvent):
+class Failed(RequestEvent, frozen=True, kw_only=True):
     """The request ended with `error` (a class name, "CancelledError" where the caller left)."""
 
     error: str
@@ -121,8 +113,7 @@ class Failed(RequestEvent):
     asked_model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throttled:
+class Throttled(Struct, frozen=True, kw_only=True):
     """The upstream asked (429, Retry-After, x-ratelimit-*) that `model` with this key wait `pause_s`."""
 
     at: float
@@ -133,8 +124,7 @@ class Throttled:
     rate_per_s: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerChanged:
+class BreakerChanged(Struct, frozen=True, kw_only=True):
     """A model's circuit breaker went from one state to another ("closed", "open", "half-open")."""
 
     at: float
@@ -143,8 +133,7 @@ class BreakerChanged:
     after: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrencyChanged:
+class ConcurrencyChanged(Struct, frozen=True, kw_only=True):
     """The adaptive limit of a model moved."""
 
     at: float
@@ -153,8 +142,7 @@ class ConcurrencyChanged:
     after: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetAlert:
+class BudgetAlert(Struct, frozen=True, kw_only=True):
     """`spent_usd` of a budget passed the share `threshold` of `limit_usd`. Once a period and threshold."""
 
     at: float
@@ -165,8 +153,7 @@ class BudgetAlert:
     threshold: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreDegraded:
+class StoreDegraded(Struct, frozen=True, kw_only=True):
     """The cache (or another local `store`) goes on without its file. `reason` holds no text of callers."""
 
     at: float
@@ -174,8 +161,7 @@ class StoreDegraded:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRotated:
+class KeyRotated(Struct, frozen=True, kw_only=True):
     """Another key is in use from now on."""
 
     at: float

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeAlias
+
+from ai_client.json_text import read_json
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -99,7 +100,7 @@ class Response:
     def json(self) -> Any:
         """The body, parsed. Of one response it is the same object each time."""
         if self.parsed is None:
-            self.parsed = json.loads(self.body)
+            self.parsed = read_json(self.body)
         return self.parsed
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from ai_client.errors import MalformedResponseError
+from ai_client.json_text import read_json
 from ai_client.request import Usage, usage_from_json
 
 _TAIL_BYTES = 16 * 1024
@@ -130,7 +131,7 @@ def _data_of(line: bytes) -> bytes:
 
 def _usage_of(line: bytes) -> Usage | None:
     try:
-        value = json.loads(_data_of(line))
+        value = read_json(_data_of(line))
     except ValueError:
         return None
     return usage_from_json(value.get("usage")) if isinstance(value, dict) else None
@@ -138,7 +139,7 @@ def _usage_of(line: bytes) -> Usage | None:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = read_json(data)
     except ValueError as error:
         raise MalformedResponseError("upstream", "sent a stream event that is not JSON") from error
     if not isinstance(value, dict):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from ai_client.errors import BadRequestError
+from ai_client.json_text import write_json
 from ai_client.keys import ApiKey
 from ai_client.request import Request
 from ai_client.transport.base import WireRequest
 
 USER_AGENT = "ai-client"
 
-# json.dumps makes an encoder for each call that has options.
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
 
 def encode_body(request: Request, *, model: str | None = None, ask_usage: bool = False) -> bytes:
     """The body as JSON; `model`, where given, replaces the one that the caller named.
 
     `ask_usage` asks for the usage event at the end of a stream, which is what it is settled by.
+    Raises BadRequestError where the body can't be written as JSON in UTF-8.
     """
     body = request.body
     changes: dict[str, Any] = {}
@@ -31,7 +30,16 @@ def encode_body(request: Request, *, model: str | None = None, ask_usage: bool =
         changes["stream_options"] = {"include_usage": True}
     if changes:
         body = {**body, **changes}
-    return _encode(body).encode("utf-8", "surrogatepass")
+    try:
+        return write_json(body)
+    except UnicodeEncodeError as error:
+        raise BadRequestError(
+            "request body",
+            "holds half of a surrogate pair, which is no text",
+            remedy="Send whole characters: a text was cut within one, or decoded with 'surrogateescape'.",
+        ) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequestError("request body", f"can't be written as JSON: {error}") from error
 
 
 def build_wire_request(
