@@ -99,8 +99,11 @@ class Pace:
         known = self._batch.age_s(now_s) / WINDOW_S
         # What batch work should have spent since it began; over a whole minute, what the interactive traffic left.
         due = (TARGET_SHARE - likely * (1 - known) - self._interactive.share * known) * known
-        corrected = even + (due - self._batch.share) / CORRECTION_S
-        return max(LEAST_SHARE / WINDOW_S, min(corrected, even * MOST_HASTE))
+        lag = due - self._batch.share
+        if lag < 0:
+            # One request may always be ahead, however large it is.
+            lag = min(0.0, lag + self.cost())
+        return max(LEAST_SHARE / WINDOW_S, min(even + lag / CORRECTION_S, even * MOST_HASTE))
 
     def _likely_interactive(self, now_s: float) -> float:
         """The share that interactive traffic takes of a minute, if it goes on as it does."""
