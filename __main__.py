@@ -17,6 +17,7 @@ def main() -> None:
     house_rules.check(settings, declared)
     removals.check(last_run.claims, declared, allowed=settings.max_removals)
     leaving = removals.leaving(last_run.claims, declared)
+    leaving += fleet.cordoned(declared)
     declared, waiting = quota.hold_while_hosts_leave(declared, last_run.limits, leaving=leaving)
     stack.say_what_waits(waiting)
     status = local_hosts.status(settings.stack) if settings.has_local_hosts else {}

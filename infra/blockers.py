@@ -40,7 +40,7 @@ def _missing_keys(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
 
 def _unpinned_hosts(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
     made_by_up = {host.name for host in local.hosts(settings)}
-    nodes = (*fleet.jump_hosts, *fleet.targets)
+    nodes = (*fleet.jump_hosts, *(node for node in fleet.targets if not node.is_cordoned))
     unpinned = [
         node.name for node in nodes if not is_pinned(node, Captured()) and node.name not in made_by_up
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 
+from infra.errors import SettingsError
 from infra.nodes import Fleet, Node, NodeGroup
 from infra.schema import FleetSettings, GroupSettings
 from infra.sources import ec2, local, static
@@ -23,6 +25,7 @@ def build(settings: FleetSettings, found: Mapping[str, tuple[ec2.Instance, ...]]
 
     Raises:
         NodeSourceError: the hosts of a group are unknown, or two hosts can't be told apart.
+        SettingsError: a host that the stack does not have is to be cordoned.
     """
     ordered = sorted(settings.groups.items(), key=lambda item: bool(item[1].children))
     built = Fleet(
@@ -34,7 +37,22 @@ def build(settings: FleetSettings, found: Mapping[str, tuple[ec2.Instance, ...]]
         ),
     )
     ec2.check_apart((*built.jump_hosts, *(node for group in built.groups for node in group.nodes)))
+    _check_cordon(settings, built)
     return built
+
+
+def cordoned(fleet: Fleet) -> tuple[str, ...]:
+    """Names of the hosts that are to be left as they are."""
+    return tuple(node.name for node in fleet.targets if node.is_cordoned)
+
+
+def _check_cordon(settings: FleetSettings, fleet: Fleet) -> None:
+    names = [node.name for node in fleet.targets]
+    for name in settings.cordon:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "take it out, or correct its name"
+            raise SettingsError("fleet:cordon", f"the stack has no host '{name}'", hint)
 
 
 def _group(
@@ -50,9 +68,19 @@ def _group(
         nodes = tuple(make(settings, group, host_name, host) for host_name, host in group.hosts.items())
     return NodeGroup(
         name=name,
-        nodes=tuple(_certified(settings, group.source, node) for node in nodes),
+        nodes=tuple(_certified(settings, group.source, _cordoned(settings, group, node)) for node in nodes),
         children=group.children,
         variables=group.vars,
+    )
+
+
+def _cordoned(settings: FleetSettings, group: GroupSettings, node: Node) -> Node:
+    """The node, away where it is cordoned: it keeps its claim and its part of the quota, and no run reaches it."""
+    own = group.hosts.get(node.name)
+    if node.name not in settings.cordon and not (own and own.cordoned):
+        return node
+    return replace(
+        node, is_cordoned=True, away="it is left as it is, with the key and the limits that it has"
     )
 
 

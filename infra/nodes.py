@@ -39,6 +39,7 @@ class Node:
         host_authorities: public keys of those who certify its host key, where none is pinned.
         variables: Ansible variables of this host alone.
         instance: what it is at its cloud; None elsewhere.
+        is_cordoned: whether it is to be left as it is; it is away then too.
         away: why it cannot be reached now although it is there, or "". Such a host keeps its claim and is not deployed.
     """
 
@@ -52,6 +53,7 @@ class Node:
     host_authorities: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     instance: CloudInstance | None = None
+    is_cordoned: bool = False
     away: str = ""
 
 

@@ -16,7 +16,7 @@ from infra.errors import PlaybookError
 from infra.findings import Finding, HostState, difference
 from infra.inventory import inventory
 from infra.masking import mask_forms
-from infra.nodes import Captured, Fleet
+from infra.nodes import Captured, Fleet, Node
 from infra.order import Order
 from infra.recorded import Applied
 from infra.schema import FleetSettings
@@ -59,13 +59,17 @@ def _look(
             if state[n.name] is None and not n.away and _all_pinned(fleet, n.name, captured)
         ]
         findings |= {
-            n.name: Finding(HostState.AWAY, n.away) if n.away else Finding(state[n.name] or HostState.BLOCKED)
+            n.name: _away(n) if n.away else Finding(state[n.name] or HostState.BLOCKED)
             for n in group.nodes
             if n not in reached
         }
         if reached:
             todo.append(orders.deploy(settings, fleet, captured, group=group.name, nodes=reached, check=True))
     return findings | probe(todo)
+
+
+def _away(node: Node) -> Finding:
+    return Finding(HostState.CORDONED if node.is_cordoned else HostState.AWAY, node.away)
 
 
 def _unseen(settings: FleetSettings, group: str, name: str, running: frozenset[str]) -> HostState | None:

@@ -109,12 +109,14 @@ def _total(limits: Limits | None) -> tuple[int, int]:
 def hold_while_hosts_leave(
     fleet: Fleet, before: Mapping[str, Limits], *, leaving: Sequence[str]
 ) -> tuple[Fleet, tuple[str, ...]]:
-    """Keeps each host's limits from rising in a run that also removes hosts, since a removal comes last in a run.
+    """Keeps each host's limits from rising while hosts work within limits that a run does not lower.
+
+    A removal comes last in a run, and a cordoned host gets none.
 
     Args:
         fleet: hosts with their compiled limits.
         before: limits of the last run.
-        leaving: hosts that the run removes.
+        leaving: hosts that the run removes, and those that are cordoned.
 
     Returns:
         The fleet for this run, and the groups whose limits rise only with the next one.

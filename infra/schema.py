@@ -69,7 +69,7 @@ class _Model(BaseModel):
 
 
 class HostSettings(_Model):
-    """One declared host; `suite` is for local hosts only."""
+    """One declared host; `suite` is for local hosts only. A cordoned host is left as it is, and stays the stack's."""
 
     address: Address
     user: Login | None = None
@@ -78,6 +78,7 @@ class HostSettings(_Model):
     jump: tuple[HostName, ...] | None = None
     host_keys: tuple[HostKey, ...] = ()
     suite: Literal["bookworm", "trixie"] | None = None
+    cordoned: bool = False
     vars: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -214,6 +215,7 @@ class FleetSettings(_Model):
     vars: dict[str, Any] = Field(default_factory=dict)
     ssh: SshSettings = SshSettings()
     local: LocalSettings = LocalSettings()
+    cordon: tuple[HostName, ...] = ()
     max_removals: int = Field(default=1, ge=0)
     probe: bool = True
     require_plan: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")

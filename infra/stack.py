@@ -56,10 +56,10 @@ def refuse_another_plan(settings: FleetSettings, digest: str) -> None:
 
 
 def say_what_waits(groups: Sequence[str]) -> None:
-    """Names the groups whose limits rise only once the hosts that this run removes are gone."""
+    """Names the groups whose limits do not rise while hosts that may use the old ones are out of reach."""
     if groups:
         pulumi.log.warn(
-            f"limits of {', '.join(groups)} rise once the removed hosts are gone: run up once more"
+            f"limits of {', '.join(groups)} rise once removed hosts are gone and no host is cordoned: run up once more"
         )
 
 

@@ -74,6 +74,16 @@ def test_a_group_is_deployed_canary_first(dev: Declared) -> None:
     }
 
 
+def test_a_cordoned_host_keeps_its_claim_and_gets_no_run() -> None:
+    """It is no removal, is named in the plan, and its group's other hosts go on without it."""
+    config = shipped("dev") | {"apiKey": KEY, "cordon": ["api-dev-01"]}
+    declared = run(config, name="mocked", preview=False)
+    assert "claim-api-dev-01" in declared.commands
+    waves = {n: i["environment"].get("HOSTS") for n, i in declared.commands.items() if n.startswith("ai_")}
+    assert waves == {"ai_api_clients-1": "api-dev-02", "ai_batch_workers-1": "batch-dev-01"}
+    assert declared.outputs["plan"]["api-dev-01"]["state"] == "cordoned"
+
+
 def test_the_key_is_in_no_input_that_is_not_secret(dev: Declared) -> None:
     """The key travels in the secret standard input of a deploy, and nowhere else."""
     holders = set()
