@@ -1,0 +1,74 @@
+"""A batch and interactive callers on one host, for a little more than a minute: who waits, and what is used."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ai_client.testing import Simulator, SimulatorOptions
+from tests.client.service_rig import Rig, running_service, until
+from tests.client.test_batch_run import start, write_input
+
+pytestmark = pytest.mark.slow
+
+LIMIT_RPM = 240
+SERVICE_S = 0.5
+EVERY_S = 1.0
+LENGTH_S = 64.0
+LEAST_USE = 0.95
+
+
+async def ask(client: httpx.AsyncClient, number: int) -> float:
+    """How long an interactive request took; it must be answered."""
+    body = {
+        "model": "gpt-4.1",
+        "messages": [{"role": "user", "content": f"caller {number}"}],
+        "max_tokens": 1,
+    }
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    answer = await client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    return loop.time() - began_s
+
+
+async def callers(rig: Rig) -> tuple[list[float], float]:
+    """One request every second, whether or not the one before is answered: how long each took. And by how much this
+    machine was late at most, which the service is not to blame for."""
+    loop = asyncio.get_running_loop()
+    began_s, late_s = loop.time(), 0.0
+    asked = []
+    async with rig.client() as client:
+        while (elapsed_s := loop.time() - began_s) < LENGTH_S:
+            due_s = len(asked) * EVERY_S
+            if elapsed_s >= due_s:
+                asked.append(asyncio.create_task(ask(client, len(asked))))
+                continue
+            wait_s = min(0.05, due_s - elapsed_s)
+            at_s = loop.time()
+            await asyncio.sleep(wait_s)
+            late_s = max(late_s, loop.time() - at_s - wait_s)
+        return list(await asyncio.gather(*asked)), late_s
+
+
+async def test_interactive_requests_do_not_wait_for_a_batch_that_uses_the_rest(tmp_path: Path) -> None:
+    """Both begin together, on a window that is empty yet. No caller waits longer in the queue than an answer takes, the
+    provider refuses nothing, and 95 of 100 requests of the limit are used."""
+    options = SimulatorOptions(latency_ms=SERVICE_S * 1000, limit_rpm=LIMIT_RPM)
+    extra = f"rate_limit = {LIMIT_RPM}\nmax_concurrent_requests = 50"
+    async with Simulator(options) as simulator, running_service(tmp_path, simulator, extra=extra) as rig:
+        write_input(tmp_path / "in.jsonl", 600)
+        batch = await start(rig)
+        await until(lambda: simulator.counts.answered >= 1, what="the batch to begin")
+        took_s, late_s = await callers(rig)
+        batch.terminate()
+        await batch.communicate()
+        used = simulator.peak_per_minute()
+    waits_s = [took - SERVICE_S for took in took_s]
+    print(f"longest wait {max(waits_s):.3f} s, late {late_s:.3f} s, used {used} of {LIMIT_RPM}")
+    assert max(waits_s) - late_s < SERVICE_S
+    assert simulator.counts.by_status[429] == 0
+    assert LEAST_USE * LIMIT_RPM <= used <= LIMIT_RPM
