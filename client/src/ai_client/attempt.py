@@ -112,6 +112,7 @@ class Attempt:
         now_s = desk.clock.monotonic()
         cost_usd = self._settle(usage)
         before = lane.state.breaker.state
+        lane.state.is_known = True
         lane.state.breaker.succeeded()
         if before is not BreakerState.CLOSED:
             self._tell_breaker(before)

@@ -13,18 +13,20 @@ from ai_client.options import ClientOptions, Limits
 from ai_client.scheduler import Lane
 from ai_client.throttle import Throttle
 
-# Callers may name any model: those that nobody uses are forgotten beyond this many.
-_MOST_LANES = 256
+#: Callers may name any model: beyond this many lanes those that nobody uses are forgotten.
+MOST_LANES = 256
 
 
 class ModelState:
     """What is known of a model, whatever the key."""
 
-    __slots__ = ("breaker", "concurrency", "rate")
+    __slots__ = ("breaker", "concurrency", "is_known", "rate")
 
     def __init__(self, options: ClientOptions, max_concurrent: int) -> None:
         self.breaker = CircuitBreaker(options.breaker)
         self.rate = TokenRate()
+        #: Whether it ever answered: names that callers make up never do.
+        self.is_known = False
         self.concurrency = AdaptiveConcurrency(
             max_limit=max_concurrent,
             min_limit=options.adaptive.min_limit,
@@ -44,7 +46,10 @@ class ModelLane(Lane):
 
 
 class Lanes:
-    """All lanes, made as they are asked for."""
+    """All lanes, made as they are asked for, and kept in the order of their last use.
+
+    Invariant: at most `MOST_LANES`, and those in flight beyond that; a model's state lives as long as a lane of it.
+    """
 
     def __init__(self, options: ClientOptions, limits: Limits, *, random_source: random.Random) -> None:
         self._options = options
@@ -54,8 +59,12 @@ class Lanes:
         self._models: dict[str, ModelState] = {}
 
     def lane(self, model: str, key: ApiKey) -> ModelLane:
-        lane = self._lanes.get((model, key.fingerprint))
-        return lane if lane is not None else self._make(model, key)
+        lanes, name = self._lanes, (model, key.fingerprint)
+        lane = lanes.pop(name, None)
+        if lane is None:
+            return self._make(model, key)
+        lanes[name] = lane
+        return lane
 
     def model(self, name: str) -> ModelState:
         state = self._models.get(name)
@@ -64,14 +73,24 @@ class Lanes:
         return state
 
     def _make(self, model: str, key: ApiKey) -> ModelLane:
-        if len(self._lanes) >= _MOST_LANES:
-            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.in_flight}
-            used = {name for name, _ in self._lanes}
-            self._models = {name: state for name, state in self._models.items() if name in used}
+        while len(self._lanes) >= MOST_LANES and self._forget_one():
+            pass
         throttle = Throttle(full_rate_per_s=_full_rate_per_s(self._limits), random_source=self._random)
         lane = ModelLane(model, key.fingerprint, throttle=throttle, state=self.model(model))
         self._lanes[(model, key.fingerprint)] = lane
         return lane
+
+    def _forget_one(self) -> bool:
+        """The one that was used longest ago, of the models that never answered if there are any. False: all are busy."""
+        idle = [name for name, lane in self._lanes.items() if not lane.in_flight]
+        made_up = (name for name in idle if not self._lanes[name].state.is_known)
+        victim = next(made_up, None) or next(iter(idle), None)
+        if victim is None:
+            return False
+        del self._lanes[victim]
+        if not any(model == victim[0] for model, _ in self._lanes):
+            del self._models[victim[0]]
+        return True
 
     def reconfigure(self, options: ClientOptions, limits: Limits) -> None:
         """New limits for those that there are, and for those to come."""
