@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 from ai_client import logs
@@ -67,9 +66,7 @@ class EventLog:
             return
         found = _LEVELS.get(kind)
         if found is not None and _log.isEnabledFor(found[1]):
-            facts = {
-                item.name: getattr(event, item.name) for item in fields(event) if item.name not in _LEFT_OUT
-            }
+            facts = {name: getattr(event, name) for name in event.__struct_fields__ if name not in _LEFT_OUT}
             self._write(*found, facts)
 
     def _write(self, name: str, level: int, facts: dict[str, Any]) -> None:
