@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         report = read_usage(path, first_day=first.isoformat(), last_day=last.isoformat(), by=by)
     except (sqlite3.Error, ValueError) as exc:
-        remedy = "run it as root or as a member of the group ai-client, or name the file with --ledger"
+        # The ledger is the service's alone, as it says what each tenant spends; the audit trail is for its group too.
+        remedy = "run it as root (`sudo ai-client usage`), or name the file with --ledger"
         print(f"the ledger {path} can't be read ({exc}); {remedy}", file=sys.stderr)
         return 1
     print(json.dumps(as_json(report, first, last)) if options.json else as_text(report, first, last))
