@@ -102,7 +102,6 @@ class FolderHost(Host):
             raise ApplyError(address, "the service does not answer", "see its log")
         counts = {"requests": 0, "faults": 0, "throttled": 0, **counts, **self.later}
         return (
-            f"process_start_time_seconds {self.service_sees()['release']}\n"
             f'ai_client_requests_total{{tenant="a",model="m",code="200"}} {counts["requests"]}\n'
             f'ai_client_retries_total{{error="RateLimitError"}} {counts["throttled"]}\n'
             f"ai_client_gateway_faults_total {counts['faults']}\n"
@@ -135,7 +134,11 @@ class FolderHost(Host):
         self._update(provider=details)
 
     def main_process(self) -> tuple[int, int] | None:
-        return (1, -1) if places.SERVICE in self.state["running"] else None
+        return (self.main_pid(), -1) if places.SERVICE in self.state["running"] else None
+
+    def main_pid(self) -> int:
+        running = self.state["running"].get(places.SERVICE)
+        return int(running["release"].rpartition("/")[2][:6], 16) if running else 0
 
     def end_if_replaced(self, process: tuple[int, int]) -> None:
         self._update(ended=[*self.state.get("ended", []), process[0]])

@@ -41,7 +41,7 @@ def look(host: Host, request: Request, *, asks: bool = True) -> Seen:
     sample = None
     if request.gate.metrics:
         try:
-            sample = read_metrics(host.metrics(request.gate.metrics))
+            sample = read_metrics(host.metrics(request.gate.metrics), process=host.main_pid())
         except ApplyError:
             sample = None
     fault = fault_of(*host.question(request.socket)) if asks else ""

@@ -228,7 +228,7 @@ class Host:
 
     def main_process(self) -> tuple[int, int] | None:
         """The service's main process by number and by a descriptor, which names no other even when it has ended."""
-        pid = self._main_pid()
+        pid = self.main_pid()
         try:
             return (pid, os.pidfd_open(pid)) if pid else None
         except ProcessLookupError:
@@ -238,7 +238,7 @@ class Host:
         """Ends a process that is the service's main one no more: it finishes what it has begun, for a while."""
         pid, descriptor = process
         try:
-            if pid == self._main_pid():
+            if pid == self.main_pid():
                 return
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             ended = select.poll()
@@ -250,7 +250,8 @@ class Host:
         finally:
             os.close(descriptor)
 
-    def _main_pid(self) -> int:
+    def main_pid(self) -> int:
+        """The number of the service's main process; 0 where none runs."""
         shown = self.run("systemctl", "show", "--property=MainPID", "--value", places.SERVICE)
         return int(shown.output) if shown.output.strip().isdigit() else 0
 

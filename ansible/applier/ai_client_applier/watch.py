@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     """Counters of one process of the service, from its start on.
 
     Attributes:
-        started: when the process started; another one counts from zero.
+        process: its number; another one counts from zero.
         requests: how many ended.
         own_errors: how many of them ended in an error of the service's own making.
         attempts: how many times one was sent upstream, or could have been.
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
         overhead: for each bound in seconds, to how many requests the service added no more than that.
     """
 
-    started: str = ""
+    process: int = 0
     requests: int = 0
     own_errors: int = 0
     attempts: int = 0
@@ -51,11 +51,11 @@ class Sample(NamedTuple):
 
     def since(self, before: "Sample") -> "Sample":
         """What came after another sample; a new process has counted nothing before its start."""
-        if before.started != self.started:
+        if before.process != self.process or before.requests > self.requests:
             return self
         earlier = dict(before.overhead)
         return Sample(
-            self.started,
+            self.process,
             self.requests - before.requests,
             self.own_errors - before.own_errors,
             self.attempts - before.attempts,
@@ -81,15 +81,13 @@ class Sample(NamedTuple):
         }
 
 
-def read_metrics(text: str) -> Sample:
-    """The sample in what the service shows to Prometheus."""
-    started, requests, own, retries, throttled, faults = "", 0.0, 0.0, 0.0, 0.0, 0.0
+def read_metrics(text: str, *, process: int) -> Sample:
+    """The sample in what a process shows to Prometheus: a hardened one may not tell when it was started."""
+    requests, own, retries, throttled, faults = 0.0, 0.0, 0.0, 0.0, 0.0
     overhead: dict[float, int] = {}
     for name, labels_text, number in _LINE.findall(text):
         labels = dict(_LABEL.findall(labels_text))
-        if name == "process_start_time_seconds":
-            started = number
-        elif name == "ai_client_gateway_faults_total":
+        if name == "ai_client_gateway_faults_total":
             faults = float(number)
         elif name == "ai_client_requests_total" and labels["code"] not in _NO_OUTCOME:
             requests += float(number)
@@ -104,7 +102,7 @@ def read_metrics(text: str) -> Sample:
     # A fault may come before the request is counted or after: never more requests end in one than end.
     ended = max(requests, faults + own)
     return Sample(
-        started,
+        process,
         int(ended),
         int(own + faults),
         int(ended + retries),
