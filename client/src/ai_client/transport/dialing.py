@@ -61,7 +61,7 @@ def _no_url(url: str) -> ConfigurationError:
 class Dialer:
     """Makes connections for one event loop. Addresses are kept for a while, and looked up once for all who ask."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tls: Callable[[], ssl.SSLContext]) -> None:
         self._loop = loop
         self._tls = tls
         self._addresses: dict[Origin, tuple[float, asyncio.Task[list[AddrInfoType]]]] = {}
@@ -88,7 +88,7 @@ class Dialer:
         _, connection = await self._loop.create_connection(
             make,
             sock=sock,
-            ssl=self._tls if origin.is_tls else None,
+            ssl=self._tls() if origin.is_tls else None,
             server_hostname=origin.host if origin.is_tls else None,
         )
         return connection

@@ -6,6 +6,7 @@ Why not aiohttp: docs/adr/0014-a-connection-of-our-own.md. Proxies are aiohttp's
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -49,7 +50,8 @@ class DirectTransport:
         self._options = options or TransportOptions()
         self._pool = Pool(self._options.pool_size)
         self._routes: dict[tuple[str, str], Route] = {}
-        self._tls = make_tls_context(self._options)
+        #: Made at once where a bundle may be wrong, else for the first https: reading the host's store takes 20 ms.
+        self._tls = make_tls_context(self._options) if self._options.ca_path is not None else None
 
     async def fetch(self, request: WireRequest) -> WireResponse:
         exchange = await self._start(request, is_stream=False)
@@ -147,7 +149,12 @@ class DirectTransport:
             raise ClientClosedError("transport", "is closed")
         self.abandon()  # what belongs to another event loop, which has ended
         self._loop = asyncio.get_running_loop()
-        self._dialer = Dialer(self._loop, self._tls)
+        self._dialer = Dialer(self._loop, self._tls_context)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = make_tls_context(self._options)
+        return self._tls
 
     @property
     def idle_connections(self) -> int:
