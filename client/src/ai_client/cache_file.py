@@ -34,10 +34,9 @@ CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, place INTEGER NOT NULL,
 PRAGMA user_version = 1;
 COMMIT;
 """
-_READ: Final = (
-    "SELECT key, stored_at, expires_at, crc, facts, body, used_at <= placed_at"
-    " FROM entry JOIN answer USING(place) WHERE id = ?"
-)
+# Two statements and not a join: most lookups end with the first one, at a third of a join's cost.
+_FIND: Final = "SELECT place, used_at FROM entry WHERE id = ?"
+_READ: Final = "SELECT key, stored_at, expires_at, crc, facts, body, placed_at FROM answer WHERE place = ?"
 _APPEND: Final = (
     "INSERT INTO answer(key, placed_at, stored_at, expires_at, crc, facts, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
 )
@@ -135,6 +134,7 @@ class CacheFile:
         except sqlite3.Error:
             self._db.close()
             raise
+        self._finding = self._db.cursor()
         self._page_bytes: int = self._db.execute("PRAGMA page_size").fetchone()[0]
 
     def _prepare(self, *, makes_file: bool) -> bool:
@@ -149,13 +149,18 @@ class CacheFile:
 
     def read(self, key: bytes) -> StoredAnswer | None:
         """The entry of `key`, whether expired or not. Raises `DamagedEntryError`."""
-        row = self._db.execute(_READ, (row_id(key),)).fetchone()
+        found = self._finding.execute(_FIND, (row_id(key),)).fetchone()
+        if found is None:
+            return None
+        place, used_at_s = found
+        # Between the two another process may have put it elsewhere: then it is a miss, like any other.
+        row = self._db.execute(_READ, (place,)).fetchone()
         if row is None or row[0] != key:
             return None
-        _, stored_at_s, expires_at_s, crc, facts, body, is_unused = row
+        _, stored_at_s, expires_at_s, crc, facts, body, placed_at_s = row
         if _checksum(facts, body) != crc:
             raise DamagedEntryError
-        return StoredAnswer(stored_at_s, expires_at_s, facts, body, bool(is_unused))
+        return StoredAnswer(stored_at_s, expires_at_s, facts, body, used_at_s <= placed_at_s)
 
     def note(self, *, touched: Mapping[int, float], forgotten: Iterable[bytes]) -> None:
         """Marks row ids as used at a time and deletes keys, all or nothing."""

@@ -19,8 +19,9 @@ class _Flight(Generic[T]):
 
     __slots__ = ("task", "waiters")
 
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self.task = task
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
         #: In the order they came: where one has to fly again, it is the first.
         self.waiters: dict[asyncio.Future[T], None] = {}
 
@@ -54,23 +55,40 @@ class Flights(Generic[T]):
 
     async def aclose(self) -> None:
         """Cancels every call; those who wait for one are cancelled with it."""
-        tasks = [flight.task for flight in self._flights.values()]
+        flights = list(self._flights.values())
         self._flights.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for flight in flights:
+            flight.task.cancel()
+        if flights:
+            await asyncio.wait([flight.task for flight in flights])
+        for flight in flights:
+            # A task that is cancelled before its first step never gets to tell them.
+            for waiter in flight.waiters:
+                waiter.cancel()
 
     def _start(self, key: str, call: Callable[[], Awaitable[T]]) -> _Flight[T]:
-        flight: _Flight[T] = _Flight(asyncio.ensure_future(_run(call)))
+        flight: _Flight[T] = _Flight()
+        flight.task = asyncio.ensure_future(self._fly(key, flight, call))
         self._flights[key] = flight
-
-        def land(task: asyncio.Task[T]) -> None:
-            self._forget(key, flight)
-            _hand_out(task, flight.waiters)
-
-        flight.task.add_done_callback(land)
         return flight
+
+    async def _fly(self, key: str, flight: _Flight[T], call: Callable[[], Awaitable[T]]) -> None:
+        """Lands within its own task: a callback at its end would be another turn of the loop for each call."""
+        try:
+            result = await call()
+        except asyncio.CancelledError:
+            self._forget(key, flight)
+            for waiter in flight.waiters:
+                waiter.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the waiters' to hear
+            self._forget(key, flight)
+            _hand_on(error, flight.waiters)
+        else:
+            self._forget(key, flight)
+            for waiter in flight.waiters:
+                if not waiter.done():
+                    waiter.set_result(result)
 
     async def _wait(self, key: str, flight: _Flight[T]) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -92,20 +110,9 @@ class Flights(Generic[T]):
             del self._flights[key]
 
 
-async def _run(call: Callable[[], Awaitable[T]]) -> T:
-    return await call()
-
-
-def _hand_out(task: asyncio.Task[T], waiters: Iterable[asyncio.Future[T]]) -> None:
-    error = None if task.cancelled() else task.exception()
+def _hand_on(error: BaseException, waiters: Iterable[asyncio.Future[T]]) -> None:
     for waiter in waiters:
-        if waiter.done():
-            continue
-        if task.cancelled():
-            waiter.cancel()
-        elif error is not None:
+        if not waiter.done():
             waiter.set_exception(error)
             # One exception raised in several tasks would collect the tracebacks of all of them.
             error = copy.copy(error)
-        else:
-            waiter.set_result(task.result())

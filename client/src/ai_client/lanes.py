@@ -81,7 +81,7 @@ class Lanes:
         return lane
 
     def _forget_one(self) -> bool:
-        """The one that was used longest ago, of the models that never answered if there are any. False: all are busy."""
+        """The one used longest ago, of the models that never answered if there are any. False: all are busy."""
         idle = [name for name, lane in self._lanes.items() if not lane.in_flight]
         made_up = (name for name in idle if not self._lanes[name].state.is_known)
         victim = next(made_up, None) or next(iter(idle), None)

@@ -38,14 +38,36 @@ class Reporter:
         self.events = events
         self._clock = clock
 
+    # These four come with every call: written out, since a dictionary between costs as much as the event.
+
     def admitted(self, call: Call, *, waited_s: float, tokens: int) -> None:
-        priority = call.request.priority
+        request = call.request
         self.events.emit(
-            Admitted(**self._of(call), priority=priority, waited_s=waited_s, reserved_tokens=tokens)
+            Admitted(
+                at=self._clock.wall(),
+                request_id=call.request_id,
+                tenant=request.tenant,
+                model=call.model,
+                endpoint=request.endpoint,
+                priority=request.priority,
+                waited_s=waited_s,
+                reserved_tokens=tokens,
+            )
         )
 
     def sent(self, call: Call) -> None:
-        self.events.emit(Sent(**self._of(call), attempt=call.attempts, key_fingerprint=call.key_fingerprint))
+        request = call.request
+        self.events.emit(
+            Sent(
+                at=self._clock.wall(),
+                request_id=call.request_id,
+                tenant=request.tenant,
+                model=call.model,
+                endpoint=request.endpoint,
+                attempt=call.attempts,
+                key_fingerprint=call.key_fingerprint,
+            )
+        )
 
     def first_byte(self, call: Call, *, after_s: float) -> None:
         self.events.emit(FirstByte(**self._of(call), after_s=after_s))
@@ -69,7 +91,16 @@ class Reporter:
         self.events.emit(CacheHit(**self._of(call), shared=shared))
 
     def cache_missed(self, call: Call) -> None:
-        self.events.emit(CacheMissed(**self._of(call)))
+        request = call.request
+        self.events.emit(
+            CacheMissed(
+                at=self._clock.wall(),
+                request_id=call.request_id,
+                tenant=request.tenant,
+                model=call.model,
+                endpoint=request.endpoint,
+            )
+        )
 
     def settled(
         self,
@@ -85,7 +116,11 @@ class Reporter:
         request = call.request
         self.events.emit(
             Settled(
-                **self._of(call),
+                at=self._clock.wall(),
+                request_id=call.request_id,
+                tenant=request.tenant,
+                model=call.model,
+                endpoint=request.endpoint,
                 status=status,
                 stream=request.stream,
                 cached=cached,
