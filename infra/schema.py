@@ -9,7 +9,7 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -18,6 +18,7 @@ _ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
+_PERCENT = re.compile(r"([1-9]\d?|100)%")
 _HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}")
 
 
@@ -36,6 +37,21 @@ def _not_root(value: str) -> str:
     return value
 
 
+def _steps(value: Any) -> Any:
+    steps = value if isinstance(value, list | tuple) else [value]
+    for step in steps:
+        is_number = isinstance(step, int) and not isinstance(step, bool) and step >= 1
+        if not is_number and not (isinstance(step, str) and _PERCENT.fullmatch(step)):
+            raise ValueError("each step is a number of hosts, 1 or more, or a part of the group such as '25%'")
+    return tuple(steps)
+
+
+_STEP = [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": f"^{_PERCENT.pattern}$"}]
+Steps = Annotated[
+    tuple[int | str, ...],
+    BeforeValidator(_steps),
+    WithJsonSchema({"anyOf": [*_STEP, {"type": "array", "items": {"anyOf": _STEP}}]}),
+]
 HostName = Annotated[str, _matching(_NAME, "a host name is lower-case letters, digits and hyphens")]
 GroupName = Annotated[
     str, _matching(_GROUP_NAME, "a group name is lower-case letters, digits and underscores")
@@ -117,7 +133,7 @@ class GroupSettings(_Model):
     port: Port | None = None
     jump: tuple[HostName, ...] = ()
     canary: int = Field(default=1, ge=0)
-    serial: int | None = Field(default=None, ge=1)
+    serial: Steps = ()
     share: float | None = Field(default=None, gt=0, le=1)
     vars: dict[str, Any] = Field(default_factory=dict)
 

@@ -1,17 +1,36 @@
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from infra.nodes import Node
-from infra.waves import waves
+from infra.waves import Step, waves
+from tests.infra.stacks import load, shipped
 
 NODES = tuple(Node(name=f"n{i}", address=f"10.0.0.{i}") for i in range(1, 6))
 
 
+def in_zones(zones: str) -> tuple[Node, ...]:
+    """A node in each zone of a text such as "aab"."""
+    return tuple(Node(name=f"{zone}{i}", address=f"10.0.0.{i}", zone=zone) for i, zone in enumerate(zones))
+
+
 @pytest.mark.parametrize(
     ("canary", "serial", "sizes"),
-    [(1, None, [1, 4]), (0, None, [5]), (1, 2, [1, 2, 2]), (2, 2, [2, 2, 1]), (5, None, [5]), (9, 1, [5])],
+    [
+        (1, (), [1, 4]),
+        (0, (), [5]),
+        (1, (2,), [1, 2, 2]),
+        (2, (2,), [2, 2, 1]),
+        (5, (), [5]),
+        (9, (1,), [5]),
+        (1, ("40%", "100%"), [1, 2, 2]),
+        (0, (1, 2), [1, 2, 2]),
+        (0, ("1%",), [1, 1, 1, 1, 1]),
+    ],
 )
 def test_the_canary_goes_first_then_the_rest_in_steps(
-    canary: int, serial: int | None, sizes: list[int]
+    canary: int, serial: Sequence[Step], sizes: list[int]
 ) -> None:
     """Waves keep the order of the configuration, and each node is in just one."""
     found = waves(NODES, canary=canary, serial=serial)
@@ -19,6 +38,42 @@ def test_the_canary_goes_first_then_the_rest_in_steps(
     assert tuple(node for wave in found for node in wave) == NODES
 
 
+@pytest.mark.parametrize(
+    ("zones", "canary", "serial", "found"),
+    [
+        ("aabb", 1, (), ["a0", "a1", "b2 b3"]),
+        ("abab", 0, (), ["a0 a2", "b1 b3"]),
+        ("abab", 1, (5,), ["a0", "a2", "b1 b3"]),
+        ("aaabbb", 1, (1, "100%"), ["a0", "a1", "a2", "b3 b4 b5"]),
+    ],
+)
+def test_no_wave_has_hosts_of_two_zones(
+    zones: str, canary: int, serial: Sequence[Step], found: list[str]
+) -> None:
+    """A bad change that only shows under load takes one zone at most with it."""
+    made = waves(in_zones(zones), canary=canary, serial=serial)
+    assert [" ".join(node.name for node in wave) for wave in made] == found
+
+
 def test_a_group_without_nodes_has_no_wave() -> None:
     """Nothing to do is no wave, rather than an empty one."""
-    assert waves((), canary=1, serial=2) == ()
+    assert waves((), canary=1, serial=(2,)) == ()
+
+
+@pytest.mark.parametrize("serial", [2, "25%", [1, "25%", "100%"]])
+def test_serial_is_one_step_or_several(serial: Any) -> None:
+    """As Ansible users write it."""
+    config = shipped("production")
+    config["groups"]["ai_api_clients"]["serial"] = serial
+    steps = load(config).groups["ai_api_clients"].serial
+    assert steps == tuple(serial if isinstance(serial, list) else [serial])
+
+
+@pytest.mark.parametrize("serial", [0, "0%", "101%", "25", "all", [2, -1], True])
+def test_a_step_that_is_none_is_named(serial: Any) -> None:
+    """It would never end, or take everything at once."""
+    config = shipped("production")
+    config["groups"]["ai_api_clients"]["serial"] = serial
+    with pytest.raises(Exception, match=r"fleet:groups\.ai_api_clients\.serial") as refused:
+        load(config)
+    assert "25%" in str(refused.value)
