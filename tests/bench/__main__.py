@@ -23,6 +23,7 @@ def main() -> int:
         ("cache", (), 300),
         ("ledger", (), 300),
         ("library", library, 900),
+        ("gateway", ("--seconds", "2", "--soak", "1000000", "--peers-python", litellm), 2400),
         ("preview", (), 900),
         ("deploy", ("--hosts", hosts, "--preview"), 3600),
     )

@@ -91,11 +91,12 @@ class Caller(asyncio.Protocol):
 
     def _is_whole(self, end: int) -> bool:
         head = self._buffer[:end].lower()
-        at = head.find(b"content-length: ")
+        # At the beginning of a line: some gateways return the upstream's under another name.
+        at = head.find(b"\r\ncontent-length: ")
         if at < 0:
             return self._buffer.endswith(b"0\r\n\r\n")
-        line_end = head.find(b"\r\n", at)
-        return len(self._buffer) >= end + 4 + int(head[at + 16 : line_end if line_end > 0 else None])
+        line_end = head.find(b"\r\n", at + 2)
+        return len(self._buffer) >= end + 4 + int(head[at + 18 : line_end if line_end > 0 else None])
 
 
 async def load(address: str, *, concurrency: int, run: Run) -> dict[str, float]:
