@@ -27,7 +27,7 @@ _HTTP_OK = 200
 RESTART_NEEDED = 3
 # How long the process of a release that failed may go on with requests that it has begun.
 _LEAVES_WITHIN_S = 20
-_QUESTION_TIMEOUT_S = 5.0
+_QUESTION_TIMEOUT_S = 10.0
 # Answered without the upstream, which costs nothing: no answer to it is in the cache.
 _QUESTION = '{"messages": [{"role": "user", "content": "Does the gateway answer?"}], "max_tokens": 1}'
 _QUESTION_HEADERS = "Content-Type: application/json\r\nX-AI-Cache: only-if-cached\r\n"
