@@ -42,7 +42,9 @@ def _steps(value: Any) -> Any:
     for step in steps:
         is_number = isinstance(step, int) and not isinstance(step, bool) and step >= 1
         if not is_number and not (isinstance(step, str) and _PERCENT.fullmatch(step)):
-            raise ValueError("each step is a number of hosts, 1 or more, or a part of the group such as '25%'")
+            raise ValueError(
+                "each step is a number of hosts, 1 or more, or a part of the group such as '25%'"
+            )
     return tuple(steps)
 
 
