@@ -23,9 +23,10 @@ DESCRIPTIONS: Mapping[str, str] = {
     "FleetSettings.api_key_secret": "Where AWS Secrets Manager keeps the upstream key, in the place of `apiKey`.",
     "FleetSettings.gate": "How a changed host is watched before the next wave starts.",
     "GateSettings.seconds": "How long a changed host is watched; 0 asks it once.",
-    "GateSettings.max_error_share": "By how much the share of requests that end in an error of the service's own may rise.",
-    "GateSettings.max_throttled_share": "By how much the share of attempts that are answered with 429 may rise where more "
-    "is sent than before.",
+    "GateSettings.max_error_share": "By how much the share of requests may rise that end in an error of the service's "
+    "own.",
+    "GateSettings.max_throttled_share": "By how much the share of attempts may rise that are answered with 429, where "
+    "more is sent than before.",
     "GateSettings.max_overhead_ms": "What the service may add to 95 of 100 requests by itself, in milliseconds.",
     "GroupSettings.source": "Where the hosts come from: written here, booted on this machine, or found on EC2.",
     "GroupSettings.hosts": "The hosts by name (`static` and `local`).",
