@@ -56,7 +56,9 @@ class StreamTail:
 
     @property
     def _tail(self) -> bytes:
-        return b"".join(self._chunks)
+        if len(self._chunks) > 1:  # once, as it is looked at several times in the end
+            self._chunks = deque((b"".join(self._chunks),))
+        return self._chunks[0] if self._chunks else b""
 
     @property
     def is_complete(self) -> bool:
@@ -77,9 +79,14 @@ class StreamTail:
     @property
     def usage(self) -> Usage | None:
         """The last usage that the stream told of."""
-        for line in reversed(self._tail.split(b"\n")):
-            if b'"usage"' in line and (usage := _usage_of(line)) is not None:
+        tail = self._tail
+        at = tail.rfind(b'"usage"')
+        while at >= 0:
+            begin, end = tail.rfind(b"\n", 0, at) + 1, tail.find(b"\n", at)
+            usage = _usage_of(tail[begin : end if end >= 0 else None])
+            if usage is not None:
                 return usage
+            at = tail.rfind(b'"usage"', 0, begin)
         return None
 
 
