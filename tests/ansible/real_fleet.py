@@ -85,6 +85,8 @@ class Fleet:
             "ai_artefacts": str(self.artefact),
             "ai_claim": "fleet/test/{{ inventory_hostname }}",
             "ai_claim_owner": "fleet/test",
+            # How a change is watched has tests of its own.
+            "ai_gate_seconds": 0,
             **(variables or {}),
         }
         inventory = self.folder / "inventory.yml"
