@@ -145,14 +145,15 @@ class Answers:
         except TimeoutError:
             raise call.deadline_error("upstream") from None
 
-    async def _own(self, call: Call) -> Response:
+    def _own(self, call: Call) -> Awaitable[Response]:
         """A call of one's own, or a part of one that is merged."""
         request = call.request
         if not (request.merge or (request.endpoint == "embeddings" and self._desk.options.merge_embeddings)):
-            return await self._dispatcher.whole(call)
+            return self._dispatcher.whole(call)
         merger = self._mergers.get(request.endpoint)
-        if merger is None:
-            return await self._dispatcher.whole(call)
+        return self._dispatcher.whole(call) if merger is None else self._merged(call, merger)
+
+    async def _merged(self, call: Call, merger: Merger) -> Response:
         # A copy, since callers may send one and the same request twice.
         mergeable = replace(call.routed_request())
         self._merging[id(mergeable)] = call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from ai_client.attempt import Attempt, Desk, begin
@@ -46,19 +46,31 @@ class Dispatcher:
         retry = desk.options.retry
         self._budget = RetryBudget(share=retry.budget_share, size=retry.budget_size)
 
-    async def whole(self, call: Call) -> Response:
+    # Where nothing is done after an await, the awaitable itself is handed on: each frame in between is one more
+    # object to step through and to be looked at by the garbage collector, for each call in flight.
+
+    def whole(self, call: Call) -> Awaitable[Response]:
         """The whole answer."""
-        return await self._through_models(call, self._fetch)
+        return self._through_models(call, self._fetch)
 
-    async def opened(self, call: Call) -> tuple[Attempt, WireStream]:
+    def opened(self, call: Call) -> Awaitable[tuple[Attempt, WireStream]]:
         """A stream whose headers came with 200; whoever gets it ends the attempt."""
-        return await self._through_models(call, self._open)
+        return self._through_models(call, self._open)
 
-    async def _through_models(self, call: Call, once: Callable[[Attempt, Call], Awaitable[Answer]]) -> Answer:
+    def _through_models(
+        self, call: Call, once: Callable[[Attempt, Call], Awaitable[Answer]]
+    ) -> Awaitable[Answer]:
         self._budget.deposit()
         options = self._desk.options
         chain = options.fallback_chain if call.request.endpoint in _CHAT_ENDPOINTS else ()
-        models = candidates(call.model, chain) if chain else (call.model,)
+        if not chain:
+            return self._until_answered(call, once, max_retries=options.retry.max_retries)
+        return self._through_chain(call, once, candidates(call.model, chain))
+
+    async def _through_chain(
+        self, call: Call, once: Callable[[Attempt, Call], Awaitable[Answer]], models: Sequence[str]
+    ) -> Answer:
+        options = self._desk.options
         for index, model in enumerate(models[:-1]):
             call.model = model
             try:
@@ -140,7 +152,10 @@ class Dispatcher:
 
     async def _fetch(self, attempt: Attempt, call: Call) -> Response:
         try:
-            answer = await self._exchange(attempt, call)
+            fetched = self._transport.fetch(attempt.wire_request())
+            answer = await (fetched if call.deadline_at_s is None else self._within_deadline(call, fetched))
+            if answer.status >= 300:
+                raise self._error(call, answer, attempt.key)  # noqa: TRY301 - it ends the attempt as others do
             value, usage = _read(answer.body)
         except BaseException as error:
             attempt.failed(error)
@@ -158,16 +173,6 @@ class Dispatcher:
         )
         response.parsed = value
         return response
-
-    async def _exchange(self, attempt: Attempt, call: Call) -> WireResponse:
-        wire = attempt.wire_request()
-        if call.deadline_at_s is None:
-            answer = await self._transport.fetch(wire)
-        else:
-            answer = await self._within_deadline(call, self._transport.fetch(wire))
-        if answer.status >= 300:
-            raise self._error(call, answer, attempt.key)
-        return answer
 
     async def _open(self, attempt: Attempt, call: Call) -> tuple[Attempt, WireStream]:
         try:

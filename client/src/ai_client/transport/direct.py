@@ -56,8 +56,8 @@ class DirectTransport:
     async def fetch(self, request: WireRequest) -> WireResponse:
         exchange = await self._start(request, is_stream=False)
         try:
-            if not exchange.is_whole:
-                await _wait(exchange)
+            exchange.waiter = asyncio.get_running_loop().create_future()
+            await exchange.waiter
             if exchange.error is not None:
                 raise exchange.error
             body = exchange.take()
