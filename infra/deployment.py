@@ -87,7 +87,11 @@ class Deployment(pulumi.ComponentResource):
         before: list[pulumi.Resource] = [*after]
         runs: list[local.Command] = []
         there = [node for node in group.nodes if not node.away]
-        for index, wave in enumerate(waves(there, canary=layout.canary, serial=layout.serial), start=1):
+        planned = waves(there, canary=layout.canary, serial=layout.serial)
+        if not pulumi.runtime.is_dry_run():
+            # Who follows the run (tools/up) shows hosts and waves out of so many.
+            pulumi.log.info(f"roll-out: {group.name}: {len(there)} hosts in {len(planned)} waves")
+        for index, wave in enumerate(planned, start=1):
             ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
             run = self._wave(f"{group.name}-{index}", group, wave, ready, is_first=index == 1)
             runs.append(run)

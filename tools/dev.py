@@ -12,10 +12,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from tools.follow import follow
+from tools.progress import summary as counted
 
 PROJECT = Path(__file__).resolve().parent.parent
 STACK = "dev"
@@ -104,36 +105,12 @@ def select_stack() -> None:
 
 
 def update(verb: str, argv: list[str]) -> dict[str, int]:
-    """Runs the engine, tells each resource's change as it happens, and answers how many of each kind there were."""
-    changes: dict[str, int] = {}
-    failures: list[str] = []
-    started = time.monotonic()
-    with subprocess.Popen(
-        [ENV, "--dev", *argv, "--non-interactive", "--stack", STACK], stdout=subprocess.PIPE, text=True
-    ) as engine:
-        for line in engine.stdout or ():
-            with contextlib.suppress(ValueError):
-                heed(json.loads(line), changes, failures, verb=verb, seconds=time.monotonic() - started)
-    if engine.returncode != 0:
-        raise DevError("\n".join(failures) or f"the engine ended with status {engine.returncode}")
-    return changes
-
-
-def heed(
-    event: dict[str, Any], changes: dict[str, int], failures: list[str], *, verb: str, seconds: float
-) -> None:
-    """Takes one event of the engine."""
-    if done := event.get("resOutputsEvent"):
-        metadata = done["metadata"]
-        if metadata["op"] != "same":
-            say(f"{verb} {seconds:5.1f}s  {metadata['op']:8} {metadata['urn'].rsplit('::', 1)[1]}")
-    if message := event.get("diagnosticEvent"):
-        if message["severity"] == "error":
-            failures.append(message["message"].strip())
-        elif message["severity"] == "warning" and not message["message"].startswith("using pulumi-resource-"):
-            say(message["message"].strip())
-    if end := event.get("summaryEvent"):
-        changes.update({k: v for k, v in (end.get("resourceChanges") or {}).items() if k != "same"})
+    """Runs the engine, shows how far it has come, and answers how many resources of each kind changed."""
+    words = [ENV, "--dev", *argv, "--non-interactive", "--stack", STACK]
+    status, progress = follow(words, stack=STACK, verb=verb, out=sys.stderr)
+    if status != 0:
+        raise DevError("\n".join(progress.errors) or f"the engine ended with status {status}")
+    return progress.changes
 
 
 def ask_gateway() -> str:
@@ -157,14 +134,13 @@ def ssh_config() -> str:
 
 def summary(changes: dict[str, int], answer: str) -> str:
     """What a user reads at the end."""
-    changed = ", ".join(f"{count} {kind}" for kind, count in sorted(changes.items())) or "nothing changed"
     ansible = (
         f"tools/env --dev env AI_CLIENT_FLEET_STACK={STACK} .venv/bin/ansible -i ansible/inventory/fleet.py"
     )
     socket = "curl -s --unix-socket /run/ai-client/gateway.sock http://localhost/v1/models"
     return "\n".join(
         [
-            f"The dev stack is up ({changed}). The gateway of api-dev-01 says: {answer}",
+            f"The dev stack is up ({counted(changes)}). The gateway of api-dev-01 says: {answer}",
             "",
             "Try next:",
             f"  {ansible} all -m ping",
