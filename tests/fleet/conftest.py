@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -33,12 +33,14 @@ class Fleet:
     Attributes:
         clone: the checkout that made the stack.
         key: its upstream key.
+        keys: every upstream key that it has had.
         work: folder that everything of it lies in.
     """
 
     clone: Clone
     key: str
     work: Path
+    keys: list[str] = field(default_factory=list)
 
     @property
     def local(self) -> Path:
@@ -55,6 +57,7 @@ class Fleet:
         """Sets another upstream key in the configuration."""
         self.clone.pulumi("config", "set", "--secret", "apiKey", "--stack", self.clone.stack, stdin=key)
         self.key = key
+        self.keys.append(key)
 
     def kill_host(self, host: str) -> None:
         """Ends a host as a power failure does."""

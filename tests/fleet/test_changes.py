@@ -64,6 +64,7 @@ def test_a_key_is_rotated_under_load_and_no_request_fails(running: Fleet) -> Non
     assert "/etc/ai-client/key" in said
     assert "/etc/ai-client/ai-client.conf" not in said
     assert in_text(said, new) == []
+    _assert_shown_without_keys(running)
     with contextlib.ExitStack() as stack:
         loads = {host: stack.enter_context(under_load(running.clone, host, per_second=200)) for host in HOSTS}
         running.clone.up()
@@ -78,6 +79,17 @@ def test_a_key_is_rotated_under_load_and_no_request_fails(running: Fleet) -> Non
     assert {r["key_fingerprint"] for r in running.clone.output("hosts").values()} == {fingerprint(new)}
 
 
+def _assert_shown_without_keys(fleet: Fleet) -> None:
+    """The comment and the page of a preview name the key file of every host, and no key."""
+    preview, comment, page = (fleet.work / name for name in ("preview.json", "comment.md", "page.html"))
+    preview.write_text(fleet.clone.preview().output)
+    render = ["tools/plan_comment.py", str(preview), "--comment", str(comment), "--html", str(page)]
+    fleet.clone.run(f"{fleet.clone.folder}/.venv/bin/python", *render)
+    for shown in (comment.read_text(), page.read_text()):
+        assert shown.count("/etc/ai-client/key") >= len(HOSTS)
+        assert [in_text(shown, key) for key in fleet.keys] == [[] for _ in fleet.keys]
+
+
 def test_a_changed_setting_reaches_every_host_of_its_group_and_no_other(
     running: Fleet, configured: dict[str, Any]
 ) -> None:
@@ -89,6 +101,43 @@ def test_a_changed_setting_reaches_every_host_of_its_group_and_no_other(
     assert [c["path"] for c in planned["api-dev-01"]["changes"]] == ["/etc/ai-client/ai-client.conf"]
     assert running.clone.up().changed() == {f"ai_api_clients-{wave}": "update" for wave in (1, 2, 3)}
     assert [h for h in HOSTS if "timeout = 17" in config_of(running, h)] == list(API_CLIENTS)
+
+
+def test_quota_that_moves_is_given_up_before_it_is_taken(running: Fleet, configured: dict[str, Any]) -> None:
+    """The group whose share falls has its lower limit everywhere before the other's first host has its higher one."""
+    groups = configured["groups"]
+    groups["ai_api_clients"]["share"], groups["ai_batch_workers"]["share"] = 0.4, 0.6
+    running.clone.configure(configured)
+    said = running.clone.preview().messages()
+    assert "-rate_limit = 14400" in said
+    assert "+rate_limit = 9600" in said
+    running.clone.up()
+    assert {_rate_limit(running, host) for host in API_CLIENTS} == {9_600}
+    assert {_rate_limit(running, host) for host in BATCH_WORKERS} == {24_000}
+    lowered = [_written_at(running, host) for host in API_CLIENTS]
+    raised = [_written_at(running, host) for host in BATCH_WORKERS]
+    assert max(lowered) < min(raised)
+
+
+def _rate_limit(fleet: Fleet, host: str) -> int:
+    (line,) = [line for line in config_of(fleet, host).splitlines() if line.startswith("rate_limit = ")]
+    return int(line.removeprefix("rate_limit = "))
+
+
+def _written_at(fleet: Fleet, host: str) -> float:
+    return (fleet.root_of(host) / "etc/ai-client/ai-client.conf").stat().st_mtime
+
+
+def test_a_service_that_crashes_comes_back_and_leaves_no_core(running: Fleet) -> None:
+    """A core would hold the key. The same service answers again at once, under another process id."""
+    before = main_pids(running)["api-dev-01"]
+    running.clone.ssh("api-dev-01", "sudo systemctl kill --kill-whom=main --signal=SEGV ai-client")
+    wait_until(lambda: main_pids(running)["api-dev-01"] not in ("0", before))
+    with under_load(running.clone, "api-dev-01", per_second=20) as load:
+        pass
+    assert load.failed == []
+    cores = "sudo find / -xdev -name 'core' -type f -o -xdev -name 'core.[0-9]*' -type f"
+    assert running.clone.ssh("api-dev-01", cores).output == ""
 
 
 def test_a_plan_that_no_longer_holds_is_refused(running: Fleet, configured: dict[str, Any]) -> None:
@@ -144,11 +193,11 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_done(
     assert all("level = WARNING" in config_of(running, host) for host in HOSTS)
 
 
-@pytest.mark.parametrize("killed", ["pulumi", "infra.run", "ansible-playbook", "ssh"])
+@pytest.mark.parametrize("killed", ["pulumi", "infra.run", "ansible-playbook", "ssh", "jump-dev-01"])
 def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
     running: Fleet, configured: dict[str, Any], killed: str
 ) -> None:
-    """SIGKILL of the engine, of the run, of Ansible or of ssh while hosts are worked on: nothing stays behind."""
+    """SIGKILL of engine, run, Ansible, ssh or the jump host while hosts are worked on: nothing stays behind."""
     configured["groups"]["dev"]["vars"]["ai_pool_timeout"] = 5 + len(killed)
     running.clone.configure(configured)
     with subprocess.Popen(
@@ -161,6 +210,8 @@ def test_after_a_kill_the_next_up_finishes_what_is_unfinished(
     ) as engine:
         # The first runs are the probe's, in check mode.
         wait_until(lambda: bool(running.own_processes("ansible-playbook", without="--check")), within_s=60)
+        if killed in running.config()["jumpHosts"]:
+            running.kill_host(killed)
         victims = [engine.pid] if killed == "pulumi" else running.own_processes(killed, without="--check")
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):

@@ -7,9 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.clones import another
-from tests.fleet.conftest import STACK, Fleet
+from tests.fleet.conftest import HOSTS, STACK, Fleet
+from tests.fleet.leaks import in_files, in_text
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts]
+
+
+def test_no_key_is_anywhere_after_all_that_went_wrong(running: Fleet) -> None:
+    """Failed, killed and refused runs, hosts put back, crashes: keys are in the key files alone, and in no output."""
+    hosts = [running.local / "hosts" / host for host in HOSTS]
+    key_files = [host / tree / "etc/ai-client/key" for host in hosts for tree in ("root", "upper")]
+    assert len(running.keys) > 1
+    for key in running.keys:
+        assert in_files([running.work, running.local], key, allowed=key_files) == []
+        assert [found for text in running.clone.outputs if (found := in_text(text, key))] == []
 
 
 def test_destroy_from_another_clone_leaves_nothing(running: Fleet) -> None:
