@@ -3,6 +3,10 @@
 
     AI_CLIENT_FLEET_STACK    stack to read (without it, the one that is selected)
     AI_CLIENT_FLEET_OUTPUTS  file with the outputs as JSON, instead of asking Pulumi
+    AI_CLIENT_FLEET_CACHE_S  seconds that an answer of Pulumi's may be used again [0]
+
+An answer is kept only for a stack and a backend that the environment names, and each use of it is said on standard
+error. Where the backend is a folder, an answer is not used again once the stack's state has changed.
 
 The ssh configuration and the pinned host keys are laid down in the user's cache folder, named by their content. Nothing
 here is secret. Needs no more than Python's standard library and `pulumi` on PATH.
@@ -13,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,60 @@ def read_outputs() -> dict[str, Any]:
     """The stack's outputs, from the file that the environment names or from Pulumi."""
     if given := os.environ.get("AI_CLIENT_FLEET_OUTPUTS"):
         return dict(json.loads(Path(given).read_text(encoding="utf-8")))
+    kept = cache_file()
+    if kept is None:
+        return ask_pulumi()
+    # Taken before the question: what changes meanwhile makes the answer old.
+    state = state_mark()
+    if (found := cached(kept, state)) is not None:
+        return found
+    outputs = ask_pulumi()
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace(kept, json.dumps({"asked_s": time.time(), "state": state, "outputs": outputs}))
+    return outputs
+
+
+def cache_file() -> Path | None:
+    """Where an answer is kept; None where none may be, or where it is not clear whose answer it would be."""
+    stack, backend = os.environ.get("AI_CLIENT_FLEET_STACK"), os.environ.get("PULUMI_BACKEND_URL")
+    if longest_s() <= 0 or not stack or not backend:
+        return None
+    name = hashlib.sha256(json.dumps([backend, stack, str(PROJECT)]).encode()).hexdigest()[:16]
+    return cache_folder() / "inventory" / f"{name}.json"
+
+
+def longest_s() -> float:
+    """Seconds that an answer may be used again."""
+    return float(os.environ.get("AI_CLIENT_FLEET_CACHE_S") or 0)
+
+
+def state_mark() -> list[object]:
+    """What changes with every change of the stack's state, where the backend is a folder; nothing of another."""
+    backend = os.environ["PULUMI_BACKEND_URL"]
+    if not backend.startswith("file://"):
+        return []
+    stack = os.environ["AI_CLIENT_FLEET_STACK"].rpartition("/")[2]
+    folder = Path(backend.removeprefix("file://")).expanduser() / ".pulumi" / "stacks"
+    files = [path.stat() for path in sorted(folder.glob(f"**/{stack}.json*"))]
+    return [[seen.st_mtime_ns, seen.st_size, seen.st_ino] for seen in files]
+
+
+def cached(kept: Path, state: list[object]) -> dict[str, Any] | None:
+    """The last answer, where it is young enough and the state has not changed since; says so."""
+    try:
+        answer = json.loads(kept.read_text(encoding="utf-8"))
+        age_s = time.time() - answer["asked_s"]
+        outputs = dict(answer["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not 0 <= age_s <= longest_s() or answer.get("state") != state:
+        return None
+    print(f"inventory: as Pulumi answered {age_s:.0f} s ago (AI_CLIENT_FLEET_CACHE_S)", file=sys.stderr)
+    return outputs
+
+
+def ask_pulumi() -> dict[str, Any]:
+    """The stack's outputs, by Pulumi."""
     argv = ["pulumi", "stack", "output", "--json", "--non-interactive"]
     if stack := os.environ.get("AI_CLIENT_FLEET_STACK"):
         argv += ["--stack", stack]
@@ -72,12 +131,18 @@ def lay_down_ssh(ssh: dict[str, str]) -> Path | None:
     """Writes the ssh configuration, unless there is nothing to pin and no jump host: then ssh's own serves."""
     if not ssh["knownHosts"] and "ProxyJump" not in ssh["config"]:
         return None
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet" / "ssh"
-    folder = base / hashlib.sha256((ssh["config"] + ssh["knownHosts"]).encode()).hexdigest()[:16]
+    folder = (
+        cache_folder() / "ssh" / hashlib.sha256((ssh["config"] + ssh["knownHosts"]).encode()).hexdigest()[:16]
+    )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace(folder / "known_hosts", ssh["knownHosts"])
     replace(folder / "ssh_config", ssh["config"].replace(KNOWN_HOSTS, str(folder / "known_hosts")))
     return folder / "ssh_config"
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for fleets."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet"
 
 
 def replace(path: Path, text: str) -> None:
