@@ -61,15 +61,14 @@ class _Shared(Generic[S]):
         """Whether it can be read from its beginning."""
         return not self.is_broken
 
-    async def more(self) -> None:
+    def more(self) -> Awaitable[None]:
         """Returns when there is a chunk more, or the stream is over."""
         if self._pull is None and not self._is_pulling_directly:
             if self.readers == 1:
-                await self._pull_directly()
-                return
+                return self._pull_directly()
             self._pull = asyncio.ensure_future(self._take_next())
             self._pull.add_done_callback(self._pulled)
-        await self.change()
+        return self.change()
 
     async def change(self) -> None:
         """Returns when the pull that runs now has ended."""
@@ -93,20 +92,26 @@ class _Shared(Generic[S]):
     async def _pull_directly(self) -> None:
         self._is_pulling_directly = True
         try:
-            await self._take_next()
+            self._note(await self.source.__anext__())
+        except StopAsyncIteration:
+            self._end(None)
         except BaseException as error:
             self._end(error)
             raise
         finally:
             self._is_pulling_directly = False
-            self._wake()
+            if self._changed:
+                self._wake()
 
     async def _take_next(self) -> None:
         try:
-            chunk = await anext(self.source)
+            chunk = await self.source.__anext__()
         except StopAsyncIteration:
             self._end(None)
-            return
+        else:
+            self._note(chunk)
+
+    def _note(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
         self._recorded_bytes += len(chunk)
         if self._recorded_bytes > MAX_RECORDED_BYTES and not self.is_long:

@@ -170,7 +170,7 @@ class StreamResponse:
         if self._is_over:
             raise StopAsyncIteration
         try:
-            return await anext(self._source)
+            return await self._source.__anext__()
         except StopAsyncIteration:
             await self._end(None)
             raise

@@ -213,7 +213,8 @@ class _DirectStream:
             if exchange.is_whole:
                 exchange.check_end()
                 return b""
-            await _wait(exchange)
+            exchange.waiter = asyncio.get_running_loop().create_future()
+            await exchange.waiter
 
     async def aclose(self) -> None:
         if self._is_open:
@@ -222,18 +223,13 @@ class _DirectStream:
             self._pool.give_back()
 
 
-async def _wait(exchange: Exchange) -> None:
-    """Returns at the next news of it."""
-    exchange.waiter = asyncio.get_running_loop().create_future()
-    await exchange.waiter
-
-
 async def _head(exchange: Exchange) -> None:
     """Returns when the headers are there."""
     while not exchange.status:
         if exchange.error is not None:
             raise exchange.error
-        await _wait(exchange)
+        exchange.waiter = asyncio.get_running_loop().create_future()
+        await exchange.waiter
 
 
 def request_bytes(head: str, request: WireRequest) -> bytes:
