@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra import guard
+from infra import guard, releases
 from infra.errors import PlaybookError
 from infra.inventory import as_yaml
 from infra.order import KNOWN_HOSTS, Order
@@ -56,17 +56,20 @@ def _write_inputs(order: Order, scratch: Path, *, run: str) -> None:
     kept = with_kept_connections(order.ssh_config, order.known_hosts, str(_connections()))
     (scratch / "ssh_config").write_text(kept.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8")
     (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
-    variables = {"ai_run": run} | ({"ai_artefacts": _artefacts()} if order.with_artefact else {})
+    variables = {"ai_run": run} | ({"ai_artefacts": _artefacts(order)} if order.with_artefact else {})
     (scratch / "variables.json").write_text(json.dumps(variables), encoding="utf-8")
     (scratch / "results.jsonl").touch()
 
 
-def _artefacts() -> str:
-    """The folder of the artefact that this checkout describes; its path is of this machine, so it is in no state."""
+def _artefacts(order: Order) -> str:
+    """The folder that hosts install from: this checkout's artefact, or the one that a host is pinned to.
+
+    Paths are of this machine, so they are in no state.
+    """
     built = subprocess.run(["tools/artefact/build"], capture_output=True, text=True, check=False)
     if built.returncode != 0:
         raise PlaybookError("the artefact", "could not be built", built.stderr.strip()[-2000:])
-    return built.stdout.strip()
+    return releases.folder_expression(built.stdout.strip(), releases.in_inventory(order.inventory))
 
 
 def _argv(order: Order, scratch: Path, limit: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from infra import applied, facts, orders, rendering
+from infra import applied, facts, orders, releases, rendering
 from infra.ansible_run import HostResults, execute
 from infra.applied import Inputs
 from infra.errors import PlaybookError
@@ -41,7 +41,11 @@ def look(
         captured: what is known of hosts that the stack made.
         running: names of local hosts that run.
         last: what was last applied, by host.
+
+    Raises:
+        SettingsError: hosts are pinned to a release that this machine does not have.
     """
+    releases.check(settings)
     findings = _look(settings, fleet, captured, running)
     return _compare(settings, fleet, captured, findings=findings, last=last)
 
