@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ai_client.bench import picture, targets
@@ -141,6 +142,22 @@ async def test_load_at_a_multiple_of_peak_comes_at_that_rate(rig: Rig) -> None:
     [ours] = done.json()["runs"]
     assert 0.9 < ours["seconds"] < 3
     assert ours["first_byte_p50_ms"] > 0
+
+
+async def test_a_stream_costs_what_the_ledger_books_for_it(rig: Rig) -> None:
+    """Its headers come before its usage does; one from the cache costs nothing; the cap holds for streams too."""
+    done = await rig.command("bench", "--json", "--stream", "--requests", "30")
+    [ours] = done.json()["runs"]
+    assert ours["cache_hit_rate"] > 0
+    async with httpx.AsyncClient() as client:
+        scraped = (await client.get(f"http://127.0.0.1:{rig.metrics_port}/metrics")).text
+    counted = [line for line in scraped.splitlines() if line.startswith("ai_client_cost_usd_total{")]
+    assert ours["cost_usd"] > 0
+    assert ours["cost_usd"] == pytest.approx(sum(float(line.rpartition(" ")[2]) for line in counted))
+    capped = await rig.command(
+        *("bench", "--json", "--stream", "--requests", "100", "--max-usd", "0.002", "--repeat", "0")
+    )
+    assert capped.json()["runs"][0]["requests"] < 60
 
 
 async def test_a_bench_ends_where_it_has_cost_enough(rig: Rig) -> None:

@@ -75,7 +75,9 @@ def bodies(load: Load) -> list[dict[str, Any]]:
             "messages": [{"role": "user", "content": text}],
             "max_tokens": load.max_tokens,
         }
-        made.append(body | {"stream": True} if load.is_streamed else body)
+        # What a stream cost is known from its usage alone: its headers come before it does.
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        made.append(body | streamed if load.is_streamed else body)
     return made
 
 

@@ -16,6 +16,7 @@ from ai_client.client import AIAPIClient
 from ai_client.errors import AIClientError
 from ai_client.prices import NANO_PER_DOLLAR, Prices
 from ai_client.request import CacheMode, Request, Usage
+from ai_client.sse import StreamTail
 
 LOOK_S = 0.2
 
@@ -23,8 +24,9 @@ LOOK_S = 0.2
 class ServiceProvider:
     """The service of this host. An async context manager, as the other is."""
 
-    def __init__(self, socket: Path, *, name: str) -> None:
+    def __init__(self, socket: Path, *, name: str, prices: Prices) -> None:
         self.name = name
+        self._prices = prices
         self.pool_peak: int | None = None
         self.pool_size: int | None = None
         self._socket = socket
@@ -67,8 +69,11 @@ class ServiceProvider:
             if answer.status == 200 and b'data: {"error"' not in whole[-4096:]
             else _code(whole, answer.status)
         )
+        is_cached = answer.headers.get("x-ai-cache") == "hit"
         cost_usd = float(answer.headers.get("x-ai-cost-usd", "0"))
-        return Outcome(code, cost_usd, answer.headers.get("x-ai-cache") == "hit", first_byte_s)
+        if body.get("stream") and not is_cached:
+            cost_usd = _cost_usd(self._prices, answer.headers.get("x-ai-model", ""), _usage_of(whole))
+        return Outcome(code, cost_usd, is_cached, first_byte_s)
 
     async def _look(self) -> None:
         """The pool's use, a few times a second."""
@@ -126,14 +131,21 @@ class DirectProvider:
             pool = self._client.get_stats()["pool"]
             self.pool_size = pool["size"]
             self.pool_peak = max(self.pool_peak or 0, pool["in_use"])
-        return Outcome("", self._cost(request.model, usage), False, first_byte_s)
+        return Outcome("", _cost_usd(self._prices, request.model, usage), False, first_byte_s)
 
-    def _cost(self, model: str, usage: Usage | None) -> float:
-        if usage is None:
-            return 0.0
-        nusd = self._prices.of(model).cost_nusd(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-        )
-        return nusd / NANO_PER_DOLLAR
+
+def _usage_of(stream: bytes) -> Usage | None:
+    tail = StreamTail()
+    tail.feed(stream)
+    return tail.usage
+
+
+def _cost_usd(prices: Prices, model: str, usage: Usage | None) -> float:
+    if usage is None:
+        return 0.0
+    nusd = prices.of(model).cost_nusd(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+    )
+    return nusd / NANO_PER_DOLLAR

@@ -99,10 +99,10 @@ def _load(options: argparse.Namespace, settings: Settings) -> Load:
 
 def _providers(options: argparse.Namespace, settings: Settings) -> list[ServiceProvider | DirectProvider]:
     path = socket_path(options.socket, options.config)
-    found: list[ServiceProvider | DirectProvider] = [ServiceProvider(path, name="this host")]
+    prices = Prices.from_settings(settings.model_costs)
+    found: list[ServiceProvider | DirectProvider] = [ServiceProvider(path, name="this host", prices=prices)]
     if options.against:
         key = read_key(key_file=options.against_key_file, environment=os.environ)
-        prices = Prices.from_settings(settings.model_costs)
         name = options.against
         found.append(DirectProvider(name, key.secret, name=name, prices=prices, at_once=options.at_once))
     return found

@@ -228,6 +228,7 @@ async def _stream(runtime: Runtime, call: Call, request: Request) -> None:
     answer += runtime.own_limits.headers()
     answer.append((b"cache-control", b"no-cache"))
     answer.append((b"x-ai-model", headers.safe(stream.model)))
+    answer.append((b"x-ai-cache", b"hit" if stream.cached else b"miss"))
     answer.append((b"x-request-id", headers.safe(stream.request_id)))
     try:
         await send({"type": "http.response.start", "status": stream.status, "headers": answer})

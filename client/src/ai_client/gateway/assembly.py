@@ -127,8 +127,15 @@ class Assembly:
             self.cache.close()
 
 
-def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: EventStream) -> Assembly:
-    """A client for one configuration, on the running event loop."""
+def assemble(
+    settings: Settings,
+    keys: KeyProvider,
+    *,
+    state: Path,
+    events: EventStream,
+    predecessor: AIAPIClient | None = None,
+) -> Assembly:
+    """A client for one configuration, on the running event loop; it shares its admission with `predecessor`."""
     caching, bounds = settings.caching, limits(settings)
     cache = None
     if caching.enabled:
@@ -159,5 +166,6 @@ def assemble(settings: Settings, keys: KeyProvider, *, state: Path, events: Even
         cache=cache,
         ledger=ledger,
         events=events,
+        predecessor=predecessor,
     )
     return Assembly(client, transport, cache, ledger)

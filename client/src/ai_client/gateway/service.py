@@ -84,9 +84,10 @@ class Service:
         self._background: set[asyncio.Task[object]] = set()
         self._last_watchdog_s = 0.0
 
-    def _assemble(self, settings: Settings, keys: KeyPair) -> Assembly:
+    def _assemble(self, settings: Settings, keys: KeyPair, *, before: Assembly | None = None) -> Assembly:
         provider = key_provider(keys, reload=self._sources.fresh_key)
-        return assemble(settings, provider, state=self._state, events=self._events)
+        predecessor = None if before is None else before.client
+        return assemble(settings, provider, state=self._state, events=self._events, predecessor=predecessor)
 
     def _runtime(self) -> Runtime:
         return Runtime(
@@ -290,8 +291,8 @@ class Service:
         found = changes(self._settings, settings)
         changed = [*found.sections, *(["key"] if keys != self._keys else [])]
         if found.needs_client:
-            after = self._assemble(settings, keys)
-            after.client.restore(self._assembly.client.snapshot())
+            # Those who wait in the old client and those who come to the new one stand in one queue.
+            after = self._assemble(settings, keys, before=self._assembly)
             before, users = self._assembly, self._app.runtime.users
             self._assembly = after
             self._in_background(asyncio.get_running_loop().create_task(_retire(before, users)))

@@ -15,6 +15,7 @@ class StreamResponse(Protocol):
     headers: Mapping[str, str]
     model: str
     request_id: str
+    cached: bool
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
