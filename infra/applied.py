@@ -145,6 +145,8 @@ def _planned_from_last(finding: Finding, host: str, *, last: Applied | None, now
         )
     before = inputs_of(last, host)
     said = "planned from what was last applied"
+    if before == now:
+        return replace(finding, message=_joined(finding.message, said))
     if not _is_what_was_rendered(before, last):
         said += ", whose template has changed since"
     return replace(

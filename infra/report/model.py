@@ -38,7 +38,7 @@ class HostPlan:
         message: why it could not be looked at.
         changes: what differs.
         cause: why.
-        facts: which inputs of its run changed, such as `variables`; empty for drift.
+        facts: which inputs of its run changed, such as `variables`; empty where nothing was declared anew.
     """
 
     name: str

@@ -163,12 +163,12 @@ def _waves(steps: Iterable[Step]) -> Iterator[tuple[str, Step]]:
 
 def _with_cause(host: HostPlan, run: Step | None) -> HostPlan:
     """The host with why it changes: nothing but the nonce of its run changed where it drifted."""
-    if host.cause is Cause.DRIFT:
-        return host
     operation = run.operation if run else "same"
+    facts = _facts(run) if run and operation not in {"same", "create"} else ()
+    if host.cause is Cause.DRIFT:
+        return replace(host, facts=facts)
     if operation == "create":
         return replace(host, cause=Cause.FIRST)
-    facts = _facts(run) if run and operation != "same" else ()
     if facts:
         return replace(host, cause=Cause.DECLARED, facts=facts)
     return replace(host, cause=Cause.DRIFT if host.state == "differs" else Cause.NONE)

@@ -66,7 +66,7 @@ def _cause(host: HostPlan) -> str:
         by_hand = "; and changed on the host" if host.is_partly_drift else ""
         return f"declared: {', '.join(host.facts)}{by_hand}"
     if host.cause is Cause.DRIFT:
-        return "changed on the host"
+        return "changed on the host" + (f"; and declared: {', '.join(host.facts)}" if host.facts else "")
     if host.state == "removed":
         return "not declared any more"
     return str(host.cause)

@@ -78,6 +78,7 @@ def test_the_program_may_say_itself_that_a_host_drifted() -> None:
     run = command("api-1", "update", old=RUN, new={**RUN, "KEY": "l"})
     plan = read(stream(run, outputs=planned(api_1={"state": "differs", "drift": True})))
     assert plan.hosts[0].cause is Cause.DRIFT
+    assert words.reason(plan.hosts[0]) == "changed on the host; and declared: key"
 
 
 def test_a_first_run_is_no_drift() -> None:
