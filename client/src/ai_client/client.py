@@ -53,7 +53,13 @@ class AIAPIClient:
         clock: Clock | None = None,
         random_source: random.Random | None = None,
         events: EventStream | None = None,
+        predecessor: AIAPIClient | None = None,
     ) -> None:
+        """`predecessor`: a client whose place this one takes while its last requests end.
+
+        They share one queue, window and concurrency under the new limits, so that the change opens no second
+        window; who waits keeps its place. The predecessor is closed by whoever made it, when its requests have ended.
+        """
         self.keys = api_key if isinstance(api_key, KeyProvider) else KeyProvider(api_key)
         self.events = events or EventStream()
         chosen = options or ClientOptions()
@@ -62,7 +68,7 @@ class AIAPIClient:
             transport = HttpxTransport(http_client, chosen.transport)
         elif transport is None:
             transport = self._own_transport = default_transport(chosen.transport)
-        self._pipeline = Pipeline(
+        self._pipeline: Pipeline = Pipeline(
             base_url=base_url.rstrip("/"),
             keys=self.keys,
             limits=Limits(max_concurrent, requests_per_minute, tokens_per_minute),
@@ -74,6 +80,7 @@ class AIAPIClient:
             clock=clock or SystemClock(),
             random_source=random_source or random.Random(),  # noqa: S311 - jitter, not a secret
             events=self.events,
+            predecessor=None if predecessor is None else predecessor._pipeline,
         )
 
     async def chat_completion(

@@ -49,6 +49,7 @@ class Pipeline:
         clock: Clock,
         random_source: random.Random,
         events: EventStream,
+        predecessor: Pipeline | None = None,
     ) -> None:
         self.limits = limits
         self._routing = routing
@@ -56,11 +57,7 @@ class Pipeline:
         self._clock = clock
         self._statistics = Statistics()
         self._reporter = Reporter(events, clock)
-        self._window = _make_window(limits, options)
-        self._scheduler = Scheduler(
-            clock=clock, window=self._window, max_concurrent=limits.max_concurrent, options=options.queue
-        )
-        self._lanes = Lanes(options, limits, random_source=random_source)
+        self._admit_by(predecessor, options, random_source)
         self._desk = Desk(
             base_url, clock, self._scheduler, self._lanes, self._reporter, self._statistics, options, ledger
         )
@@ -73,6 +70,30 @@ class Pipeline:
         self._count = 0
         self._known_models: tuple[float, list[str]] | None = None
         self._closed = False
+        self._is_succeeded = False
+
+    def _admit_by(
+        self, predecessor: Pipeline | None, options: ClientOptions, random_source: random.Random
+    ) -> None:
+        """A queue of one's own, or the one of `predecessor`, with all that it holds and knows."""
+        limits = self.limits
+        if predecessor is None:
+            self._window = _make_window(limits, options)
+            self._scheduler = Scheduler(
+                clock=self._clock,
+                window=self._window,
+                max_concurrent=limits.max_concurrent,
+                options=options.queue,
+            )
+            self._lanes = Lanes(options, limits, random_source=random_source)
+            return
+        predecessor._is_succeeded = True
+        self._window, self._scheduler, self._lanes = (
+            predecessor._window,
+            predecessor._scheduler,
+            predecessor._lanes,
+        )
+        self._reconfigure_admission(options)
 
     async def send(self, request: Request) -> Response:
         """See `AIAPIClient.send`."""
@@ -136,12 +157,15 @@ class Pipeline:
         self.limits = limits or self.limits
         self._routing = routing or self._routing
         self._desk.options = options or self._desk.options
-        self._lanes.reconfigure(self._desk.options, self.limits)
+        self._reconfigure_admission(self._desk.options)
+
+    def _reconfigure_admission(self, options: ClientOptions) -> None:
+        self._lanes.reconfigure(options, self.limits)
         self._scheduler.reconfigure(
             max_concurrent=self.limits.max_concurrent,
             limit_requests=self.limits.requests_per_minute,
             limit_tokens=self.limits.tokens_per_minute,
-            options=self._desk.options.queue,
+            options=options.queue,
         )
 
     def snapshot(self) -> dict[str, Any]:
@@ -157,7 +181,8 @@ class Pipeline:
         if self._closed:
             return
         self._closed = True
-        self._scheduler.close()
+        if not self._is_succeeded:
+            self._scheduler.close()
         await self._answers.aclose()
 
     def _call(self, request: Request) -> Call:
