@@ -115,7 +115,8 @@ def test_a_template_that_changed_since_is_named() -> None:
     """Rendered anew, what was applied has another digest: then not all of the change is shown."""
     last = applied()
     last = replace(last, result={**last.result, "config_digest": "0" * 64})
-    plan = judge(Finding(HostState.UNREACHABLE, "gone"), "one", last=last, now=NOW)
+    now = replace(NOW, content="c2")
+    plan = judge(Finding(HostState.UNREACHABLE, "gone"), "one", last=last, now=now)
     assert plan.message.endswith("planned from what was last applied, whose template has changed since")
 
 
