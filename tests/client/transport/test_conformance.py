@@ -38,7 +38,7 @@ KINDS: dict[str, Callable[[TransportOptions], Transport]] = {
 SHORT = Timeouts(pool_s=0.2, connect_s=0.2, headers_s=0.2, read_s=0.2)
 
 
-@pytest.fixture(params=["direct", "aiohttp", "httpx"])
+@pytest.fixture(params=list(KINDS))
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     """Makes transports of one kind, and closes them."""
     made: list[Transport] = []
