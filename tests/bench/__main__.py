@@ -17,18 +17,7 @@ def main() -> int:
     hosts = str(parser.parse_args().hosts)
     venv = subprocess.run(["tools/venv", "bench"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
     litellm = f"{venv.stdout.strip()}/bin/python"
-    library = (
-        "--share",
-        "0.3",
-        "--rounds",
-        "1",
-        "--concurrency",
-        "1",
-        "50",
-        "500",
-        "--litellm-python",
-        litellm,
-    )
+    library = ("--share", "0.3", "--rounds", "1", "--litellm-python", litellm)
     benches: tuple[tuple[str, Sequence[str], float], ...] = (
         ("limiter", (), 300),
         ("cache", (), 300),
