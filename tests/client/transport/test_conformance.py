@@ -450,6 +450,17 @@ async def test_a_custom_ca_is_trusted(make: Make, authority: tuple[trustme.CA, s
     assert answer.status == 200
 
 
+async def test_a_tls_connection_is_kept_and_used_again(make: Make, authority: tuple[trustme.CA, str]) -> None:
+    """A handshake for each request would cost more than the request."""
+    ca, path = authority
+    async with serving(answer_all, tls=server_tls(ca.issue_cert("localhost"))) as upstream:
+        transport = make(ca_path=path)
+        for body in (b"{}", b"x" * 300_000, b"{}"):
+            await transport.fetch(post(upstream.url, body=body))
+        assert (upstream.connections, len(upstream.requests)) == (1, 3)
+        await transport.aclose()
+
+
 async def test_an_unknown_ca_is_refused_with_its_reason(
     make: Make, authority: tuple[trustme.CA, str]
 ) -> None:
