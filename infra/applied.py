@@ -140,9 +140,7 @@ def _digest(text: str) -> str:
 
 def _planned_from_last(finding: Finding, host: str, *, last: Applied | None, now: Inputs) -> Finding:
     if last is None:
-        return replace(
-            finding, message=_joined(finding.message, "nothing was applied to it by this stack yet")
-        )
+        return replace(finding, message=_joined(finding.message, "the state has no run of it to plan from"))
     before = inputs_of(last, host)
     said = "planned from what was last applied"
     if before == now:

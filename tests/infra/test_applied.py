@@ -108,7 +108,7 @@ def test_nothing_to_change_on_a_silent_host_is_no_difference() -> None:
 def test_a_silent_host_that_has_nothing_says_so() -> None:
     """There is nothing to plan from."""
     plan = judge(Finding(HostState.UNREACHABLE, "gone"), "one", last=None, now=NOW)
-    assert plan.message == "gone; nothing was applied to it by this stack yet"
+    assert plan.message == "gone; the state has no run of it to plan from"
 
 
 def test_a_template_that_changed_since_is_named() -> None:
