@@ -152,6 +152,28 @@ async def test_an_upgrade_under_load_drops_no_request_and_no_stream(tmp_path: Pa
             assert await rig.process.wait() == 0
 
 
+async def test_the_next_process_is_nobodys_child_and_the_main_one_before_it_is_ready(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """systemd learns of the end of its own children alone, and takes notifications of the main process alone."""
+    async with Simulator() as simulator, managed_service(tmp_path, simulator) as rig:
+        lay_release(tmp_path, "two")
+        pid = (await rig.command("reload", "--json")).json()["pid"]
+        assert parent_of(pid) != rig.process.pid
+        async with asyncio.timeout(DEADLINE_S):
+            assert await rig.process.wait() == 0
+        heard = manager.listen()
+    named = heard.index(f"MAINPID={pid}")
+    # The first at its start, the second after it was named; and the end of the first is nobody's concern.
+    assert [heard[:named].count("READY=1"), heard[named:].count("READY=1")] == [1, 1]
+    assert "STOPPING=1" not in heard
+
+
+def parent_of(pid: int) -> int:
+    """The process that learns of another's end."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 async def test_requests_that_wait_go_over_and_the_window_with_them(tmp_path: Path, manager: Manager) -> None:
     """What was sent counts in the new process, and what waits is answered by it."""
     async with (

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from ai_client.gateway.handover import detach
 from ai_client.gateway.launch import Launch
 from ai_client.gateway.service import serve
 from ai_client.gateway.sockets import ListenError
@@ -19,6 +20,7 @@ EXIT_CONFIG = 78
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop: the exit code."""
     environment = dict(os.environ)
+    detach(environment)
     launch = Launch.of(sys.orig_argv, sys.argv[0])
     sources = Sources(options.config, options.key_file, environment, launch)
     try:

@@ -13,7 +13,8 @@
     passes on what still comes,           tells systemd READY, which hears
     ends with its last stream             the main process alone
 
-The messages are lines of JSON on a socket pair whose number is in the environment.
+The messages are lines of JSON on a socket pair whose number is in the environment. The new process is no child of the
+old one, which ends before it: systemd learns of the end of its own children alone, and must see its main process end.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,11 @@ class _Channel:
         message = json.loads(line)
         return message if isinstance(message, dict) else {}
 
+    async def closed(self) -> None:
+        """Returns when the other side is gone."""
+        while await self._reader.read(_LONGEST_LINE):
+            pass
+
     def close(self) -> None:
         self._writer.close()
 
@@ -87,15 +95,16 @@ class _Channel:
 class Successor:
     """The old process's view of the next one."""
 
-    # Not asyncio's subprocess: its transport kills the child when this process ends.
+    # Not asyncio's subprocess: its transport kills the child when this process ends. What it starts detaches itself.
     def __init__(self, process: subprocess.Popen[bytes], channel: _Channel) -> None:
         self._process = process
         self._channel = channel
+        self._pid = process.pid
 
     @property
     def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        """Its process id, once it is ready."""
+        return self._pid
 
     @classmethod
     async def start(cls, launch: Launch, *, environment: Mapping[str, str], estate: Estate) -> Successor:
@@ -104,7 +113,7 @@ class Successor:
         with theirs:
             numbers = {name: sock.fileno() for name, sock in {**estate.sockets, _CHANNEL: theirs}.items()}
             bound_path = None if estate.bound_path is None else str(estate.bound_path)
-            will = json.dumps({"sockets": numbers, "bound_path": bound_path})
+            will = json.dumps({"sockets": numbers, "bound_path": bound_path, "detach": True})
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220  a fork of 1 ms, once a release
                     launch.arguments,
@@ -117,7 +126,8 @@ class Successor:
                 reason = f"{launch.arguments[0]} can't be started ({exc.strerror})"
                 raise HandoverError(f"{reason}; see what {launch.program} is") from exc
         successor = cls(process, await _Channel.over(ours))
-        await successor._expect("ready", READY_S)
+        ready = await successor._expect("ready", READY_S)
+        successor._pid = ready.get("pid", process.pid)
         return successor
 
     async def go(self, window: Mapping[str, Any]) -> None:
@@ -128,8 +138,10 @@ class Successor:
     def part(self) -> None:
         """It is the main process now: nothing more is said."""
         self._channel.close()
+        if self._pid != self._process.pid:
+            self._process.wait()  # what was started has detached itself and ended long ago
 
-    async def _expect(self, word: str, within_s: float) -> None:
+    async def _expect(self, word: str, within_s: float) -> dict[str, Any]:
         try:
             async with asyncio.timeout(within_s):
                 message = await self._channel.hear()
@@ -140,23 +152,31 @@ class Successor:
             ) from None
         except (EOFError, OSError, ValueError):
             await self.abandon()
-            code = self._process.returncode
-            raise HandoverError(
-                f"the next process ended with {code} before it was {word}; see its log"
-            ) from None
+            raise HandoverError(f"the next process ended before it was {word}; see its log") from None
         if not message.get(word):
             await self.abandon()
             raise HandoverError(f"the next process said {message} and not that it is {word}; see its log")
+        return message
 
     async def abandon(self) -> None:
-        """End it."""
+        """End it, and whatever it has started: all are of a group of their own."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with suppress(TimeoutError, EOFError, OSError, ValueError):
+                async with asyncio.timeout(SERVING_S):
+                    await self._channel.closed()
+                    break
         self._channel.close()
-        self._process.terminate()
-        try:
-            await asyncio.to_thread(self._process.wait, SERVING_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(self._process.wait)
+
+
+def detach(environment: Mapping[str, str]) -> None:
+    """Go on as a child of nobody, where the old process asks for it. To be called before there are threads."""
+    will = json.loads(environment.get(HANDOVER_VARIABLE) or "{}")
+    if will.get("detach") and os.fork():
+        # Without anything that ends with a process: all of it is the child's now.
+        os._exit(0)
 
 
 class Inheritance:
@@ -194,7 +214,7 @@ class Inheritance:
     async def wait_to_go(self) -> dict[str, Any]:
         """Say that all is ready, and wait for the word: the old process's rate window. EOFError where it is gone."""
         self._channel = await _Channel.over(self._channel_socket)
-        await self._channel.tell({"ready": True})
+        await self._channel.tell({"ready": True, "pid": os.getpid()})
         message = await self._channel.hear()
         window = message.get("window")
         return window if isinstance(window, dict) else {}
