@@ -118,7 +118,12 @@ class UsageEventFilter:
             if end < 2:
                 end = 0
             chunk, self._begun = chunk[:end], chunk[end:]
-        return _USAGE_EVENT.sub(b"", chunk) if b'"prompt_tokens"' in chunk else chunk
+        at = chunk.find(b'"prompt_tokens"')
+        if at < 0:
+            return chunk
+        # From the line that has it: the pattern is slow, and what comes before is of no interest to it.
+        begin = chunk.rfind(b"\n", 0, at) + 1
+        return chunk[:begin] + _USAGE_EVENT.sub(b"", chunk[begin:])
 
     def rest(self) -> bytes:
         """What is left at the end: an upstream may end without an empty line."""
