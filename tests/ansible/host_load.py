@@ -1,7 +1,8 @@
 """Runs on a host: asks its gateway at a steady rate, with one long stream beside, and reports what became of each.
 
-Standard library alone. `FOLDER/streaming` appears with the stream's first piece; `FOLDER/stop` ends the callers, and
-`FOLDER/report.json` is written when they and the stream have ended. Times are seconds since the epoch.
+Standard library alone. `FOLDER/streaming` appears with the stream's first piece; `FOLDER/stop` ends the callers, as
+`FOLDER/callers-ended` says, and `FOLDER/report.json` is written when the stream has ended too. Times are seconds since
+the epoch.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any
 
 CALLERS = 4
 PAUSE_S = 0.05
-METRONOME_S = 0.02
+METRONOME_S = 0.05
 TIMEOUT_S = 30
+# Of kernels that measure it.
+PRESSURE = Path("/proc/pressure/cpu")
 
 
 class Connection(http.client.HTTPConnection):
@@ -43,6 +46,7 @@ class Load:
         self.folder = folder
         self.answers: list[tuple[float, float, str]] = []
         self.stall_s = 0.0
+        self.starved: list[tuple[float, float]] = []
         self.stream: dict[str, Any] = {}
         self.stopped = threading.Event()
 
@@ -58,8 +62,12 @@ class Load:
             self.answers.append((began_s, time.time(), outcome))
 
     def watch(self) -> None:
-        """Notes by how much this machine is late at most, which is nobody's fault that is examined here."""
+        """Notes what is nobody's fault that is examined here: by how much this machine is late at most, and for how
+        long in all somebody has waited for a processor so far."""
         while not self.stopped.is_set():
+            if PRESSURE.exists():
+                total_us = int(PRESSURE.read_text().split("total=", 1)[1].split()[0])
+                self.starved.append((time.time(), total_us / 1e6))
             began_s = time.monotonic()
             time.sleep(METRONOME_S)
             self.stall_s = max(self.stall_s, time.monotonic() - began_s - METRONOME_S)
@@ -112,19 +120,26 @@ def ask(connection: Connection, text: str, *, closes: bool) -> str:
 def main(path: str, folder: Path, tokens: int) -> None:
     """Runs until the stop file is there and the stream has ended."""
     load = Load(path, folder)
-    threads = [threading.Thread(target=load.call, args=(number,)) for number in range(CALLERS)]
-    threads.append(threading.Thread(target=load.watch))
-    if tokens:
-        threads.append(threading.Thread(target=load.read_stream, args=(tokens,)))
-    for thread in threads:
+    callers = [threading.Thread(target=load.call, args=(number,)) for number in range(CALLERS)]
+    callers.append(threading.Thread(target=load.watch))
+    streams = [threading.Thread(target=load.read_stream, args=(tokens,))] if tokens else []
+    for thread in callers + streams:
         thread.start()
     while not (folder / "stop").exists():
         (folder / "answers").write_text(str(len(load.answers)))
         time.sleep(0.1)
     load.stopped.set()
-    for thread in threads:
+    for thread in callers:
         thread.join()
-    report = {"answers": load.answers, "stall_s": load.stall_s, "stream": load.stream}
+    (folder / "callers-ended").touch()
+    for thread in streams:
+        thread.join()
+    report = {
+        "answers": load.answers,
+        "stall_s": load.stall_s,
+        "starved": load.starved,
+        "stream": load.stream,
+    }
     (folder / "report.tmp").write_text(json.dumps(report))
     (folder / "report.tmp").rename(folder / "report.json")
 

@@ -39,7 +39,15 @@ class Report:
 
     answers: list[tuple[float, float, str]]
     stall_s: float
+    starved: list[tuple[float, float]]
     stream: dict[str, Any]
+
+    def starved_s(self) -> float:
+        """For how much of the longest wait somebody on this machine waited for a processor."""
+        began_s, ended_s, _ = max(self.answers, key=lambda answer: answer[1] - answer[0])
+        before = [total_s for at_s, total_s in self.starved if at_s <= began_s]
+        until_then = [total_s for at_s, total_s in self.starved if at_s <= ended_s]
+        return until_then[-1] - (before or until_then)[-1] if until_then else 0.0
 
     def failed(self) -> list[tuple[float, float, str]]:
         """All that is no answer."""
@@ -50,6 +58,7 @@ class Report:
         seen = self.stream
         stream = f"stream of {seen['ended_s'] - seen['began_s']:.1f} s, " if seen else ""
         waits = f"longest wait {self.longest_wait_s():.3f} s, the machine late by {self.stall_s:.3f} s"
+        waits += f", of it starved {self.starved_s():.3f} s"
         return f"{len(self.answers)} answers, {len(self.failed())} failed, {stream}{waits}"
 
     def longest_wait_s(self) -> float:
@@ -98,16 +107,20 @@ class Loaded:
             wanted = self.count(host) + answers
             until(lambda host=host, wanted=wanted: self.count(host) >= wanted, what="more answers")
 
-    def stop(self) -> dict[str, Report]:
-        """End the callers, let the streams end, and read what they saw."""
+    def stop(self) -> None:
+        """End the callers; the streams go on."""
         for host in HOSTS:
             self.fleet.on(host, f"touch {FOLDER}/stop")
+            until(lambda host=host: self.has(host, "callers-ended"), what="the callers' end")
+
+    def reports(self) -> dict[str, Report]:
+        """What callers and streams saw, when they have all ended."""
         reports = {}
         for host in HOSTS:
             until(lambda host=host: self.has(host, "report.json"), what="the load's end")
             seen = json.loads(self.fleet.on(host, f"cat {FOLDER}/report.json"))
             answers = [tuple(answer) for answer in seen["answers"]]
-            reports[host] = Report(answers, seen["stall_s"], seen["stream"])
+            reports[host] = Report(answers, seen["stall_s"], seen["starved"], seen["stream"])
         return reports
 
     def main_pid(self, host: str) -> int:
@@ -169,14 +182,16 @@ def test_a_killed_service_is_back_within_two_seconds_with_ledger_and_cache(loade
         pid = loaded.main_pid(host)
         killed_s[host] = float(fleet.on(host, f"date +%s.%N; kill -9 {pid}"))
     loaded.go_on()
-    for host, report in loaded.stop().items():
+    loaded.stop()
+    for host, report in loaded.reports().items():
         print(f"{host}: {report.told()}")
         lost = report.failed()
         assert len(lost) <= CALLERS
         assert all(
             began_s < killed_s[host] + KILL_S < ended_s + 2 * KILL_S for began_s, ended_s, _ in lost
         ), lost
-        assert report.longest_wait_s() < RESTART_S
+        # A start is half a second of work, which takes as long as the machine lets it.
+        assert report.longest_wait_s() - report.starved_s() < RESTART_S
         assert fleet.on(host, "systemctl show -P NRestarts ai-client") == "1"
         answered = len(report.answers) - len(lost) + 1
         booked = usage(fleet, host)
@@ -188,7 +203,8 @@ def test_a_killed_service_is_back_within_two_seconds_with_ledger_and_cache(loade
 
 def test_two_upgrades_in_a_row_drop_nothing_and_hold_nobody_up(loaded: Loaded, tmp_path: Path) -> None:
     """Every request is answered within a second of its service time, and a stream that began before both upgrades
-    ends whole after them, in the first of three processes; systemd calls the service active all the while."""
+    ends whole after them, in the first of three processes; systemd calls the service active all the while. The stream
+    survives a restart of the service, too, which asks all three to end."""
     fleet = loaded.fleet
     deploy(fleet, fleet.artefact)
     loaded.start(stream_pieces=STREAM_PIECES)
@@ -204,9 +220,11 @@ def test_two_upgrades_in_a_row_drop_nothing_and_hold_nobody_up(loaded: Loaded, t
             assert loaded.is_alive(host, pids[host][0]), "the first process has ended before its stream"
         loaded.go_on()
     upgraded_s = time.time()
+    loaded.stop()
     until(lambda: time.time() > began_s + STREAM_S, what="the stream's length", deadline_s=STREAM_S + 1)
+    restart(loaded)
     loaded.ends.touch()
-    for host, report in loaded.stop().items():
+    for host, report in loaded.reports().items():
         print(f"{host}: {report.told()}")
         assert report.failed() == []
         assert report.longest_wait_s() < LONGEST_WAIT_S
@@ -214,13 +232,24 @@ def test_two_upgrades_in_a_row_drop_nothing_and_hold_nobody_up(loaded: Loaded, t
         assert (stream["status"], stream["is_whole"], stream["pieces"]) == (200, True, STREAM_PIECES + 1)
         assert stream["began_s"] < began_s < upgraded_s < stream["ended_s"]
         assert len(set(pids[host])) == 3
-        assert fleet.on(host, "systemctl show -P NRestarts ai-client") == "0"
-        check_old_ones_end(loaded, host, pids[host][:2])
+        check_old_ones_end(loaded, host, pids[host])
+
+
+def restart(loaded: Loaded) -> None:
+    """Begin a restart on every host; it is done when the streams are."""
+    for host in HOSTS:
+        assert loaded.fleet.on(host, "systemctl show -P NRestarts ai-client") == "0"
+        pid = loaded.main_pid(host)
+        loaded.fleet.on(host, "systemctl restart --no-block ai-client")
+        until(lambda host=host, pid=pid: not loaded.is_alive(host, pid), what="the last process to drain")
 
 
 def check_old_ones_end(loaded: Loaded, host: str, pids: list[int]) -> None:
-    """Processes that have handed over end with their last connection, and systemd was told nothing by them since."""
+    """All are gone, the service runs anew; systemd was told nothing by processes that had handed over, and each main
+    process was one whose end it would have seen."""
     for pid in pids:
         until(lambda pid=pid: not loaded.is_alive(host, pid), what="the old processes to end")
+    until(lambda: loaded.main_pid(host) not in (0, *pids), what="the service to start anew")
     journal = loaded.fleet.on(host, "journalctl --no-pager --output cat --unit ai-client")
     assert "reception only permitted" not in journal
+    assert "not our child" not in journal
