@@ -129,6 +129,7 @@ class GatewayApp:
         finally:
             runtime.users.leave()
             self._calls.discard(call)
+            call.ended()
 
     async def _cancelled(self, call: Call) -> None:
         """It was taken back for another process, or the drain is over, or the caller has left."""

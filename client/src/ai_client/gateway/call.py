@@ -73,6 +73,10 @@ class Call:
             self.is_taken_back = True
             self._task.cancel()
 
+    def ended(self) -> None:
+        """It is answered. The task holds the call by its context: held back, both would wait for the collector."""
+        self._task = None
+
     async def fail(self, failure: Failure) -> None:
         """Answer with a failure: as an event where the answer has begun already."""
         if not self.has_begun:
