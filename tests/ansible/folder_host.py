@@ -222,6 +222,8 @@ class FolderHost(Host):
         self._update(commands=[*state["commands"], "reload"])
         if "refuse-reload" in seen["config"]:
             return Outcome(1, "not reloaded: line 1 is wrong")
+        if (self.root / "opt/ai-client" / before["release"] / "deaf").exists():
+            return Outcome(1, "the service does not answer")
         if seen["release"] != before["release"]:
             if (self.root / "opt/ai-client/current/refuses").exists():
                 return Outcome(1, "the new release does not start")

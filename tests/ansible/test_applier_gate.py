@@ -173,6 +173,15 @@ def test_a_release_without_traffic_is_found_by_the_gates_question(rig: Rig) -> N
     assert "answers 500 to a request that needs no upstream" in answer.message
 
 
+def test_a_failed_release_that_hands_nothing_over_is_restarted_away(rig: Rig) -> None:
+    """It answers no control request either: the way back does not go through what failed."""
+    rig.ask(GOOD)
+    answer = rig.ask(Wanted(packed=artefact(breaks="all", deaf="yes"), run="run-2"))
+    assert (answer.failed, answer.rolled_back) == (True, True)
+    assert rig.host.state["commands"][-1] == "restart ai-client.service"
+    assert rig.host.state["running"]["ai-client.service"]["release"] == f"releases/{GOOD.digest}"
+
+
 def test_a_first_release_that_answers_nothing_is_stopped(rig: Rig) -> None:
     """It has nothing to go back to, and is not watched for longer than one question."""
     host = rig.host
