@@ -46,7 +46,15 @@ def ledger_path(config: Path) -> Path:
     except ConfigError:
         settings = Settings()
     in_cache = settings.caching.cache_dir / LEDGER_NAME
-    return in_cache if in_cache.exists() else STATE_FOLDER / LEDGER_NAME
+    return in_cache if _is_there(in_cache) else STATE_FOLDER / LEDGER_NAME
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is seen; where its folder may not be looked into, opening it says so better."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def _row(row: UsageRow) -> dict[str, Any]:
