@@ -50,7 +50,8 @@ sbom: setup ## the bill of materials of what hosts install, as CycloneDX
 licences: setup ## the licences of what hosts install
 	@tools/artefact/licences
 
-new-stack: setup ## write Pulumi.NAME.yaml from a template: make new-stack NAME=staging
+new-stack: ## write Pulumi.NAME.yaml from a template: make new-stack NAME=staging
+	@tools/setup control
 	@.venv/bin/python tools/new_stack.py "$(NAME)"
 
 reference: setup ## write docs/reference anew from the code

@@ -1,68 +1,23 @@
 """The pages for users of AWS, typed line by line against a server of the tests."""
 
-import re
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.aws_server import Aws, environment, moto_server
-from tests.fleet.clones import PASSPHRASE, Clone, clone
+from tests.docs.pages import Walk, blocks, walk
+from tests.docs.reader import Reader, new_reader
+from tests.fleet.clones import PASSPHRASE, clone
 from tests.infra.stacks import HOST_KEY, KEY, PROJECT, load, shipped
 from tests.infra.test_ec2 import launch, subnets
 
 pytestmark = [pytest.mark.engine]
 
 NEXT = "hs_test_the_next_key"
-
-
-def page(name: str) -> str:
-    return (PROJECT / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
-
-
-def blocks(name: str, language: str) -> list[str]:
-    """Blocks of a page in one language."""
-    return re.findall(rf"```{language}\n(.*?)```", page(name), re.DOTALL)
-
-
-@dataclass
-class Reader:
-    """Somebody who types what a page says, in one shell.
-
-    Attributes:
-        clone: where.
-        variables: the shell's variables, which lines of the page may set.
-    """
-
-    clone: Clone
-    variables: dict[str, str]
-
-    def types(self, block: str) -> str:
-        """Types the lines of a block, each of which must succeed; whatever asks for a key gets one."""
-        return "".join(self._line(line) for line in block.splitlines() if line)
-
-    def _line(self, line: str) -> str:
-        saved = self.clone.folder.parent / "variables"
-        done = subprocess.run(
-            ["/bin/bash", "-c", f"set -ea\n{line}\nenv -0 >{shlex.quote(str(saved))}"],
-            cwd=self.clone.folder,
-            env=self.variables,
-            input=KEY,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"{line}: {done.returncode}\n{said[-3000:]}"
-        assert KEY not in said
-        self.variables = dict(entry.split("=", 1) for entry in saved.read_text().split("\0") if entry)
-        return said
 
 
 @pytest.fixture
@@ -81,9 +36,9 @@ def reader(aws: Aws, tmp_path: Path) -> Reader:
         f'#!/bin/sh\nPYTHONPATH={PROJECT} exec {sys.executable} -m tests.docs.aws_words "$@"\n'
     )
     program.chmod(0o755)
-    variables = {**made.environment(), **environment(aws.url)}
-    variables["PATH"] = f"{program.parent}:{variables['PATH']}"
-    return Reader(made, variables)
+    reader = new_reader(made, tmp_path / "home", **environment(aws.url))
+    reader.variables["PATH"] = f"{program.parent}:{reader.variables['PATH']}"
+    return reader
 
 
 def live(config: dict[str, object]) -> str:
@@ -92,37 +47,52 @@ def live(config: dict[str, object]) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
+def of_shared_state(section: str) -> AbstractContextManager[Walk]:
+    """A section of the page on shared state."""
+    return walk("docs/how-to/shared-state.md", section)
+
+
 def test_a_team_shares_a_stack_by_the_page(aws: Aws, reader: Reader) -> None:
-    """Bucket, key, stack, another key, a lost key: every block in the order of the page, but for the one of moving."""
-    make, begin, _, another, lost = blocks("shared-state", "sh")
+    """Bucket, key, stack, another key, a disabled and a lost key: every section but that of moving."""
     (reader.clone.folder / "Pulumi.live.yaml").write_text(live(shipped("production")))
     del reader.variables["PULUMI_CONFIG_PASSPHRASE"]
-    reader.types(make)
+    with of_shared_state("1. Make a bucket and a key, once") as page:
+        reader.types(page.take())
     versioning = aws.client("s3").get_bucket_versioning(Bucket="acme-fleet-state")
     assert versioning["Status"] == "Enabled"
-    said = reader.types(begin)
+    with of_shared_state("2. Make the stack there") as page:
+        said = reader.types(page.take())
     assert "up still needs: hostKeys" in said
     assert "fleet:apiKey: no upstream key" not in said
     assert "awskms://alias/fleet?" in (reader.clone.folder / "Pulumi.live.yaml").read_text()
-    created = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
-    reader.variables["FLEET_KEY_2027"] = created
-    with pytest.raises(AssertionError, match="error: no changes were expected"):
-        reader.types(another)
+    reader.variables["FLEET_KEY_2027"] = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    with (
+        of_shared_state("Another key") as page,
+        pytest.raises(AssertionError, match="error: no changes were expected"),
+    ):
+        reader.types(page.take())
     assert "awskms://alias/fleet-2027?" in (reader.clone.folder / "Pulumi.live.yaml").read_text()
+    with of_shared_state("When something is wrong") as page:
+        cancel, keep, enable, lost = (page.take() for _ in range(4))
+    reader.types(cancel)
+    aws.client("kms").schedule_key_deletion(KeyId=reader.variables["FLEET_KEY"])
+    reader.types(keep)
+    reader.types(enable)
+    assert aws.client("kms").describe_key(KeyId=reader.variables["FLEET_KEY"])["KeyMetadata"]["Enabled"]
     assert "claim-web-prod-01" in reader.types(lost)
 
 
 def test_a_stack_moves_into_the_bucket_by_the_page(aws: Aws, reader: Reader) -> None:
     """A stack with a passphrase in a folder is taken along; its claims are the same ones."""
-    make, _, move, *_ = blocks("shared-state", "sh")
-    reader.types(make)
+    with of_shared_state("1. Make a bucket and a key, once") as page:
+        reader.types(page.take())
     reader.variables["PULUMI_CONFIG_PASSPHRASE"] = PASSPHRASE
     (reader.clone.folder / "Pulumi.old.yaml").write_text(live(_without_hosts()))
     reader.types("tools/env pulumi stack init old")
     reader.types("tools/env pulumi config set --secret apiKey --stack old")
-    reader.types("tools/env pulumi up --yes --skip-preview --stack old")
-    said = reader.types(move)
-    assert "unchanged" in said
+    reader.types("tools/env pulumi up --stack old")
+    with of_shared_state("A stack that is elsewhere already") as page:
+        assert "unchanged" in reader.types(page.take())
     assert "old" in reader.types("tools/env pulumi stack ls")
     assert any(key["Key"].endswith("/old.json") for key in _objects(aws))
 
@@ -142,8 +112,9 @@ def _objects(aws: Aws) -> list[dict[str, str]]:
 
 def test_instances_become_hosts_by_the_page(aws: Aws, reader: Reader) -> None:
     """The page's group, a tag for the host key, the key in Secrets Manager, and a rotation step by step."""
-    tag, look, create, rotate = blocks("ec2", "sh")
-    group, authority, secret = map(yaml.safe_load, blocks("ec2", "yaml"))
+    with walk("docs/how-to/ec2.md") as page:
+        tag, look, create, rotate = (page.take() for _ in range(4))
+    group, authority, secret = map(yaml.safe_load, blocks("docs/how-to/ec2.md", "yaml"))
     held = launch(aws, subnets(aws)["a"], "Web 1", Role="ai-api")
     content = {key.removeprefix("fleet:"): value for part in (group, secret) for key, value in part.items()}
     del content["groups"]["ai_api_clients"]["ec2"]["vpcId"]
@@ -169,7 +140,7 @@ def test_instances_become_hosts_by_the_page(aws: Aws, reader: Reader) -> None:
 
 def test_the_groups_of_the_page_are_accepted() -> None:
     """What a reader copies is valid as it stands, but for the keys that only its owner knows."""
-    group, authority, secret = map(yaml.safe_load, blocks("ec2", "yaml"))
+    group, authority, secret = map(yaml.safe_load, blocks("docs/how-to/ec2.md", "yaml"))
     content = {
         key.removeprefix("fleet:"): value
         for part in (group, authority, secret)
@@ -180,10 +151,3 @@ def test_the_groups_of_the_page_are_accepted() -> None:
     loaded = load(content | {"environment": "production"}, secret=())
     assert loaded.groups["ai_api_clients"].ec2 is not None
     assert loaded.api_key_secret is not None
-
-
-def test_links_of_the_pages_lead_somewhere() -> None:
-    """Every file that is linked exists."""
-    for name in ("shared-state", "ec2"):
-        for target in re.findall(r"\]\(([^)#]+)\)", page(name)):
-            assert (PROJECT / "docs" / "how-to" / target).is_file(), target

@@ -4,17 +4,18 @@ Those that bind a key to looking are typed in tests/ansible/test_probe_identity.
 """
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.ci.workflows import FOLDER, NAMES, load
+from tests.docs.pages import text_of, walk
+from tests.docs.reader import new_reader
 from tests.fleet.clones import clone
 from tests.infra.stacks import PROJECT
 
-PAGE = (PROJECT / "docs" / "how-to" / "pull-requests.md").read_text(encoding="utf-8")
+PAGE = text_of("docs/how-to/pull-requests.md")
 GITLAB = PROJECT / "docs" / "ci" / "gitlab" / ".gitlab-ci.yml"
 
 
@@ -23,11 +24,10 @@ def test_the_commands_of_the_page_give_a_plan_and_the_workflows(tmp_path: Path) 
     """On the shipped production stack, whose hosts are never contacted."""
     checkout = clone(tmp_path / "clone", state=tmp_path / "state", stack="production")
     checkout.pulumi("stack", "init", "production")
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    for block in (block for block in blocks if "tools/probe/build" not in block):
-        subprocess.run(
-            ["bash", "-euc", block], cwd=checkout.folder, env=checkout.environment(), check=True, timeout=300
-        )
+    reader = new_reader(checkout, tmp_path / "home")
+    with walk("docs/how-to/pull-requests.md") as page:
+        for command in page.rest():
+            reader.types(command.text)
     assert "⛔ blocked" in (checkout.folder / "build" / "comment.md").read_text()
     assert "⛔ blocked" in (checkout.folder / "build" / "plan.html").read_text()
     copied = sorted(path.name for path in (checkout.folder / ".github" / "workflows").iterdir())
