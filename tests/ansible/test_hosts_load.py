@@ -220,8 +220,8 @@ def test_two_upgrades_in_a_row_drop_nothing_and_hold_nobody_up(loaded: Loaded, t
             assert loaded.is_alive(host, pids[host][0]), "the first process has ended before its stream"
         loaded.go_on()
     upgraded_s = time.time()
-    loaded.stop()
     until(lambda: time.time() > began_s + STREAM_S, what="the stream's length", deadline_s=STREAM_S + 1)
+    loaded.stop()
     restart(loaded)
     loaded.ends.touch()
     for host, report in loaded.reports().items():
