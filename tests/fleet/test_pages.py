@@ -156,7 +156,7 @@ def test_the_first_five_minutes_go_as_the_readme_says(newcomer: Newcomer) -> Non
         newcomer.reader.types(line)
     with walk("README.md") as page:
         _, ask, down, new, begin, look, up = (page.take() for _ in range(7))
-        assert newcomer.reader.types(ask).count("upstream answers") == len(HOSTS)
+        assert newcomer.reader.types(ask).count("ok   upstream") == len(HOSTS)
         assert down == "make down\n"
         assert "Pulumi.staging.yaml is written" in newcomer.reader.types(new)
         newcomer.reader.types(begin)
