@@ -9,8 +9,9 @@ import yaml
 from ai_client.batch import lines
 from ai_client.batch.runner import Ending
 from ai_client.cli import arguments, batch, batch_serve, bench, reload, serve
-from ai_client.gateway import changes
+from ai_client.gateway import changes, headers
 from ai_client.gateway.changes import Changes
+from ai_client.request import Response
 from ai_client.settings import Settings
 from tests.infra.stacks import PROJECT
 
@@ -29,6 +30,14 @@ def test_every_alert_has_its_row() -> None:
     """And no row an alert that is none."""
     [group] = yaml.safe_load(ALERTS.read_text())["groups"]
     assert set(rows("Alerts")) - {"alert"} == {f"`{rule['alert']}`" for rule in group["rules"]}
+
+
+def test_every_header_that_steers_a_request_has_its_row() -> None:
+    """But for those that HTTP and OpenAI's API have anyway."""
+    ordinary = {b"authorization", b"host", b"origin", b"content-type", b"content-length"}
+    told = {name.strip("`").lower().encode() for name in rows("Headers") if "header of" not in name}
+    answer = Response(status=200, headers={}, body=b"{}", model="gpt-4.1", cost_usd=0.1)
+    assert told == set(headers._TAKERS) - ordinary | {name for name, _ in headers.about(answer)}
 
 
 @pytest.mark.parametrize(
