@@ -15,7 +15,7 @@ import sys
 LOADER = "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"
 PATHS = {"/etc/ai-client", "/var/cache/ai-client", "/var/log/ai-client"}
 LONGEST_BYTES = 32 << 20
-LOOK = b'{"check": true, "run": ""}'
+LOOK = b'{"check": true, "run": "", "gate": {}, "tries_keys": false}'
 
 MARK = re.compile(r"BECOME-SUCCESS-[a-z]{32}")
 UNIT = re.compile(r"ai-client[a-z-]{0,40}\.(service|socket)")
