@@ -75,8 +75,8 @@ class Finding:
 
     @property
     def needs_run(self) -> bool:
-        """Whether `up` has something to mend although no input changed."""
-        return self.state is HostState.DIFFERS
+        """Whether `up` has something to do although no input changed: to mend a host, or to fail where it fails."""
+        return self.state in {HostState.DIFFERS, HostState.FAILED}
 
     def as_output(self) -> dict[str, Any]:
         """The finding as a stack output."""

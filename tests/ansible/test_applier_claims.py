@@ -24,6 +24,16 @@ def test_a_host_of_another_owner_is_refused(rig: Rig) -> None:
     assert rig.files() == files
 
 
+def test_anybody_who_may_log_in_may_ask_for_the_health_of_a_host(rig: Rig) -> None:
+    """Looking changes nothing, so it takes no claim: playbooks run by hand on hosts of a stack."""
+    rig.ask(Wanted())
+    files = rig.files()
+    answer = rig.ask(Wanted(owner="manual", claim="manual", parts=("verify",)))
+    assert (answer.failed, answer.changed) == (False, False)
+    assert answer.health is not None
+    assert rig.files() == files
+
+
 def test_a_renamed_host_is_taken_over_and_its_old_claim_wipes_nothing(rig: Rig) -> None:
     """The same owner deploys under a new name; the old name's decommission finds nothing of its own, and says so."""
     rig.ask(Wanted())
