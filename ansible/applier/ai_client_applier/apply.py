@@ -49,7 +49,9 @@ def apply(run: Run) -> Response:
     check_folders(observed.found, present.marker)
     plan = make_plan(items, observed, wants_running=_wants_running(run))
     if not plan.is_empty:
-        check_owner(present.marker, run.request.claim)  # a look at health may find what another run left to do
+        check_owner(
+            present.marker, run.request.claim
+        )  # a look at health may find what another run left to do
     if run.request.check:
         return _respond(run, plan, FINE, health=None)
     if plan.needs_artefact and not run.artefact:
