@@ -134,9 +134,7 @@ def ssh_config() -> str:
 
 def summary(changes: dict[str, int], answer: str) -> str:
     """What a user reads at the end."""
-    ansible = (
-        f"tools/env --dev env AI_CLIENT_FLEET_STACK={STACK} .venv/bin/ansible -i ansible/inventory/fleet.py"
-    )
+    ansible = f"AI_CLIENT_FLEET_STACK={STACK} tools/env --dev ansible -i ansible/inventory/fleet.py"
     socket = "curl -s --unix-socket /run/ai-client/gateway.sock http://localhost/v1/models"
     return "\n".join(
         [

@@ -15,6 +15,9 @@ from typing import Any
 _ROLL_OUT = re.compile(r"roll-out: (?P<group>\S+): (?P<hosts>\d+) hosts in (?P<waves>\d+) waves?")
 _FAILED_HOST = re.compile(r"^(?P<host>[a-z0-9][a-z0-9-]*): (?:failed|unreachable): ", re.MULTILINE)
 _NOISE = "using pulumi-resource-"
+# What stands around the words of a failed run: the shell line that started it, and its results for programs.
+_SHELL_LINE = re.compile(r'(?:error: )?exit status \d+: running "exec env -i .*":')
+_RESULTS = '{"hosts": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,19 @@ class Progress:
     def _message(self, severity: str, text: str) -> list[str]:
         if severity == "error":
             self.failed |= {match["host"] for match in _FAILED_HOST.finditer(text)}
-            self.errors.append(text)
+            self.errors.append(_for_people(text))
             return []
         if planned := _ROLL_OUT.match(text):
             self.hosts[planned["group"]] = (int(planned["hosts"]), int(planned["waves"]))
             return []
         return [text] if severity == "warning" and text and not text.startswith(_NOISE) else []
+
+
+def _for_people(text: str) -> str:
+    """The error without what only a program reads; whole where nothing else is in it."""
+    lines = text.splitlines()
+    words = [line for line in lines if not _SHELL_LINE.fullmatch(line) and not line.startswith(_RESULTS)]
+    return "\n".join(words).strip() or text
 
 
 def _name(metadata: Mapping[str, Any]) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import time
 from pathlib import Path
 
 from ai_client.gateway.asgi import Receive, Scope, Send, respond
-from ai_client.gateway.server import Server
+from tests.client.gateway_socket import asked, served
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -21,18 +18,9 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_a_header_that_would_begin_another_line_stays_one_line(tmp_path: Path) -> None:
     """Names of models and tenants end up in headers, and may hold anything."""
-    path = str(tmp_path / "gateway.sock")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen()
-        listening.setblocking(False)
-        server = Server(_app, wall_clock=time.time)
-        await server.start([listening])
-        reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(REQUEST)
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        await server.drain(limit_s=1)
+    path = tmp_path / "gateway.sock"
+    async with served(_app, path):
+        head, _, body = (await asked(path, REQUEST)).partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"HTTP/1.1 200 OK"
     assert lines[1].startswith(b"date: ")

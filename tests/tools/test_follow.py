@@ -60,6 +60,25 @@ def test_hosts_waves_and_failures_are_counted() -> None:
     assert "b: failed: answers 500" in progress.errors[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            'exit status 1: running "exec env -i ${PATH+PATH=\\"$PATH\\"} .venv/bin/python -m infra.run":\n'
+            'b: failed: answers 500\nc: unreachable: timed out\n{"hosts": {"b": {"failed": true}}}\n',
+            "b: failed: answers 500\nc: unreachable: timed out",
+        ),
+        ('exit status 1: running "exec env -i .venv/bin/python -m infra.run":\n', None),
+        ("fleet:apiKey: is missing", None),
+    ],
+)
+def test_an_error_is_shown_in_words_for_people(text: str, shown: str | None) -> None:
+    """Without the shell line of the run and its results as JSON; never shortened to nothing."""
+    progress = Progress()
+    progress.heed(said(text, "error"))
+    assert progress.errors == [shown or text.strip()]
+
+
 def test_a_wave_under_way_shows_its_hosts_as_they_end() -> None:
     """By what the run itself has written so far; hosts of no running wave do not count."""
     progress = Progress()
