@@ -69,5 +69,5 @@ def folder_expression(current: str, pins: Iterable[str]) -> str:
 
 def _find(pin: str) -> str | None:
     """The folder of a pinned release; None where this machine has none."""
-    asked = subprocess.run([_FINDER, pin], capture_output=True, text=True, timeout=60, check=False)
+    asked = subprocess.run([_FINDER, "--", pin], capture_output=True, text=True, timeout=60, check=False)
     return asked.stdout.strip() if asked.returncode == 0 else None
