@@ -29,7 +29,7 @@ format: setup ## put the code into its form
 	.venv/bin/ruff check --fix $(PYTHON_CODE)
 	.venv/bin/ruff format $(PYTHON_CODE)
 
-test-fast: lint ## lint, and the tests that need neither engine nor hosts
+test-fast: lint ## lint, and the quick tests that need neither engine nor hosts
 	PATH="$$(tools/packages):$$PATH" $(PYTEST) -q -m "not engine and not hosts and not slow"
 
 test: lint ## everything, on the real engine and on real hosts (root)

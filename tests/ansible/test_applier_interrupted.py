@@ -14,6 +14,8 @@ from ai_client_applier.tree import Tree
 
 from tests.ansible.folder_host import KEY_2, Rig, Wanted, artefact, new_rig
 
+pytestmark = pytest.mark.slow
+
 
 def kill_at_every_point(first: Wanted | None, wanted: Wanted, folder: Path) -> int:
     """Kills a run before each of its changes, on a new host every time; returns how many there were."""

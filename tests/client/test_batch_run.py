@@ -17,6 +17,8 @@ import pytest
 from ai_client.testing import Simulator, SimulatorOptions, faults
 from tests.client.service_rig import Rig, running_service, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:

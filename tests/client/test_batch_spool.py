@@ -17,6 +17,8 @@ from ai_client.batch.spool import Spool
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import Rig, running_service, until
 
+pytestmark = pytest.mark.slow
+
 
 def put(spool: Path, name: str, count: int) -> None:
     """A file of requests, put into the spool by rename."""

@@ -15,6 +15,8 @@ from ai_client.bench.measure import Sample, quantile_ms, summarize
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import Rig, running_service
 
+pytestmark = pytest.mark.slow
+
 LOAD = Load(
     requests=100,
     at_once=4,

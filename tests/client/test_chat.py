@@ -15,6 +15,8 @@ from ai_client.testing import Simulator
 from tests.client import service_rig
 from tests.client.service_rig import Rig, running_service
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:

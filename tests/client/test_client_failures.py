@@ -31,6 +31,8 @@ from ai_client.testing.faults import Fault
 from ai_client.transport.base import Timeouts, TransportOptions
 from tests.client.scheduling import until
 
+pytestmark = pytest.mark.slow
+
 KEY = "hs_test_0123456789abcdef"
 HELLO = [{"role": "user", "content": "hello there"}]
 QUICK = RetryOptions(backoff_base_s=0.01, backoff_cap_s=0.05)

@@ -8,8 +8,12 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import DEADLINE_S, Rig, running_service, until
+
+pytestmark = pytest.mark.slow
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello world"}], "max_tokens": 40}
 SLOW = SimulatorOptions(token_ms=25)

@@ -18,6 +18,8 @@ import pytest
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import DEADLINE_S, Rig, running_service, until
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello world"}], "max_tokens": 2}
 MAIN = "import sys\nfrom ai_client.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 BROKEN = "raise SystemExit('this release is broken')\n"

@@ -22,6 +22,8 @@ from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import Rig, running_service, until
 from tests.client.test_status_page import settled
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 
 

@@ -17,6 +17,8 @@ from ai_client.ledger_file import LedgerFile
 from ai_client.ledger_owner import Fate
 from tests.client.ledger_crasher import BUDGET_NUSD, PLAN, TOKEN_NUSD, FixedDay
 
+pytestmark = pytest.mark.slow
+
 CRASHER = Path(__file__).with_name("ledger_crasher.py")
 CONCURRENCY = 4
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
@@ -18,6 +19,8 @@ from ai_client.ports import EntryId
 from ai_client.prices import Price, Prices
 from ai_client.request import Usage
 from tests.client.ledger_waiting import granted
+
+pytestmark = pytest.mark.slow
 
 NUSD = 10**6
 PRICES = Prices({"m": Price(NUSD * 10**6, NUSD * 10**6, NUSD * 10**6)})

@@ -16,6 +16,8 @@ from ai_client.gateway.page import PAGE
 from ai_client.testing import Simulator
 from tests.client.service_rig import TEST_KEY, TOKEN, Rig, program, running_service, until
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "a secret text"}], "max_tokens": 3}
 COMMON = {"request_id": "r", "tenant": "web", "endpoint": "chat/completions", "stream": False, "attempts": 1}
 REST = {"waited_s": 0.0, "upstream_s": 0.0, "key_fingerprint": "", "importance": None, "cost_tags": {}}

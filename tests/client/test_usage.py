@@ -11,6 +11,8 @@ import pytest
 from ai_client.testing import Simulator
 from tests.client.service_rig import TEST_KEY, Rig, running_service
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "a secret text"}], "max_tokens": 3}
 
 

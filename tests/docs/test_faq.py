@@ -36,6 +36,8 @@ from tests.docs.reader import new_reader
 from tests.fleet.clones import clone
 from tests.infra.stacks import KEY, PROJECT, load, shipped
 
+pytestmark = pytest.mark.slow
+
 QUESTION = [{"role": "user", "content": "Hello"}]
 
 

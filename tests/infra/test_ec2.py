@@ -19,6 +19,8 @@ from tests.aws_server import (
 )
 from tests.infra.stacks import HOST_KEY, load, shipped
 
+pytestmark = pytest.mark.slow
+
 MANY = 430
 GROUP = "fleet:groups.ai_api_clients.ec2"
 

@@ -13,6 +13,8 @@ from tests.infra.stacks import HOST_KEY, KEY
 from tests.infra.test_ec2 import config, launch, subnets
 from tests.program.stand import Declared, run
 
+pytestmark = pytest.mark.slow
+
 NAME = "upstream-key"
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.tools.artefact_checkout import BUILD_TIMEOUT_S, ROOT, VERSION, Checkout, copy_checkout
 
+pytestmark = pytest.mark.slow
+
 TAG = "cp311-x86_64"
 OTHER_TAG = "cp313-aarch64"
 

@@ -12,6 +12,8 @@ from tools.artefact.build import build
 from tools.artefact.lockfile import read_pins
 from tools.artefact.tags import DEFAULT_TAGS, Tag
 
+pytestmark = pytest.mark.slow
+
 LOCK = ROOT / "requirements" / "client.txt"
 
 

@@ -22,6 +22,8 @@ from tools.artefact.elf import is_elf, machine
 from tools.artefact.package import read_package
 from tools.artefact.tags import DEFAULT_TAGS
 
+pytestmark = pytest.mark.slow
+
 ELF_MACHINE = {"x86_64": 62, "aarch64": 183}
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.tools.artefact_checkout import ROOT
 from tools.artefact.audit import not_looked_up, packages, requirement_files
 
+pytestmark = pytest.mark.slow
+
 VULNERABLE = {
     "id": "PYSEC-2030-1",
     "aliases": ["CVE-2030-0001"],

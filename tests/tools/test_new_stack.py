@@ -16,6 +16,8 @@ from tests.infra.stacks import KEY, PROJECT
 from tools import stack_file
 from tools.new_stack import make, text
 
+pytestmark = pytest.mark.slow
+
 
 def new_stack(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, str(PROJECT / "tools/new_stack.py"), *words]

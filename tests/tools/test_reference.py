@@ -18,6 +18,8 @@ from tests.infra.stacks import PROJECT
 from tools import reference
 from tools.pages import configuration, options, stack_schema
 
+pytestmark = pytest.mark.slow
+
 TOOL = [sys.executable, "tools/reference.py"]
 
 

@@ -22,6 +22,8 @@ from tests.client.scheduling import until
 from tests.client.transport.calls import Make, post
 from tests.client.transport.upstreams import OK, Connection, answer_all, never_answer, serving
 
+pytestmark = pytest.mark.slow
+
 SHORT = Timeouts(pool_s=0.2, connect_s=0.2, headers_s=0.2, read_s=0.2)
 
 

@@ -13,6 +13,8 @@ from infra.report.reading import read
 from tests.infra.report.readers import markdown
 from tests.infra.report.samples import CANARY, HOSTILE, HOSTS, PLANS, differing
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("golden")
 GITHUB_LIMIT_CHARACTERS = 65_536
 TAGS = {"h2", "p", "ul", "li", "code", "table", "tr", "th", "td", "details", "summary"}

@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
 from hypothesis import given, settings
 
 from infra.report.model import Plan
 from infra.report.page import page
 from tests.infra.report.readers import html
 from tests.infra.report.samples import CANARY, PLANS, differing
+
+pytestmark = pytest.mark.slow
 
 TAGS = {
     "html",
