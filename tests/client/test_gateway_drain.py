@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,14 @@ pytestmark = pytest.mark.slow
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello world"}], "max_tokens": 40}
 SLOW = SimulatorOptions(token_ms=25)
+# Its answer is larger than what a socket and its reader take before anybody reads.
+LARGE = {"model": "text-embedding-3-small", "input": [f"text {number}" for number in range(20_000)]}
 
 
-def request_bytes(body: dict[str, object]) -> bytes:
-    """A chat request for a kept connection."""
+def request_bytes(body: dict[str, object], *, endpoint: str = "chat/completions") -> bytes:
+    """A request for a kept connection."""
     data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = f"POST /v1/{endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
     return head.encode() + data
 
 
@@ -52,6 +56,41 @@ async def test_a_running_stream_ends_whole_and_the_exit_code_is_0(tmp_path: Path
         assert [line for line in rest if line][-1] == "data: [DONE]"
         assert await rig.stop() == 0
         assert not rig.socket.exists()
+
+
+@asynccontextmanager
+async def large_answer(rig: Rig) -> AsyncIterator[asyncio.StreamReader]:
+    """A connection whose answer has begun to arrive, and is read no further than its first byte."""
+    reader, writer = await asyncio.open_unix_connection(str(rig.socket), limit=1)
+    writer.write(request_bytes(LARGE, endpoint="embeddings"))
+    assert await reader.readexactly(1) == b"H"
+    yield reader
+    writer.close()
+
+
+async def test_an_answer_that_is_written_but_not_yet_read_arrives_whole(tmp_path: Path) -> None:
+    """What the kernel has no room for stays in the process, which must not end with it."""
+    async with Simulator() as simulator, running_service(tmp_path, simulator) as rig:
+        async with large_answer(rig) as reader:
+            rig.process.send_signal(signal.SIGTERM)
+            await until(lambda: not accepts(rig), what="the port to be closed")
+            _, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert len(json.loads(body)["data"]) == len(LARGE["input"])
+        assert await rig.stop() == 0
+
+
+async def test_a_caller_who_never_reads_holds_nobody_up(tmp_path: Path) -> None:
+    """After drain_seconds the process ends all the same."""
+    async with Simulator() as simulator, running_service(tmp_path, simulator) as rig:
+        rig.config.write_text(rig.config.read_text().replace("drain_seconds = 5", "drain_seconds = 0.3"))
+        assert (await rig.command("reload")).code == 0
+        async with large_answer(rig) as reader:
+            rig.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(DEADLINE_S):
+                assert await rig.process.wait() == 0
+            _, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(body)
 
 
 async def test_a_request_on_a_kept_connection_is_told_to_come_again(tmp_path: Path) -> None:

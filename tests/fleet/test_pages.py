@@ -21,6 +21,7 @@ from tests.docs.reader import Reader, new_reader
 from tests.fleet.clones import clone
 from tests.fleet.conftest import LINK, STACK, hosts_tool
 from tests.fleet.test_changes import STOP_SSH
+from tests.fleet.waiting import wait_until
 from tests.infra.stacks import KEY
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts, pytest.mark.slow]
@@ -226,6 +227,8 @@ def test_another_model_answers_while_one_is_down(newcomer: Newcomer) -> None:
         newcomer.reader.types(page.take())
     chain = newcomer.reader.clone.ssh(HOST, "sudo grep fallback_chain /etc/ai-client/ai-client.conf").output
     assert "gemini" not in chain
+    # Nothing has to be done: the breaker tries again, some seconds after it opened.
+    wait_until(lambda: newcomer.error_code("Are you back?") is None, within_s=90)
 
 
 def test_a_budget_that_is_hit_is_raised_by_its_section(newcomer: Newcomer) -> None:

@@ -43,10 +43,22 @@ class Connections:
     def __init__(self, app: App) -> None:
         self.app = app
         self.open: set[GatewayProtocol] = set()
+        self.all_closed = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         self.date_header = b""
         #: Requests that a fault of ours ended.
         self.faults = 0
+
+    def add(self, connection: GatewayProtocol) -> None:
+        """It is open."""
+        self.open.add(connection)
+        self.all_closed.clear()
+
+    def remove(self, connection: GatewayProtocol) -> None:
+        """It is closed, and what was written to it has left this process or is lost."""
+        self.open.discard(connection)
+        if not self.open:
+            self.all_closed.set()
 
 
 class GatewayProtocol(asyncio.Protocol):
@@ -78,12 +90,17 @@ class GatewayProtocol(asyncio.Protocol):
         self.receiving_since_s: float | None = None
         self.idle_since_s: float | None = None
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request of this connection is being answered."""
+        return self._task is not None and not self._task.done()
+
     # The loop's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.transport = transport
-        self._connections.open.add(self)
+        self._connections.add(self)
         self.receiving_since_s = self._loop.time()
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
@@ -95,13 +112,13 @@ class GatewayProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The request under way is cancelled: nobody waits for its answer."""
-        self._connections.open.discard(self)
+        self._connections.remove(self)
         self.receiving_since_s = self.idle_since_s = None
         self._waiting.clear()
         self.resume_writing()
         if self._current is not None:
             self._current.lose()
-        if self._task is not None and not self._task.done():
+        if self._task is not None and self.is_answering:
             self._task.cancel()
         # A reference to a finished task keeps its whole frame alive.
         self._task = self._current = self._receiving = None

@@ -14,6 +14,8 @@ KEEP_ALIVE_S = 75.0
 REQUEST_ARRIVAL_S = 30.0
 TICK_S = 1.0
 LINGER_S = 0.1
+# For the last words to callers whose requests are cut off.
+CLOSE_S = 1.0
 RUN_OUT_LOOK_S = 0.25
 
 
@@ -63,8 +65,8 @@ class Server:
     async def drain(self, *, limit_s: float) -> int:
         """Stop accepting, let running requests end, cut off the rest after `limit_s`: how many those were.
 
-        Idle connections stay until the end, so that a request that is on its way on one gets its answer (the
-        application's 503) and no reset.
+        An answer has ended when its caller has taken it, not when it is written. Idle connections stay until the end,
+        so that a request that is on its way on one gets its answer (the application's 503) and no reset.
         """
         self.stop_accepting()
         loop = asyncio.get_running_loop()
@@ -72,16 +74,29 @@ class Server:
         await asyncio.sleep(min(LINGER_S, limit_s) if self._state.open else 0)
         while self._state.tasks and loop.time() < until_s:
             await asyncio.wait(list(self._state.tasks), timeout=until_s - loop.time())
+        cut = {connection for connection in self._state.open if connection.is_answering}
         left = list(self._state.tasks)
         for task in left:
             task.cancel()
         if left:
-            await asyncio.wait(left, timeout=1)
-        for connection in list(self._state.open):
-            connection.transport.close()
+            await asyncio.wait(left, timeout=CLOSE_S)
+        cut |= await self._close(limit_s=max(CLOSE_S, until_s - loop.time()))
         if self._ticker is not None:
             self._ticker.cancel()
-        return len(left)
+        return len(cut)
+
+    async def _close(self, *, limit_s: float) -> set[GatewayProtocol]:
+        """Close every connection when its caller has taken all that was written: those that had not, and lost it."""
+        for connection in list(self._state.open):
+            connection.transport.close()
+        if self._state.open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._state.all_closed.wait()
+        untaken = set(self._state.open)
+        for connection in untaken:
+            connection.transport.abort()
+        return untaken
 
     async def run_out(self, *, limit_s: float, until: asyncio.Event) -> None:
         """Wait until every connection has ended by itself, or `until` is set, for `limit_s` at most."""
