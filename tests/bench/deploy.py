@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench import deploy_work
+from tests.bench import deploy_preview, deploy_work
 from tests.bench.deploy_fleet import KEY, Booted, booted, declaration, load, root_of, states
-from tests.bench.deploy_preview import previews_s
 from tests.bench.deploy_sides import (
     PlainAnsible,
     Pyinfra,
@@ -104,7 +103,7 @@ def main() -> None:
     with booted(given.hosts) as fleet, tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         measure(fleet, Path(scratch), rounds=given.rounds, venv=venv, without=given.without, into=measured)
         if given.preview:
-            measured.previews_s = previews_s(given.hosts)
+            measured.previews_s = deploy_preview.previews_s(given.hosts)
     report = as_report(measured, hosts=given.hosts)
     OUT.mkdir(exist_ok=True)
     (OUT / f"deploy-{given.hosts}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -215,8 +214,7 @@ def show(measured: Measured, *, hosts: int) -> None:
             continue
         cells = [measured.median_s(what, side) for side in sides]
         print(f"{what:42}" + "".join(f"{'–' if cell is None else f'{cell:.1f}':>16}" for cell in cells))
-    for what, taken_s in measured.previews_s.items():
-        print(f"{what:42}{taken_s:16.1f}")
+    deploy_preview.show(measured.previews_s)
     print(f"\n{'this project / the other':42}{'other':>16}{'ratio':>10}{'goal':>10}")
     for row in goals(measured):
         verdict = "" if row["ratio"] <= row["at_most"] else "  missed"

@@ -71,7 +71,7 @@ class Booted:
 def declaration(hosts: int) -> dict[str, Any]:
     """The stack's structured configuration, keys without their prefix."""
     return {
-        "environment": "bench",
+        "environment": "dev",
         # The others do not watch what they changed, nor try a key.
         "gate": {"seconds": 0},
         "local": {"bridge": "10.88.0.1/24", "link": LINK, "simulator": {"port": 8000, "latencyMs": 1}},

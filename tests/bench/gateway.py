@@ -9,6 +9,7 @@ budgets, audit trail, metrics, retries, breaker.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,8 @@ def main() -> None:
         "--peers-python", help="the interpreter of `tools/venv bench`: adds the litellm proxy"
     )
     options = parser.parse_args()
+    # However it is ended, its processes are ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url, upstream = start_upstream(stack)

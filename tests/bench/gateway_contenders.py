@@ -61,12 +61,13 @@ def rss_mb(pid: int) -> float:
 
 @contextmanager
 def running(
-    command: list[str], *, environment: dict[str, str] | None = None
+    command: list[str], *, environment: dict[str, str] | None = None, is_read: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
+    """The process while the block runs. What it prints goes nowhere unless it is read: a full pipe would stop it."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE if is_read else subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, **(environment or {})},
@@ -96,7 +97,7 @@ def wait_for(address: str, process: subprocess.Popen[str], *, start_s: float = S
 
 def start_upstream(stack: ExitStack) -> tuple[str, Contender]:
     """What all of them ask: its URL, and itself as a contender, to show that it is not what limits them."""
-    target = stack.enter_context(running([sys.executable, "-m", "tests.bench.target", "0"]))
+    target = stack.enter_context(running([sys.executable, "-m", "tests.bench.target", "0"], is_read=True))
     assert target.stdout is not None
     port = target.stdout.readline().strip()
     return f"http://127.0.0.1:{port}/v1", Contender("the upstream itself", port, target.pid)

@@ -14,6 +14,8 @@ from typing import cast
 import uvloop
 
 PATH = "/v1/chat/completions"
+# How long the last answers may take.
+PATIENCE_S = 30.0
 
 
 class Run:
@@ -22,6 +24,7 @@ class Run:
     def __init__(self, *, token: str, is_streamed: bool, seconds: float) -> None:
         self.token = token
         self.is_streamed = is_streamed
+        self.seconds = seconds
         self.ends_s = time.perf_counter() + seconds
         self.count = 0
         self.failed = 0
@@ -109,8 +112,11 @@ async def load(address: str, *, concurrency: int, run: Run) -> dict[str, float]:
         else:
             _, caller = await loop.create_unix_connection(lambda: Caller(run), address)
         callers.append(caller)
-    await asyncio.gather(*(caller.ended for caller in callers))
+    _, unanswered = await asyncio.wait([caller.ended for caller in callers], timeout=run.seconds + PATIENCE_S)
+    run.failed += len(unanswered)
     took_s = time.perf_counter() - began_s
+    if not run.latencies_s:
+        sys.exit(f"{address} answered nothing within {took_s:.0f} s")
     latencies, first = sorted(run.latencies_s), sorted(run.first_bytes_s)
     return {
         "per_s": len(latencies) / took_s,
