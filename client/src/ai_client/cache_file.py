@@ -4,8 +4,12 @@ Answers are appended (`answer`, in the order of their placing); `entry` finds th
 and says when they were used last. Appending writes a third of a page for an answer of 1 KB where a table in key order
 would write two pages, and evicting from the front frees whole pages. An answer at the front that was used since it
 was placed goes to the end once more instead (second chance).
+
+Nothing is ever synced: a sync makes all wait who write to the same file system, the event loop's ledger included.
+So a power cut may damage the file; SQLite or an answer's checksum finds that, and a damaged file is set aside.
 """
 
+import json
 import os
 import sqlite3
 import zlib
@@ -20,6 +24,8 @@ _STEM: Final = "answers-2"
 _ROW_OVERHEAD_BYTES: Final = 4_096 + 256
 _CORRUPT_SQLITE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE_MASK: Final = 0xFF
+# When an entry was used that nobody has used yet.
+_NEVER: Final = 0.0
 
 # Run by whoever opens the file first; a second one, at the same time, finds everything there.
 _SCHEMA: Final = """
@@ -40,9 +46,16 @@ _READ: Final = "SELECT key, stored_at, expires_at, crc, facts, body, placed_at F
 _APPEND: Final = (
     "INSERT INTO answer(key, placed_at, stored_at, expires_at, crc, facts, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
 )
+_DELETE: Final = "DELETE FROM answer WHERE place = ?"
 _TAKE: Final = "DELETE FROM answer WHERE place = ? RETURNING stored_at, expires_at, crc, facts, body"
 _USED: Final = "SELECT used_at FROM entry WHERE id = ? AND place = ?"
 _POINT: Final = "INSERT OR REPLACE INTO entry(id, place, used_at) VALUES(?, ?, ?)"
+# For many at once, their row ids as a JSON array: one call that runs without the interpreter's lock, where a call for
+# each would take it from the event loop again and again.
+_PLACES: Final = "SELECT place FROM entry WHERE id IN (SELECT value FROM json_each(?))"
+_POINT_ALL: Final = (
+    "INSERT OR REPLACE INTO entry(id, place, used_at) SELECT value, ?1 + key, ?2 FROM json_each(?3)"
+)
 _TOUCH: Final = "UPDATE entry SET used_at = ? WHERE id = ?"
 _FRONT: Final = "SELECT place, key, placed_at, expires_at, length(body) FROM answer ORDER BY place LIMIT ?"
 
@@ -143,7 +156,7 @@ class CacheFile:
             if not makes_file:
                 return False
             self._db.executescript(_SCHEMA)
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
         return True
 
@@ -171,13 +184,14 @@ class CacheFile:
 
     def write(self, answers: Iterable[tuple[bytes, StoredAnswer]]) -> None:
         """Stores answers in place of those with the same keys, all or nothing."""
+        # In the order of their row ids, so that neighbours in `entry` share a page while it is at hand.
+        ordered = sorted((row_id(key), key, answer) for key, answer in answers)
+        ids = json.dumps([row for row, _, _ in ordered])
         with _Transaction(self._db):
-            for key, answer in answers:
-                self._forget(row_id(key))
-                crc = _checksum(answer.facts, answer.body)
-                times = (answer.stored_at_s, answer.stored_at_s, answer.expires_at_s)
-                placed = self._db.execute(_APPEND, (key, *times, crc, answer.facts, answer.body))
-                self._db.execute(_POINT, (row_id(key), placed.lastrowid, answer.stored_at_s))
+            self._db.executemany(_DELETE, self._db.execute(_PLACES, (ids,)).fetchall())
+            self._db.executemany(_APPEND, (_as_row(key, answer) for _, key, answer in ordered))
+            last = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
+            self._db.execute(_POINT_ALL, (last - len(ordered) + 1, _NEVER, ids))
 
     def used_bytes(self) -> int:
         """Bytes of the file that hold something."""
@@ -236,7 +250,7 @@ class CacheFile:
     def _forget(self, row: int) -> None:
         place = self._db.execute("SELECT place FROM entry WHERE id = ?", (row,)).fetchone()
         if place is not None:
-            self._db.execute("DELETE FROM answer WHERE place = ?", place)
+            self._db.execute(_DELETE, place)
             self._db.execute("DELETE FROM entry WHERE id = ?", (row,))
 
     def _place_again(self, place: int, key: bytes, now_s: float) -> None:
@@ -248,7 +262,7 @@ class CacheFile:
         self._db.execute(_POINT, (row_id(key), placed.lastrowid, now_s))
 
     def _delete(self, place: int, key: bytes) -> None:
-        self._db.execute("DELETE FROM answer WHERE place = ?", (place,))
+        self._db.execute(_DELETE, (place,))
         self._db.execute("DELETE FROM entry WHERE id = ? AND place = ?", (row_id(key), place))
 
 
@@ -267,6 +281,19 @@ class _Transaction:
         # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the first error.
         elif self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def _as_row(key: bytes, answer: StoredAnswer) -> tuple[bytes, float, float, float, int, str, bytes]:
+    crc = _checksum(answer.facts, answer.body)
+    return (
+        key,
+        answer.stored_at_s,
+        answer.stored_at_s,
+        answer.expires_at_s,
+        crc,
+        answer.facts,
+        answer.body,
+    )
 
 
 def _checksum(facts: str, body: bytes) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Self
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self
 
 from ai_client.batch_run import as_request, run_in_order
 from ai_client.clock import Clock, SystemClock
@@ -20,10 +18,13 @@ from ai_client.request import CacheMode, Importance, Request, Response
 from ai_client.routing import RoutingPolicy
 from ai_client.sse import SSEParser
 from ai_client.streaming import StreamResponse
-from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Transport
 from ai_client.transport.direct import DirectTransport, default_transport
-from ai_client.transport.httpx import HttpxTransport
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ai_client.transport.aiohttp import AiohttpTransport
 
 DEFAULT_BASE_URL = "https://api.holysheep.ai/v1"
 
@@ -65,6 +66,8 @@ class AIAPIClient:
         chosen = options or ClientOptions()
         self._own_transport: DirectTransport | AiohttpTransport | None = None
         if transport is None and http_client is not None:
+            from ai_client.transport.httpx import HttpxTransport  # noqa: PLC0415 - httpx takes 19 MB
+
             transport = HttpxTransport(http_client, chosen.transport)
         elif transport is None:
             transport = self._own_transport = default_transport(chosen.transport)

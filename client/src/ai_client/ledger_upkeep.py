@@ -14,6 +14,9 @@ KEEP_ENTRIES_S: Final = 35 * 86_400.0
 KEEP_DAYS_S: Final = 800 * 86_400.0
 _CHECKPOINT_EVERY_S: Final = 1.0
 _PRUNE_EVERY_S: Final = 3_600.0
+# Frames of 1 KiB in the WAL from which on it is begun anew, with writers held off for some milliseconds.
+_RESTART_FRAMES: Final = 32_768
+_RESTART_WAIT_MS: Final = 50
 _BUSY_TIMEOUT_S: Final = 2.0
 # Bounds how long the write lock is held, some milliseconds.
 _PRUNE_AT_ONCE: Final = 1_000
@@ -74,11 +77,22 @@ class Upkeep:
             if self._pruned_at_s is None or now_s - self._pruned_at_s >= _PRUNE_EVERY_S:
                 prune(db, now_s=self._clock.wall(), crash_hook=self._crash_hook)
                 self._pruned_at_s = now_s
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            checkpoint(db)
         except sqlite3.Error:
             return
         finally:
             db.close()
+
+
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Syncs what was committed. Where commits never pause, those that come meanwhile keep the WAL from ever being
+    begun anew, and it would grow without end: so a long one is finished with the write lock held, which waits for the
+    few commits since."""
+    _, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if frames >= _RESTART_FRAMES:
+        # Nor for long, should somebody read: there is another round in a second.
+        db.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT_MS}")
+        db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
 
 def prune(db: sqlite3.Connection, *, now_s: float, crash_hook: CrashHook) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ai_client.errors import AIClientError
 from ai_client.gateway import failures, headers
@@ -13,13 +13,15 @@ from ai_client.gateway.asgi import Receive, Scope, Send, respond, respond_json
 from ai_client.gateway.call import CURRENT, Call
 from ai_client.gateway.callers import UID_MARK, Caller, Doorkeeper, HostCheck, Refusal
 from ai_client.gateway.failures import Failure, invalid
-from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.headers import Steering
 from ai_client.gateway.own_limits import OwnLimits
 from ai_client.gateway.pacing import LEAST_URGENT, Pacer
 from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.upstream import Upstream
 from ai_client.request import Request
+
+if TYPE_CHECKING:
+    from ai_client.gateway.forwarder import Forwarder
 
 DRAIN_RETRY_S = 1.0
 

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_client import logs
 from ai_client.audit import AuditTrail
@@ -25,7 +25,6 @@ from ai_client.gateway.event_log import KINDS as LOGGED_KINDS
 from ai_client.gateway.event_log import EventLog
 from ai_client.gateway.evidence import KINDS as EVIDENCE_KINDS
 from ai_client.gateway.evidence import Evidence
-from ai_client.gateway.forwarder import Forwarder
 from ai_client.gateway.gauges import Moment
 from ai_client.gateway.handover import Estate, HandoverError, Inheritance, Successor
 from ai_client.gateway.metrics_listener import MetricsListener
@@ -40,6 +39,9 @@ from ai_client.gateway.switchboard import Switchboard
 from ai_client.gateway.window_memory import WindowMemory
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
+
+if TYPE_CHECKING:
+    from ai_client.gateway.forwarder import Forwarder
 
 # An old process ends with its last stream; its connections otherwise end by keep-alive.
 HANDOVER_DRAIN_S = 3600.0
@@ -163,12 +165,13 @@ class Service:
     async def hand_over(self) -> int:
         """Let a new process serve, of the release that is in place now: its pid. Raises HandoverError."""
         estate = Estate.of(self._listeners, self._metrics.listening)
-        successor = await Successor.start(
-            self._sources.launch, environment=self._sources.environment, estate=estate
+        make_forwarder, successor = await asyncio.gather(
+            asyncio.to_thread(_load_forwarder),
+            Successor.start(self._sources.launch, environment=self._sources.environment, estate=estate),
         )
         self._server.stop_accepting()
         self._metrics.stop_accepting()
-        self._forwarder = Forwarder(Path(self._listeners.unix.getsockname()))
+        self._forwarder = make_forwarder(Path(self._listeners.unix.getsockname()))
         self._app.hand_over(self._forwarder)
         try:
             await successor.go(self._assembly.client.snapshot())
@@ -333,6 +336,13 @@ async def _retire(assembly: Assembly, users: Users) -> None:
     """Close a client when the last request that began with it has ended."""
     await users.gone()
     await assembly.aclose()
+
+
+def _load_forwarder() -> type[Forwarder]:
+    """Run in a thread when it is needed: aiohttp takes 12 MB and some tenths of a second."""
+    from ai_client.gateway.forwarder import Forwarder  # noqa: PLC0415 - see above
+
+    return Forwarder
 
 
 def spare_the_collector() -> None:

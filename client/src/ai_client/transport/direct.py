@@ -9,10 +9,9 @@ import asyncio
 import ssl
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ai_client.errors import BadRequestError, ClientClosedError
-from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import (
     Pool,
     PoolStatistics,
@@ -26,6 +25,9 @@ from ai_client.transport.connection import Exchange, HttpConnection
 from ai_client.transport.dialing import Dialer, Origin, Route, route_of
 from ai_client.transport.tls import make_tls_context
 
+if TYPE_CHECKING:
+    from ai_client.transport.aiohttp import AiohttpTransport
+
 _MOST_ROUTES: Final = 64
 _CLOSING_S: Final = 0.5
 
@@ -33,7 +35,11 @@ _CLOSING_S: Final = 0.5
 def default_transport(options: TransportOptions | None = None) -> DirectTransport | AiohttpTransport:
     """The fastest transport that does what `options` ask for."""
     chosen = options or TransportOptions()
-    return DirectTransport(chosen) if chosen.proxy_url is None else AiohttpTransport(chosen)
+    if chosen.proxy_url is None:
+        return DirectTransport(chosen)
+    from ai_client.transport.aiohttp import AiohttpTransport  # noqa: PLC0415 - aiohttp takes 12 MB
+
+    return AiohttpTransport(chosen)
 
 
 class DirectTransport:

@@ -1,0 +1,44 @@
+"""The ledger's write-ahead log under commits that never pause."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ai_client import ledger_upkeep
+from ai_client.ledger_schema import PAGE_BYTES, Transaction, open_ledger
+
+COMMITS = 20_000
+CHECKPOINTS = 10
+
+
+def _commit_without_pause(path: Path, due: threading.Semaphore) -> None:
+    db = open_ledger(path, busy_timeout_s=10)
+    for number in range(COMMITS):
+        with Transaction(db):
+            db.execute("UPDATE meta SET value = ? WHERE name = 'other'", (number,))
+        if number % (COMMITS // CHECKPOINTS) == 0:
+            due.release()
+    db.close()
+
+
+def test_the_log_stays_short_though_commits_never_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint beside a writer never finds the log at its end; without an end it would fill the disk."""
+    monkeypatch.setattr(ledger_upkeep, "_RESTART_FRAMES", 1_000)
+    path = tmp_path / "ledger.sqlite"
+    db = open_ledger(path, busy_timeout_s=10)
+    db.execute("INSERT INTO meta(name, value) VALUES('other', '')")
+    due = threading.Semaphore(0)
+    writer = threading.Thread(target=_commit_without_pause, args=[path, due])
+    writer.start()
+    for _ in range(CHECKPOINTS):
+        assert due.acquire(timeout=60)
+        ledger_upkeep.checkpoint(db)
+    size_bytes = path.with_name("ledger.sqlite-wal").stat().st_size
+    writer.join()
+    db.close()
+    assert size_bytes < COMMITS * PAGE_BYTES / 2
