@@ -501,3 +501,21 @@ async def test_the_files_are_readable_by_their_owner_alone(stage: Stage) -> None
     modes = {file.name: file.stat().st_mode & 0o777 for file in stage.path.parent.iterdir()}
     assert len(modes) == 5
     assert set(modes.values()) == {0o600}
+
+
+async def test_of_endings_in_one_commit_those_that_another_booked_stay_as_they_are(stage: Stage) -> None:
+    """A process that took this one for dead has booked one of them; the others are booked exactly."""
+    ledger = stage.ledger()
+    entries = [await reserve(ledger, 5) for _ in range(3)]
+    with sqlite3.connect(stage.path) as other:
+        other.execute(
+            "UPDATE entry SET fate = 3, cost_nusd = 5 * 1000000000, ended_at = 1 WHERE id = ?", entries[1:2]
+        )
+        other.execute(
+            "UPDATE total SET held_nusd = held_nusd - 5000000000, spent_nusd = spent_nusd + 5000000000"
+        )
+    other.close()
+    for entry in entries:
+        ledger.settle(entry, Usage(0, 1_000))
+    ledger.flush()
+    assert stage.totals() == {"team-a": (0, 7)}

@@ -13,7 +13,7 @@ from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, share
 from ai_client.errors import BudgetExceeded
 from ai_client.ledger_owner import Fate
 from ai_client.ledger_schema import Transaction
-from ai_client.ledger_totals import Totals, period_name
+from ai_client.ledger_totals import Stand, Totals, period_name
 from ai_client.periods import Period
 from ai_client.prices import NANO_PER_DOLLAR
 
@@ -114,23 +114,40 @@ class Committed:
     alerts: tuple[Alert, ...]
 
 
+class _EndedElsewhereError(Exception):
+    """Of several entries that were to end, some had ended already."""
+
+
 def book_ending(db: sqlite3.Connection, totals: Totals, ending: Ending, now_s: float) -> None:
     """Ends an entry and moves its amount from held to spent, unless it has ended already."""
-    changed = db.execute(
-        _END,
-        (
-            ending.fate,
-            now_s,
-            ending.cost_nusd,
-            ending.input_tokens,
-            ending.output_tokens,
-            ending.cached_input_tokens,
-            ending.entry,
-        ),
+    if db.execute(_END, _ending_row(ending, now_s)).rowcount == 1:
+        _move(totals, ending)
+
+
+def _book_endings(db: sqlite3.Connection, totals: Totals, endings: Sequence[Ending], now_s: float) -> None:
+    """The same for several at half the cost. Raises _EndedElsewhereError, and then nothing of it may be committed."""
+    changed = db.executemany(_END, [_ending_row(ending, now_s) for ending in endings])
+    if changed.rowcount != len(endings):
+        raise _EndedElsewhereError
+    for ending in endings:
+        _move(totals, ending)
+
+
+def _ending_row(ending: Ending, now_s: float) -> tuple[float, ...]:
+    return (
+        ending.fate,
+        now_s,
+        ending.cost_nusd,
+        ending.input_tokens,
+        ending.output_tokens,
+        ending.cached_input_tokens,
+        ending.entry,
     )
-    if changed.rowcount == 1:
-        stand = totals.stand(ending.day, ending.tenant)
-        stand.add(held_nusd=-ending.reserved_nusd, spent_nusd=ending.cost_nusd)
+
+
+def _move(totals: Totals, ending: Ending) -> None:
+    stand = totals.stand(ending.day, ending.tenant)
+    stand.add(held_nusd=-ending.reserved_nusd, spent_nusd=ending.cost_nusd)
 
 
 class Book:
@@ -157,12 +174,30 @@ class Book:
     ) -> Committed:
         """Books the endings, then grants or refuses each ask (with its slot) in turn, in one transaction."""
         try:
+            return self._commit(endings, asks, period, now_s=now_s, one_by_one=len(endings) == 1)
+        except _EndedElsewhereError:
+            # Another process took this one for dead, and has booked some of them. Which, each has to be asked.
+            return self._commit(endings, asks, period, now_s=now_s, one_by_one=True)
+
+    def _commit(
+        self,
+        endings: Sequence[Ending],
+        asks: Sequence[tuple[Ask, int | None]],
+        period: Period,
+        *,
+        now_s: float,
+        one_by_one: bool,
+    ) -> Committed:
+        try:
             with Transaction(self._db):
                 self._crash_hook(CrashPoint.COMMIT_BEGUN)
                 self._totals.begin()
-                for ending in endings:
-                    book_ending(self._db, self._totals, ending, now_s)
-                outcomes = tuple(self._grant(ask, slot, period, now_s) for ask, slot in asks)
+                if one_by_one:
+                    for ending in endings:
+                        book_ending(self._db, self._totals, ending, now_s)
+                elif endings:
+                    _book_endings(self._db, self._totals, endings, now_s)
+                outcomes = self._grant(asks, period, now_s)
                 alerts = self._alerts(endings, now_s) if endings else ()
                 self._totals.finish()
                 self._crash_hook(CrashPoint.COMMIT_WRITTEN)
@@ -183,26 +218,47 @@ class Book:
         """No entry of this owner below `entry` is open any more: recovery needs to look from there only."""
         self._db.execute("UPDATE owner SET low_entry = ? WHERE id = ?", (entry, self._owner))
 
-    def _grant(self, ask: Ask, slot: int | None, period: Period, now_s: float) -> Granted | Refusal:
-        stand = self._totals.stand(period.day, ask.tenant)
-        if self._plan.hard_stop:
-            for budget, amount in stand.checks:
-                if not fits(budget, amount, ask.reserve_nusd):
-                    return Refusal(budget, amount.held_nusd + amount.spent_nusd)
-        row = (
-            self._owner,
-            Fate.RESERVED if slot is not None else Fate.SENT,
-            ask.reserve_nusd,
-            period.day,
-            ask.tenant,
-            ask.model,
-            self._tagset(ask.tags),
-            ask.request_id,
-            now_s,
+    def _grant(
+        self, asks: Sequence[tuple[Ask, int | None]], period: Period, now_s: float
+    ) -> tuple[Granted | Refusal, ...]:
+        refusals: dict[int, Refusal] = {}
+        rows = []
+        for position, (ask, slot) in enumerate(asks):
+            stand = self._totals.stand(period.day, ask.tenant)
+            refusal = _refusal(stand, ask) if self._plan.hard_stop else None
+            if refusal is not None:
+                refusals[position] = refusal
+                continue
+            stand.add(held_nusd=ask.reserve_nusd, spent_nusd=0)
+            rows.append(
+                (
+                    self._owner,
+                    Fate.RESERVED if slot is not None else Fate.SENT,
+                    ask.reserve_nusd,
+                    period.day,
+                    ask.tenant,
+                    ask.model,
+                    self._tagset(ask.tags),
+                    ask.request_id,
+                    now_s,
+                )
+            )
+        entries = iter(self._insert(rows))
+        return tuple(
+            refusals[position] if position in refusals else Granted(next(entries), slot)
+            for position, (_, slot) in enumerate(asks)
         )
-        entry = self._db.execute(_INSERT, row).lastrowid
-        stand.add(held_nusd=ask.reserve_nusd, spent_nusd=0)
-        return Granted(entry or 0, slot)  # an INSERT into a table with row ids always has one
+
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> range:
+        """The new entries' numbers. Nobody else writes meanwhile, so they follow each other."""
+        if len(rows) == 1:
+            last = self._db.execute(_INSERT, rows[0]).lastrowid or 0  # a table with row ids always has one
+        elif rows:
+            self._db.executemany(_INSERT, rows)
+            last = int(self._db.execute("SELECT last_insert_rowid()").fetchone()[0])
+        else:
+            last = 0
+        return range(last - len(rows) + 1, last + 1)
 
     def _tagset(self, tags: str) -> int:
         known = self._tagsets.get(tags)
@@ -227,6 +283,13 @@ class Book:
     def _is_first(self, alert: Alert, now_s: float) -> bool:
         """Of all processes, this one tells it."""
         return self._db.execute(_ALERT, (*_alert_key(alert), now_s)).rowcount == 1
+
+
+def _refusal(stand: Stand, ask: Ask) -> Refusal | None:
+    for budget, amount in stand.checks:
+        if not fits(budget, amount, ask.reserve_nusd):
+            return Refusal(budget, amount.held_nusd + amount.spent_nusd)
+    return None
 
 
 def _alert_key(alert: Alert) -> tuple[str, str, int, float]:
