@@ -14,7 +14,15 @@ from pathlib import Path
 from time import time as wall_clock
 from typing import Final
 
-from ai_client.cache_file import CacheFile, DamagedEntryError, StoredAnswer, is_busy, is_corrupt, newest_path
+from ai_client.cache_file import (
+    CacheFile,
+    DamagedEntryError,
+    StoredAnswer,
+    is_busy,
+    is_corrupt,
+    newest_path,
+    row_id,
+)
 from ai_client.cache_key import KEY_BYTES, cache_key
 from ai_client.cache_writer import CacheWriter
 from ai_client.events import EventStream, StoreDegraded
@@ -24,6 +32,8 @@ from ai_client.request import Request, Usage
 
 _READ_TIMEOUT_S: Final = 0.02
 _READ_PAUSE_S: Final = 1.0
+# How long an answer that another process has put may go unnoticed.
+_LOOK_EVERY_S: Final = 0.1
 _LARGEST_SHARE: Final = 8
 _OK_STATUS: Final = range(200, 300)
 # Text of a model can't look like these: within JSON strings, quotes and line ends are escaped.
@@ -70,6 +80,7 @@ class ResponseCache:
         self._writer = CacheWriter(directory, max_bytes=max_bytes, clock=clock)
         self._reader: CacheFile | None = None
         self._failed_at_s: float | None = None
+        self._looked_at_s = 0.0
         self._is_told = False
         self._is_closed = False
         self._hits = self._misses = self._stores = self._errors = self._refused = 0
@@ -144,13 +155,27 @@ class ResponseCache:
         if reader is None:
             return None
         try:
-            return reader.read(key)
+            return None if self._is_absent(reader, key) else reader.read(key)
         except DamagedEntryError as error:
             self._writer.forget(key)
             self._note(error)
         except sqlite3.Error as error:
             self._fail(error, reader.path)
         return None
+
+    def _is_absent(self, reader: CacheFile, key: bytes) -> bool:
+        """Whether the file surely has no such entry, as far as it was looked at within the last moment."""
+        keeper = self._writer.presence
+        if keeper.current is None or keeper.current.may_have(row_id(key)):
+            return False
+        now_s = self._clock()
+        # The distance and not the order counts, so that a clock set back can't trust an old look for ever.
+        if abs(now_s - self._looked_at_s) >= _LOOK_EVERY_S:
+            if reader.last_place() != keeper.seen_place:
+                self._writer.catch_up()
+                return False
+            self._looked_at_s = now_s
+        return True
 
     def _opened(self) -> CacheFile | None:
         if self._reader is not None and self._reader.inode == self._writer.inode:

@@ -20,12 +20,13 @@ from typing import Final
 
 FILE_MODE: Final = 0o600
 # The layout's version is a part of the name: two releases that differ in it never open each other's files.
-_STEM: Final = "answers-2"
+_STEM: Final = "answers-3"
 _ROW_OVERHEAD_BYTES: Final = 4_096 + 256
 _CORRUPT_SQLITE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE_MASK: Final = 0xFF
 # When an entry was used that nobody has used yet.
 _NEVER: Final = 0.0
+_LOWEST_ROW: Final = -(2**63)
 
 # Run by whoever opens the file first; a second one, at the same time, finds everything there.
 _SCHEMA: Final = """
@@ -33,7 +34,7 @@ PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answer(
-    place INTEGER PRIMARY KEY, key BLOB NOT NULL, placed_at REAL NOT NULL, stored_at REAL NOT NULL,
+    place INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL, placed_at REAL NOT NULL, stored_at REAL NOT NULL,
     expires_at REAL NOT NULL, crc INTEGER NOT NULL, facts TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, place INTEGER NOT NULL, used_at REAL NOT NULL);
@@ -57,6 +58,9 @@ _POINT_ALL: Final = (
     "INSERT OR REPLACE INTO entry(id, place, used_at) SELECT value, ?1 + key, ?2 FROM json_each(?3)"
 )
 _TOUCH: Final = "UPDATE entry SET used_at = ? WHERE id = ?"
+_LAST: Final = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'answer'"
+_ROWS: Final = "SELECT id FROM entry WHERE id >= ? ORDER BY id LIMIT ?"
+_PLACED: Final = "SELECT place, key FROM answer WHERE place > ? ORDER BY place LIMIT ?"
 _FRONT: Final = "SELECT place, key, placed_at, expires_at, length(body) FROM answer ORDER BY place LIMIT ?"
 
 
@@ -182,16 +186,32 @@ class CacheFile:
                 self._forget(row_id(key))
             self._db.executemany(_TOUCH, [(used_at_s, row) for row, used_at_s in touched.items()])
 
-    def write(self, answers: Iterable[tuple[bytes, StoredAnswer]]) -> None:
-        """Stores answers in place of those with the same keys, all or nothing."""
+    def write(self, answers: Iterable[tuple[bytes, StoredAnswer]]) -> int:
+        """Stores answers in place of those with the same keys, all or nothing. The place of the last one."""
         # In the order of their row ids, so that neighbours in `entry` share a page while it is at hand.
         ordered = sorted((row_id(key), key, answer) for key, answer in answers)
         ids = json.dumps([row for row, _, _ in ordered])
         with _Transaction(self._db):
             self._db.executemany(_DELETE, self._db.execute(_PLACES, (ids,)).fetchall())
             self._db.executemany(_APPEND, (_as_row(key, answer) for _, key, answer in ordered))
-            last = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
+            last: int = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
             self._db.execute(_POINT_ALL, (last - len(ordered) + 1, _NEVER, ids))
+        return last
+
+    def last_place(self) -> int:
+        """Of the answer that was placed last, whether it is still there or not; no place is used twice."""
+        last: int = self._finding.execute(_LAST).fetchone()[0]
+        return last
+
+    def rows_from(self, row: int | None, *, at_most: int) -> list[int]:
+        """Row ids of entries in their order, from one on."""
+        found = self._db.execute(_ROWS, (_LOWEST_ROW if row is None else row, at_most))
+        return [row for (row,) in found.fetchall()]
+
+    def rows_placed_after(self, place: int, *, at_most: int) -> tuple[list[int], int]:
+        """Row ids of the answers that were placed after a place, and the place of the last one."""
+        found = self._db.execute(_PLACED, (place, at_most)).fetchall()
+        return [row_id(key) for _, key in found], found[-1][0] if found else place
 
     def used_bytes(self) -> int:
         """Bytes of the file that hold something."""

@@ -20,6 +20,7 @@ from ai_client.cache_file import (
     newest_path,
     row_id,
 )
+from ai_client.cache_presence import PresenceKeeper
 
 PAUSE_S: Final = 30.0
 DAMAGED_NAME: Final = "damaged.sqlite"
@@ -45,9 +46,10 @@ class _Work:
     touched: dict[int, float] = field(default_factory=dict)
     forgotten: set[bytes] = field(default_factory=set)
     damaged: Path | None = None
+    is_behind: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.touched or self.forgotten or self.damaged)
+        return bool(self.answers or self.touched or self.forgotten or self.damaged or self.is_behind)
 
 
 class CacheWriter:
@@ -74,6 +76,8 @@ class CacheWriter:
         self._expired_at_s = clock()
         #: Of the file that is written to, once one is open.
         self.inode: int | None = None
+        #: What that file may hold.
+        self.presence = PresenceKeeper()
         self.troubles: deque[Exception] = deque(maxlen=64)
         self.dropped = 0
         self.evicted = 0
@@ -103,6 +107,13 @@ class CacheWriter:
             self._next.answers.pop(key, None)
             self._next.forgotten.add(key)
             self._wake(hurry=False)
+
+    def catch_up(self) -> None:
+        """Sees what other processes have written."""
+        with self._lock:
+            if not self._next.is_behind:
+                self._next.is_behind = True
+                self._wake(hurry=False)
 
     def heal(self, damaged: Path) -> None:
         """Sets a damaged file aside and begins the next one."""
@@ -179,9 +190,15 @@ class CacheWriter:
         file = self._opened()
         if work.touched or work.forgotten:
             file.note(touched=work.touched, forgotten=work.forgotten)
+        presence = self.presence
+        if work.is_behind:
+            presence.catch_up(file)
         if work.answers:
             self._make_room(file, sum(answer.size_bytes for answer in work.answers.values()))
-            file.write(work.answers.items())
+            presence.will_write([row_id(key) for key in work.answers])
+            last_place = file.write(work.answers.items())
+            presence.wrote(file, last_place=last_place, count=len(work.answers))
+        presence.grow(file)
 
     def _opened(self) -> CacheFile:
         """The connection; another one where the file is gone, be it deleted or set aside by another process."""
@@ -191,6 +208,7 @@ class CacheWriter:
             self._file = CacheFile(
                 newest_path(self._directory), busy_timeout_s=_BUSY_TIMEOUT_S, makes_file=True
             )
+            self.presence = PresenceKeeper()
             self.inode = self._file.inode
         return self._file
 

@@ -47,8 +47,13 @@ class Flights(Generic[T]):
             is_shared = flight is not None
             if flight is None:
                 flight = self._start(key, call)
+            waiter: asyncio.Future[T] = flight.task.get_loop().create_future()
+            flight.waiters[waiter] = None
             try:
-                return await self._wait(key, flight), is_shared
+                return await waiter, is_shared
+            except asyncio.CancelledError:
+                await self._leave(key, flight, waiter)
+                raise
             except AIClientError as error:
                 if not is_shared or not self._is_leaders_own(error):
                     raise
@@ -68,7 +73,7 @@ class Flights(Generic[T]):
 
     def _start(self, key: str, call: Callable[[], Awaitable[T]]) -> _Flight[T]:
         flight: _Flight[T] = _Flight()
-        flight.task = asyncio.ensure_future(self._fly(key, flight, call))
+        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, call))
         self._flights[key] = flight
         return flight
 
@@ -90,20 +95,14 @@ class Flights(Generic[T]):
                 if not waiter.done():
                     waiter.set_result(result)
 
-    async def _wait(self, key: str, flight: _Flight[T]) -> T:
-        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        flight.waiters[waiter] = None
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            del flight.waiters[waiter]
-            if not flight.waiters and not flight.task.done():
-                # Whoever comes now must not join a call that is being called off.
-                self._forget(key, flight)
-                flight.task.cancel()
-                # Leave only when the call has given back what it held.
-                await asyncio.wait([flight.task])
-            raise
+    async def _leave(self, key: str, flight: _Flight[T], waiter: asyncio.Future[T]) -> None:
+        del flight.waiters[waiter]
+        if not flight.waiters and not flight.task.done():
+            # Whoever comes now must not join a call that is being called off.
+            self._forget(key, flight)
+            flight.task.cancel()
+            # Leave only when the call has given back what it held.
+            await asyncio.wait([flight.task])
 
     def _forget(self, key: str, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
