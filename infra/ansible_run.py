@@ -20,7 +20,7 @@ from infra.errors import PlaybookError
 from infra.inventory import as_yaml
 from infra.order import KNOWN_HOSTS, Order
 from infra.scratch import scratch_folder
-from infra.ssh import with_kept_connections
+from infra.ssh import connections_folder, with_kept_connections
 
 _TAIL_LINES = 12
 _JUMP_S = 60
@@ -53,7 +53,7 @@ def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[
 def _write_inputs(order: Order, scratch: Path, *, run: str) -> None:
     known_hosts = scratch / "known_hosts"
     known_hosts.write_text(order.known_hosts, encoding="utf-8")
-    kept = with_kept_connections(order.ssh_config, order.known_hosts, str(_connections()))
+    kept = with_kept_connections(order.ssh_config, order.known_hosts, str(connections_folder(_cache())))
     (scratch / "ssh_config").write_text(kept.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8")
     (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
     variables = {"ai_run": run} | ({"ai_artefacts": _artefacts(order)} if order.with_artefact else {})
@@ -104,12 +104,8 @@ def _environment(order: Order, scratch: Path) -> dict[str, str]:
     }
 
 
-def _connections() -> Path:
-    """Where kept ssh connections lie. The path of a socket may have about a hundred characters."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "ai-client-fleet" / "cp"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet"
 
 
 def _open_jump_hosts(order: Order, scratch: Path) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.errors import PlaybookError
 from infra.nodes import Captured, Node
 
 if TYPE_CHECKING:  # a run needs this module and no settings: the models would slow its start
     from infra.schema import SshSettings
 
 _CONNECTION_LENGTH = 16
+# A socket's path has 107 characters at most, and ssh makes it with a dot and 16 more.
+_LONGEST_FOLDER = 107 - 1 - _CONNECTION_LENGTH - 17
 
 
 def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) -> str:
@@ -54,6 +60,22 @@ def with_kept_connections(config: str, known_hosts: str, folder: str) -> str:
         if name != "*"
     ]
     return "\n".join([*kept, by_name["*"].rstrip("\n") + "\n  ControlMaster auto\n  ControlPersist 60s\n"])
+
+
+def connections_folder(cache: Path) -> Path:
+    """Where kept connections lie: below `cache`, or in a short path of one's own where that is too long for sockets.
+
+    Raises PlaybookError where others could reach it.
+    """
+    folder = cache / "cp"
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        folder = Path(f"/tmp/ai-client-fleet-{os.geteuid()}")  # noqa: S108 - checked below
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        reason = "is not a folder of yours alone, and connections to hosts are kept in it"
+        raise PlaybookError(str(folder), reason, "remove it, or set its owner to you and its mode to 0700")
+    return folder
 
 
 def is_pinned(node: Node, captured: Captured) -> bool:

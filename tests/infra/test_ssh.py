@@ -1,7 +1,13 @@
+import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
+import pytest
+
 from infra import ssh
+from infra.errors import PlaybookError
 from infra.nodes import Captured, Node
 from infra.schema import SshSettings
 from tests.infra.stacks import HOST_KEY
@@ -48,3 +54,27 @@ def test_a_host_is_reached_with_pinned_keys_alone_through_its_jump_host(tmp_path
     assert found["hostkeyalias"] == "web"
     assert found["batchmode"] == "yes"
     assert found["controlmaster"] == "auto"
+
+
+def test_connections_are_kept_in_the_cache_or_where_its_path_is_short_enough(tmp_path: Path) -> None:
+    """A home folder with a long path must not make every connection fail."""
+    assert ssh.connections_folder(Path("/tmp/ai-client-fleet-test")) == Path("/tmp/ai-client-fleet-test/cp")
+    Path("/tmp/ai-client-fleet-test/cp").rmdir()
+    Path("/tmp/ai-client-fleet-test").rmdir()
+    short = ssh.connections_folder(tmp_path / ("long" * 20))
+    assert short == Path(f"/tmp/ai-client-fleet-{os.geteuid()}")
+    assert short.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_can_reach_keeps_no_connections(tmp_path: Path) -> None:
+    """Who can open such a socket is on the host."""
+    cache = Path(tempfile.mkdtemp(prefix="acf-", dir="/tmp"))
+    (cache / "cp").mkdir()
+    (cache / "cp").chmod(0o755)
+    with pytest.raises(PlaybookError, match=r"not a folder of yours alone.*0700"):
+        ssh.connections_folder(cache)
+    (cache / "cp").rmdir()
+    (cache / "cp").symlink_to(tmp_path)
+    with pytest.raises(PlaybookError, match="not a folder of yours alone"):
+        ssh.connections_folder(cache)
+    shutil.rmtree(cache)
