@@ -53,7 +53,7 @@ def execute(order: Order, *, run: str = "", limit: Sequence[str] = ()) -> tuple[
 def _write_inputs(order: Order, scratch: Path, *, run: str) -> None:
     known_hosts = scratch / "known_hosts"
     known_hosts.write_text(order.known_hosts, encoding="utf-8")
-    kept = with_kept_connections(order.ssh_config, order.known_hosts, str(connections_folder(_cache())))
+    kept = with_kept_connections(order.ssh_config, order.known_hosts, str(connections_folder()))
     (scratch / "ssh_config").write_text(kept.replace(KNOWN_HOSTS, str(known_hosts)), encoding="utf-8")
     (scratch / "inventory.yml").write_text(as_yaml(dict(order.inventory)), encoding="utf-8")
     variables = {"ai_run": run} | ({"ai_artefacts": _artefacts(order)} if order.with_artefact else {})
@@ -102,10 +102,6 @@ def _environment(order: Order, scratch: Path) -> dict[str, str]:
         "AI_CLIENT_FLEET_RESULTS": str(scratch / "results.jsonl"),
         **order.secrets,
     }
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet"
 
 
 def _open_jump_hosts(order: Order, scratch: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a run needs this module and no settings: the models would s
 _CONNECTION_LENGTH = 16
 # A socket's path has 107 characters at most, and ssh makes it with a dot and 16 more.
 _LONGEST_FOLDER = 107 - 1 - _CONNECTION_LENGTH - 17
+_SHORT = f"a folder with a path of at most {_LONGEST_FOLDER - len('/ai-client-fleet/cp')} characters"
 
 
 def config_text(nodes: Iterable[Node], ssh: SshSettings, *, known_hosts: str) -> str:
@@ -62,19 +63,22 @@ def with_kept_connections(config: str, known_hosts: str, folder: str) -> str:
     return "\n".join([*kept, by_name["*"].rstrip("\n") + "\n  ControlMaster auto\n  ControlPersist 60s\n"])
 
 
-def connections_folder(cache: Path) -> Path:
-    """Where kept connections lie: below `cache`, or in a short path of one's own where that is too long for sockets.
+def connections_folder() -> Path:
+    """Where kept connections lie: in the cache, or in a short path of one's own where that is too long for sockets.
 
     Raises PlaybookError where others could reach it.
     """
-    folder = cache / "cp"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "ai-client-fleet" / "cp"
     if len(os.fsencode(folder)) > _LONGEST_FOLDER:
         folder = Path(f"/tmp/ai-client-fleet-{os.geteuid()}")  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         reason = "is not a folder of yours alone, and connections to hosts are kept in it"
-        raise PlaybookError(str(folder), reason, "remove it, or set its owner to you and its mode to 0700")
+        raise PlaybookError(
+            str(folder), reason, f"set its mode to 0700, or XDG_CACHE_HOME to {_SHORT} of yours"
+        )
     return folder
 
 

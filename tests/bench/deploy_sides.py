@@ -98,11 +98,9 @@ class ThisProject:
         run_order(self._orders[variant])
 
     def disconnect(self) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = str(ssh.connections_folder())
         for order in self._orders.values():
-            config = ssh.with_kept_connections(
-                order.ssh_config, order.known_hosts, str(base / "ai-client-fleet" / "cp")
-            )
+            config = ssh.with_kept_connections(order.ssh_config, order.known_hosts, folder)
             end_kept(config)
 
     def wipe(self) -> None:

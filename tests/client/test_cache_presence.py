@@ -137,7 +137,7 @@ def test_what_was_deleted_is_forgotten_in_time(
     opened: Open, monkeypatch: pytest.MonkeyPatch, clock: HandClock, looked_up: list[bytes]
 ) -> None:
     """The filter is made anew when much was added to it."""
-    monkeypatch.setattr(cache_presence, "_MOST_ADDED", 5)
+    monkeypatch.setattr(cache_presence, "_MOST_ADDED", 3)
     cache = opened()
     put(cache, 1, 2, 3)
     clock.now_s += TTL_S + 60
@@ -146,3 +146,25 @@ def test_what_was_deleted_is_forgotten_in_time(
     assert cache.get(key_of(1)) is None
     assert all(cache.get(key_of(number)) for number in (4, 5, 6))
     assert bytes.fromhex(key_of(1)) not in looked_up
+
+
+def test_a_file_with_more_answers_than_that_is_not_learnt_again_and_again(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is how much came since the filter was made."""
+    earlier = opened()
+    put(earlier, *range(25))
+    earlier.close()
+    monkeypatch.setattr(cache_presence, "_MOST_ADDED", 10)
+    steps: list[int | None] = []
+    rows_from = CacheFile.rows_from
+
+    def noted(self: CacheFile, row: int | None, *, at_most: int) -> list[int]:
+        steps.append(row)
+        return rows_from(self, row, at_most=at_most)
+
+    monkeypatch.setattr(CacheFile, "rows_from", noted)
+    cache = opened()
+    for number in range(25, 30):
+        put(cache, number)
+    assert len(steps) == 1

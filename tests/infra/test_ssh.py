@@ -1,7 +1,7 @@
 import os
-import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,25 +56,32 @@ def test_a_host_is_reached_with_pinned_keys_alone_through_its_jump_host(tmp_path
     assert found["controlmaster"] == "auto"
 
 
-def test_connections_are_kept_in_the_cache_or_where_its_path_is_short_enough(tmp_path: Path) -> None:
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache with a short path, which pytest's own folders don't have."""
+    with tempfile.TemporaryDirectory(prefix="acf-", dir="/tmp") as folder:
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        yield Path(folder)
+
+
+def test_connections_are_kept_in_the_cache_or_where_its_path_is_short_enough(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A home folder with a long path must not make every connection fail."""
-    assert ssh.connections_folder(Path("/tmp/ai-client-fleet-test")) == Path("/tmp/ai-client-fleet-test/cp")
-    Path("/tmp/ai-client-fleet-test/cp").rmdir()
-    Path("/tmp/ai-client-fleet-test").rmdir()
-    short = ssh.connections_folder(tmp_path / ("long" * 20))
+    assert ssh.connections_folder() == cache / "ai-client-fleet" / "cp"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / ("long" * 20)))
+    short = ssh.connections_folder()
     assert short == Path(f"/tmp/ai-client-fleet-{os.geteuid()}")
     assert short.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_others_can_reach_keeps_no_connections(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_reach_keeps_no_connections(cache: Path, tmp_path: Path) -> None:
     """Who can open such a socket is on the host."""
-    cache = Path(tempfile.mkdtemp(prefix="acf-", dir="/tmp"))
-    (cache / "cp").mkdir()
-    (cache / "cp").chmod(0o755)
-    with pytest.raises(PlaybookError, match=r"not a folder of yours alone.*0700"):
-        ssh.connections_folder(cache)
-    (cache / "cp").rmdir()
-    (cache / "cp").symlink_to(tmp_path)
+    folder = ssh.connections_folder()
+    folder.chmod(0o755)
+    with pytest.raises(PlaybookError, match=r"not a folder of yours alone.*0700.*XDG_CACHE_HOME"):
+        ssh.connections_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
     with pytest.raises(PlaybookError, match="not a folder of yours alone"):
-        ssh.connections_folder(cache)
-    shutil.rmtree(cache)
+        ssh.connections_folder()

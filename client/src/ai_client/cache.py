@@ -97,7 +97,7 @@ class ResponseCache:
         return key.hex() if key is not None else secrets.token_hex(KEY_BYTES)
 
     def get(self, key: str) -> CachedResponse | None:
-        """The entry of `key` that has not expired, or None; about 10 µs, and 1 where there is none."""
+        """The entry of `key` that has not expired, or None; about 10 µs, less where there is none."""
         raw = bytes.fromhex(key)
         answer = self._writer.waiting(raw) or self._read(raw)
         # An entry from the future means that the clock was set back: how old it is can't be told.

@@ -49,14 +49,16 @@ class PresenceKeeper:
         self.current: Presence | None = None
         self.seen_place = 0
         self._growing: Presence | None = Presence()
+        #: Of `current`, when it was made: what counts is how much came since.
+        self._added_at_first = 0
         self._mark: int | None = None
         self._next_row: int | None = None
 
     def grow(self, file: CacheFile) -> None:
-        """Looks at more of what the file held before. Some milliseconds."""
+        """Looks at more of what the file held before, a step at a time."""
         growing = self._growing
         if growing is None:
-            if self.current is None or self.current.added < _MOST_ADDED:
+            if self.current is None or self.current.added - self._added_at_first < _MOST_ADDED:
                 return
             growing = self._growing = Presence()
         if self._mark is None:
@@ -66,6 +68,7 @@ class PresenceKeeper:
         if len(rows) == _ROWS_A_STEP:
             self._next_row = rows[-1] + 1
             return
+        self._added_at_first = growing.added
         self.current, self.seen_place = growing, self._mark
         self._growing = self._mark = self._next_row = None
 

@@ -66,7 +66,7 @@ class AIAPIClient:
         chosen = options or ClientOptions()
         self._own_transport: DirectTransport | AiohttpTransport | None = None
         if transport is None and http_client is not None:
-            from ai_client.transport.httpx import HttpxTransport  # noqa: PLC0415 - httpx takes 19 MB
+            from ai_client.transport.httpx import HttpxTransport  # noqa: PLC0415 - memory that few need
 
             transport = HttpxTransport(http_client, chosen.transport)
         elif transport is None:

@@ -125,7 +125,7 @@ def book_ending(db: sqlite3.Connection, totals: Totals, ending: Ending, now_s: f
 
 
 def _book_endings(db: sqlite3.Connection, totals: Totals, endings: Sequence[Ending], now_s: float) -> None:
-    """The same for several at half the cost. Raises _EndedElsewhereError, and then nothing of it may be committed."""
+    """The same for several, in one call. Raises _EndedElsewhereError, and then nothing of it may be committed."""
     changed = db.executemany(_END, [_ending_row(ending, now_s) for ending in endings])
     if changed.rowcount != len(endings):
         raise _EndedElsewhereError

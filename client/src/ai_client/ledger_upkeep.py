@@ -14,7 +14,7 @@ KEEP_ENTRIES_S: Final = 35 * 86_400.0
 KEEP_DAYS_S: Final = 800 * 86_400.0
 _CHECKPOINT_EVERY_S: Final = 1.0
 _PRUNE_EVERY_S: Final = 3_600.0
-# Frames of 1 KiB in the WAL from which on it is begun anew, with writers held off for some milliseconds.
+# Frames of 1 KiB in the WAL from which on it is begun anew, with writers held off meanwhile.
 _RESTART_FRAMES: Final = 32_768
 _RESTART_WAIT_MS: Final = 50
 _BUSY_TIMEOUT_S: Final = 2.0

@@ -339,7 +339,7 @@ async def _retire(assembly: Assembly, users: Users) -> None:
 
 
 def _load_forwarder() -> type[Forwarder]:
-    """Run in a thread when it is needed: aiohttp takes 12 MB and some tenths of a second."""
+    """Run in a thread when it is needed: aiohttp takes 12 MB, and the loop must not wait for it."""
     from ai_client.gateway.forwarder import Forwarder  # noqa: PLC0415 - see above
 
     return Forwarder
