@@ -1,8 +1,8 @@
 """A program that spends through a ledger until it is killed at a crash point, or its budget stops it.
 
-    python ledger_crasher.py LEDGER UPSTREAM_LOG POINT NTH CONCURRENCY SEED
+    python ledger_crasher.py LEDGER UPSTREAM_LOG POINT NTH CONCURRENCY SEED MOST
 
-It says "ready" and begins when its standard input ends.
+Each of its CONCURRENCY workers makes MOST requests at most. It says "ready" and begins when its standard input ends.
 
 The "upstream" is a log: one line, in one write, for each request that it executes and bills, with what it costs. It
 stands for what the account really pays, whatever the ledger knows of it.
@@ -47,11 +47,9 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def spend(ledger: SpendLedger, upstream: int, worker: str, dice: random.Random) -> None:
+async def spend(ledger: SpendLedger, upstream: int, worker: str, dice: random.Random, *, most: int) -> None:
     """One request after the other, as the client does it, until the budget refuses one."""
-    number = 0
-    while True:
-        number += 1
+    for number in range(1, most + 1):
         name = f"{os.getpid()}-{worker}-{number}"
         try:
             entry = await ledger.reserve(
@@ -74,7 +72,7 @@ async def spend(ledger: SpendLedger, upstream: int, worker: str, dice: random.Ra
 
 
 async def main(arguments: list[str]) -> None:
-    ledger_path, log_path, point, nth, concurrency, seed = arguments
+    ledger_path, log_path, point, nth, concurrency, seed, most = arguments
     upstream = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     hook = Killer(point, int(nth))
     # What the test asks for is chance that can be repeated.
@@ -82,7 +80,8 @@ async def main(arguments: list[str]) -> None:
     ledger = SpendLedger(Path(ledger_path), prices=PRICES, plan=PLAN, clock=FixedDay(), crash_hook=hook)
     print("ready", flush=True)
     sys.stdin.read()
-    await asyncio.gather(*(spend(ledger, upstream, str(n), dice) for n in range(int(concurrency))))
+    workers = (spend(ledger, upstream, str(n), dice, most=int(most)) for n in range(int(concurrency)))
+    await asyncio.gather(*workers)
     ledger.close()
     db = open_ledger(Path(ledger_path), busy_timeout_s=5)
     prune(db, now_s=NOW_S + 2 * KEEP_ENTRIES_S, crash_hook=hook)

@@ -434,17 +434,17 @@ async def test_settled_tells_where_the_time_went() -> None:
     """Queue, upstream, and the rest, which is our own."""
     seen: list[Event] = []
     async with (
-        Simulator(SimulatorOptions(latency_ms=100)) as upstream,
+        Simulator(SimulatorOptions(latency_ms=500)) as upstream,
         AIAPIClient(KEY, upstream.base_url, 1) as client,
     ):
         client.events.subscribe(seen.append)
         await asyncio.gather(client.chat_completion(HELLO), client.chat_completion(HELLO))
     first, second = (event for event in seen if isinstance(event, Settled))
-    assert first.upstream_s >= 0.1
-    assert second.waited_s >= 0.09
+    assert first.upstream_s >= 0.5
+    assert second.waited_s >= 0.49
     for event in (first, second):
         overhead_s = event.latency_s - event.waited_s - event.upstream_s
-        assert 0 <= overhead_s < 0.1
+        assert 0 <= overhead_s < 0.49
 
 
 async def test_a_rate_limit_that_outlasts_the_deadline_is_told_at_once() -> None:

@@ -18,7 +18,7 @@ from ai_client.settings import ApiKey, Settings, load, read_key
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.service_rig import DEADLINE_S, TEST_KEY, running_service
 
-PROMPT_S = 2.0
+PROMPT_S = 8.0
 
 
 async def ask(client: httpx.AsyncClient, text: str) -> int:

