@@ -138,7 +138,7 @@ def running(fleet: Fleet) -> Fleet:
 
 
 # The stack is made by the first of these files and removed by the last.
-_ORDER = ("test_life", "test_changes", "test_roll_out", "test_day_two", "test_end", "test_departure")
+_ORDER = ("test_life", "test_changes", "test_roll_out", "test_day_two", "test_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

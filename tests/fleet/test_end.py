@@ -9,6 +9,7 @@ import pytest
 from tests.fleet.clones import another
 from tests.fleet.conftest import HOSTS, STACK, Fleet
 from tests.fleet.leaks import in_files, in_text
+from tools.hosts.places import fleet_places
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts]
 
@@ -28,10 +29,9 @@ def test_destroy_from_another_clone_leaves_nothing(running: Fleet) -> None:
     second = another(running.clone, running.work / "third")
     second.pulumi("destroy", "--yes", "--skip-preview", "--json")
     assert not running.local.exists()
-    assert (
-        STACK
-        not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    )
+    places = fleet_places(STACK, {})
+    spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert not any(places.is_namespace(line.split()[0]) for line in spaces.splitlines())
     assert f"/{STACK}/" not in Path("/proc/self/mounts").read_text()
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert f"/local/{STACK}/" not in processes
