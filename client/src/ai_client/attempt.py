@@ -14,6 +14,7 @@ from ai_client.call import Call
 from ai_client.clock import Clock
 from ai_client.errors import AIClientError, BreakerOpenError, DeadlineExceeded, RateLimitError
 from ai_client.estimate import Estimate, estimate
+from ai_client.events import FirstByte, Sent
 from ai_client.headers import rate_limits
 from ai_client.keys import ApiKey
 from ai_client.lanes import Lanes, ModelLane
@@ -95,7 +96,7 @@ class Attempt:
 
     def note_first_byte(self, after_s: float) -> None:
         """The first chunk of a stream came."""
-        if self._desk.reporter.events.active:
+        if self._desk.reporter.events.wants(FirstByte):
             self._desk.reporter.first_byte(self._call, after_s=after_s)
 
     def answered(
@@ -173,7 +174,7 @@ class Attempt:
 
     def _mark_sent(self) -> None:
         self._desk.scheduler.sent(self.permit)
-        if self._desk.reporter.events.active:
+        if self._desk.reporter.events.wants(Sent):
             self._desk.reporter.sent(self._call)
 
     def _ask_breaker(self) -> None:

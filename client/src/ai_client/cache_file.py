@@ -13,10 +13,11 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 FILE_MODE: Final = 0o600
 # The layout's version is a part of the name: two releases that differ in it never open each other's files.
@@ -27,6 +28,7 @@ _PRIMARY_CODE_MASK: Final = 0xFF
 # When an entry was used that nobody has used yet.
 _NEVER: Final = 0.0
 _LOWEST_ROW: Final = -(2**63)
+_Row: TypeAlias = tuple[bytes, float, float, float, int, str, bytes]
 
 # Run by whoever opens the file first; a second one, at the same time, finds everything there.
 _SCHEMA: Final = """
@@ -44,8 +46,9 @@ COMMIT;
 # Two statements and not a join: most lookups end with the first one, at a third of a join's cost.
 _FIND: Final = "SELECT place, used_at FROM entry WHERE id = ?"
 _READ: Final = "SELECT key, stored_at, expires_at, crc, facts, body, placed_at FROM answer WHERE place = ?"
+_ONE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?)"
 _APPEND: Final = (
-    "INSERT INTO answer(key, placed_at, stored_at, expires_at, crc, facts, body) VALUES(?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO answer(key, placed_at, stored_at, expires_at, crc, facts, body) VALUES{_ONE_ROW}"
 )
 _DELETE: Final = "DELETE FROM answer WHERE place = ?"
 _TAKE: Final = "DELETE FROM answer WHERE place = ? RETURNING stored_at, expires_at, crc, facts, body"
@@ -57,6 +60,9 @@ _PLACES: Final = "SELECT place FROM entry WHERE id IN (SELECT value FROM json_ea
 _POINT_ALL: Final = (
     "INSERT OR REPLACE INTO entry(id, place, used_at) SELECT value, ?1 + key, ?2 FROM json_each(?3)"
 )
+# Seven parameters each: well below the 32,766 that a statement may have.
+_MANY: Final = 128
+_APPEND_MANY: Final = _APPEND + f", {_ONE_ROW}" * (_MANY - 1)
 _TOUCH: Final = "UPDATE entry SET used_at = ? WHERE id = ?"
 _LAST: Final = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'answer'"
 _ROWS: Final = "SELECT id FROM entry WHERE id >= ? ORDER BY id LIMIT ?"
@@ -193,7 +199,7 @@ class CacheFile:
         ids = json.dumps([row for row, _, _ in ordered])
         with _Transaction(self._db):
             self._db.executemany(_DELETE, self._db.execute(_PLACES, (ids,)).fetchall())
-            self._db.executemany(_APPEND, (_as_row(key, answer) for _, key, answer in ordered))
+            self._append([_as_row(key, answer) for _, key, answer in ordered])
             last: int = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
             self._db.execute(_POINT_ALL, (last - len(ordered) + 1, _NEVER, ids))
         return last
@@ -267,6 +273,12 @@ class CacheFile:
         """Closes the connection; the last one to close also folds the WAL into the file."""
         self._db.close()
 
+    def _append(self, rows: Sequence[_Row]) -> None:
+        whole = len(rows) - len(rows) % _MANY
+        for start in range(0, whole, _MANY):
+            self._db.execute(_APPEND_MANY, [*chain.from_iterable(rows[start : start + _MANY])])
+        self._db.executemany(_APPEND, rows[whole:])
+
     def _forget(self, row: int) -> None:
         place = self._db.execute("SELECT place FROM entry WHERE id = ?", (row,)).fetchone()
         if place is not None:
@@ -303,7 +315,7 @@ class _Transaction:
             self._db.execute("ROLLBACK")
 
 
-def _as_row(key: bytes, answer: StoredAnswer) -> tuple[bytes, float, float, float, int, str, bytes]:
+def _as_row(key: bytes, answer: StoredAnswer) -> _Row:
     crc = _checksum(answer.facts, answer.body)
     return (
         key,

@@ -8,7 +8,7 @@ Structs of msgspec: one is made in a tenth of the time that a frozen dataclass t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -187,32 +187,48 @@ Event: TypeAlias = (
     | KeyRotated
 )
 Listener: TypeAlias = Callable[[Event], None]
+_Subscription: TypeAlias = tuple[Listener, frozenset[type[Any]]]
 
 
 class EventStream:
-    """Hands every event to every listener, in order, on the thread that emits it.
+    """Hands every event to those who listen to its kind, in order, on the thread that emits it.
 
     Listeners must be quick and must not raise: what they raise goes to whoever emitted.
     """
 
-    __slots__ = ("_listeners", "active")
+    __slots__ = ("_by_kind", "_subscriptions", "_to_all", "active")
 
     def __init__(self) -> None:
-        self._listeners: tuple[Listener, ...] = ()
+        self._subscriptions: tuple[_Subscription, ...] = ()
+        #: Of the kinds that somebody asked for, all their listeners; and those of every other kind.
+        self._by_kind: dict[type[Any], tuple[Listener, ...]] = {}
+        self._to_all: tuple[Listener, ...] = ()
         #: Whether anybody listens; ask before building an event.
         self.active = False
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """From now on `listener` gets every event; call what is returned to end that."""
-        self._listeners = (*self._listeners, listener)
-        self.active = True
+    def subscribe(self, listener: Listener, *kinds: type[Any]) -> Callable[[], None]:
+        """From now on `listener` gets every event, or those of `kinds` alone; call what is returned to end that."""
+        subscription = (listener, frozenset(kinds))
+        self._set((*self._subscriptions, subscription))
 
         def unsubscribe() -> None:
-            self._listeners = tuple(each for each in self._listeners if each is not listener)
-            self.active = bool(self._listeners)
+            self._set(tuple(each for each in self._subscriptions if each is not subscription))
 
         return unsubscribe
 
+    def wants(self, kind: type[Any]) -> bool:
+        """Whether anybody listens to a kind; ask before building an event that comes with every request."""
+        return bool(self._by_kind.get(kind, self._to_all))
+
     def emit(self, event: Event) -> None:
-        for listener in self._listeners:
+        for listener in self._by_kind.get(type(event), self._to_all):
             listener(event)
+
+    def _set(self, subscriptions: tuple[_Subscription, ...]) -> None:
+        self._subscriptions = subscriptions
+        self._by_kind = {
+            kind: tuple(listener for listener, kinds in subscriptions if not kinds or kind in kinds)
+            for kind in frozenset[type[Any]]().union(*(kinds for _, kinds in subscriptions))
+        }
+        self._to_all = tuple(listener for listener, kinds in subscriptions if not kinds)
+        self.active = bool(subscriptions)

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from prometheus_client import generate_latest
 
 from ai_client import __version__
+from ai_client.events import EventStream
 from ai_client.gateway.board import KINDS as BOARD_KINDS
 from ai_client.gateway.board import Board
 from ai_client.gateway.gauges import Moment, MomentCollector, registry_of
 from ai_client.gateway.spending import Spending
-from ai_client.gateway.switchboard import Switchboard
 from ai_client.metrics import Recorder
 from ai_client.settings import Settings
 
@@ -27,7 +27,7 @@ class Observer:
     """Listens to the client's events from its making on. `settings` may be replaced by a reload."""
 
     def __init__(
-        self, settings: Settings, *, events: Switchboard, ledger: Path, look: Callable[[], Moment]
+        self, settings: Settings, *, events: EventStream, ledger: Path, look: Callable[[], Moment]
     ) -> None:
         self.settings = settings
         self.recorder = _recorder(settings)
@@ -37,8 +37,8 @@ class Observer:
         self._began_s = time.monotonic()
         self._moments = MomentCollector(look())
         self._registry = registry_of(self.recorder, self._moments)
-        events.connect(self.recorder, *self.recorder.kinds)
-        events.connect(self._board, *BOARD_KINDS)
+        events.subscribe(self.recorder, *self.recorder.kinds)
+        events.subscribe(self._board, *BOARD_KINDS)
 
     async def metrics_text(self) -> bytes:
         """For Prometheus. Looked at here, on the event loop, and written out in a thread."""

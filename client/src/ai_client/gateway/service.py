@@ -35,7 +35,6 @@ from ai_client.gateway.server import Server
 from ai_client.gateway.sockets import Listeners, open_listeners
 from ai_client.gateway.sources import Sources
 from ai_client.gateway.spool_child import SpoolChild
-from ai_client.gateway.switchboard import Switchboard
 from ai_client.gateway.window_memory import WindowMemory
 from ai_client.sdnotify import Notifier
 from ai_client.settings import ConfigError, KeyMissingError, KeyPair, Settings
@@ -68,13 +67,13 @@ class Service:
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._pacer = Pacer(limits(self._settings), clock=time.monotonic)
-        self._switchboard = self._connect(evidence)
+        self._subscribe(evidence)
         self._audit = self._make_audit()
         self._app = GatewayApp(self._runtime(), control=self, pacer=self._pacer)
         self._server = Server(self._app, wall_clock=time.time)
         self._notifier = Notifier(sources.environment)
         ledger = self._state / LEDGER_NAME
-        self._observer = Observer(self._settings, events=self._switchboard, ledger=ledger, look=self._look)
+        self._observer = Observer(self._settings, events=self._events, ledger=ledger, look=self._look)
         self._metrics = MetricsListener(self._settings.monitoring, self._observer)
         self._listeners: Listeners
         self._forwarder: Forwarder | None = None
@@ -189,16 +188,14 @@ class Service:
         _log.info("handed_over", extra=logs.fields({"to": successor.pid}))
         return successor.pid
 
-    def _connect(self, evidence: Evidence) -> Switchboard:
+    def _subscribe(self, evidence: Evidence) -> None:
         """Those who want the client's events, but for the audit trail and the observer, which come later."""
-        switchboard = Switchboard()
-        switchboard.connect(note_admission, Admitted)
-        switchboard.connect(EventLog(clock=time.monotonic), *LOGGED_KINDS)
-        switchboard.connect(self._window, *self._window.kinds)
-        switchboard.connect(self._pacer, Admitted)
-        switchboard.connect(evidence, *EVIDENCE_KINDS)
-        self._events.subscribe(switchboard)
-        return switchboard
+        self._events.subscribe(note_admission, Admitted)
+        self._events.subscribe(EventLog(clock=time.monotonic), *LOGGED_KINDS)
+        if self._window.kinds:
+            self._events.subscribe(self._window, *self._window.kinds)
+        self._events.subscribe(self._pacer, Admitted)
+        self._events.subscribe(evidence, *EVIDENCE_KINDS)
 
     def _make_audit(self) -> AuditTrail | None:
         settings = self._settings
@@ -207,7 +204,7 @@ class Service:
         trail = AuditTrail(
             settings.logging.log_dir, retention_days=settings.audit.retention_days, events=self._events
         )
-        self._switchboard.connect(trail, Settled, Failed)
+        self._events.subscribe(trail, Settled, Failed)
         return trail
 
     def _look(self) -> Moment:
