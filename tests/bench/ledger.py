@@ -56,7 +56,6 @@ async def spend(ledger: SpendLedger, *, concurrency: int) -> tuple[float, float]
             entry = await ledger.reserve(
                 request_id="0123456789ab-1", model="gpt-4.1", tenant="team", upper=Usage(150, 500)
             )
-            ledger.sent(entry)
             ledger.settle(entry, Usage(120, 80))
 
     each = REQUESTS // concurrency

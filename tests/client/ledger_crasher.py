@@ -61,7 +61,6 @@ async def spend(ledger: SpendLedger, upstream: int, worker: str, dice: random.Ra
         if choice < 0.1:
             ledger.release(entry)
             continue
-        ledger.sent(entry)
         used = dice.randint(1, RESERVE_TOKENS)
         os.write(upstream, f"{name} {used}\n".encode())
         await asyncio.sleep(0)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 CONCURRENCY = 8
 USED_TOKENS = 30
-POINTS = [point for point in CrashPoint if point.startswith(("commit", "sent", "end"))]
+POINTS = [point for point in CrashPoint if point.startswith(("commit", "end"))]
 
 
 class Provider:
@@ -102,7 +102,7 @@ def test_a_client_killed_at_this_point_neither_overspends_nor_forgets(
 ) -> None:
     """Killed twice, then run until its budget stops it: each executed request is booked, in whole or exactly."""
     ledger = tmp_path / "ledger.sqlite"
-    kills = [run(ledger, provider, point, nth) for nth in (1, 30)]
+    kills = [run(ledger, provider, point, nth) for nth in (1, 10)]
     assert kills == [-signal.SIGKILL] * 2
     assert run(ledger, provider, "never", 1) == 0
     db = sqlite3.connect(ledger)

@@ -123,7 +123,7 @@ def test_a_kill_at_this_point_neither_overspends_nor_forgets(account: Account, p
 @pytest.mark.parametrize("point", [CrashPoint.RECOVERY_WRITTEN, CrashPoint.RECOVERY_DONE])
 def test_a_kill_within_the_recovery_books_nothing_twice(account: Account, point: CrashPoint) -> None:
     """The recovery of a killed process is killed itself; the one after it finds all or nothing of it done."""
-    assert account.run(CrashPoint.SENT_WRITTEN, 25) == -signal.SIGKILL
+    assert account.run(CrashPoint.END_UNWRITTEN, 25) == -signal.SIGKILL
     assert account.run(point, 1) == -signal.SIGKILL
     account.recover()
     account.assert_sound(kills=1)
@@ -137,7 +137,7 @@ def test_many_kills_in_a_row_keep_one_budget(account: Account) -> None:
     """Random points, random moments: the day's budget holds over all lives of the process together."""
     dice = random.Random(4)  # noqa: S311
     points = [
-        CrashPoint.SENT_WRITTEN,
+        CrashPoint.END_UNWRITTEN,
         CrashPoint.END_WRITTEN,
         CrashPoint.COMMIT_WRITTEN,
         CrashPoint.COMMIT_DONE,
@@ -156,7 +156,7 @@ def test_several_processes_at_once_keep_one_budget_while_one_is_killed(account: 
     """Three spend together; what the killed one held comes back to the others, who spend it to the end."""
     # Two that cannot use up the budget alone, so that the third always comes to its end.
     few = BUDGET_NUSD // TOKEN_NUSD // RESERVE_TOKENS // CONCURRENCY // 4
-    codes = account.run_together(("never", 1, few), (CrashPoint.SENT_WRITTEN, 30, MANY), ("never", 1, few))
+    codes = account.run_together(("never", 1, few), (CrashPoint.END_UNWRITTEN, 30, MANY), ("never", 1, few))
     assert codes == [0, -signal.SIGKILL, 0]
     account.recover()
     account.assert_sound(kills=1)

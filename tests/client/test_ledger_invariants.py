@@ -53,7 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         # The model: what is held and spent by day and tenant.
         self.model_held: dict[tuple[str, str], int] = {}
         self.model_spent: dict[tuple[str, str], int] = {}
-        self.open: dict[tuple[int, int, EntryId], tuple[str, str, int, bool]] = {}
+        self.open: dict[tuple[int, int, EntryId], tuple[str, str, int]] = {}
 
     def new_ledger(self) -> SpendLedger:
         return SpendLedger(self.path, prices=PRICES, plan=PLAN, clock=self.clock)
@@ -95,22 +95,16 @@ class LedgerMachine(RuleBasedStateMachine):
         key = (self.day, tenant)
         self.model_held[key] = self.model_held.get(key, 0) + asked
         handle = (which, self.lives[which], entry)
-        self.open[handle] = (*key, asked, False)
+        self.open[handle] = (*key, asked)
         return handle
 
     def is_current(self, handle: tuple[int, int, EntryId]) -> bool:
         return handle[1] == self.lives[handle[0]] and handle in self.open
 
     def book(self, handle: tuple[int, int, EntryId], nusd: int) -> None:
-        day, tenant, asked, _ = self.open.pop(handle)
+        day, tenant, asked = self.open.pop(handle)
         self.model_held[day, tenant] -= asked
         self.model_spent[day, tenant] = self.model_spent.get((day, tenant), 0) + nusd
-
-    @rule(handle=held)
-    def send(self, handle: tuple[int, int, EntryId]) -> None:
-        if self.is_current(handle):
-            self.ledgers[handle[0]].sent(handle[2])
-            self.open[handle] = (*self.open[handle][:3], True)
 
     @rule(handle=consumes(held), part=st.floats(0, 1))
     def settle(self, handle: tuple[int, int, EntryId], part: float) -> None:
@@ -133,12 +127,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:
-        """What was sent is booked whole, what was not is given back."""
+        """What is open may have been sent: it is booked whole."""
         self.ledgers[which].close()
         self.ledgers[which] = self.new_ledger()
         for handle in [each for each in self.open if each[0] == which]:
-            asked, was_sent = self.open[handle][2:]
-            self.book(handle, asked if was_sent else 0)
+            self.book(handle, self.open[handle][2])
         self.lives[which] += 1
 
     @rule()

@@ -66,15 +66,14 @@ def test_a_budget_of_nothing_lets_nothing_through() -> None:
 @pytest.mark.parametrize(
     ("row_fate", "note_fate", "trusts", "fate", "cost"),
     [
-        (Fate.RESERVED, None, True, Fate.RELEASED, 0),
-        (Fate.RESERVED, Fate.SENT, True, Fate.BILLED_UNKNOWN, 100),
-        (Fate.RESERVED, Fate.SETTLED, True, Fate.SETTLED, 42),
-        (Fate.RESERVED, Fate.RELEASED, True, Fate.RELEASED, 0),
-        (Fate.RESERVED, Fate.BILLED_UNKNOWN, True, Fate.BILLED_UNKNOWN, 100),
         (Fate.SENT, None, True, Fate.BILLED_UNKNOWN, 100),
-        (Fate.RESERVED, None, False, Fate.BILLED_UNKNOWN, 100),
-        (Fate.RESERVED, Fate.SETTLED, False, Fate.BILLED_UNKNOWN, 100),
-        (Fate.RESERVED, Fate.RELEASED, False, Fate.BILLED_UNKNOWN, 100),
+        (Fate.SENT, Fate.SETTLED, True, Fate.SETTLED, 42),
+        (Fate.SENT, Fate.RELEASED, True, Fate.RELEASED, 0),
+        (Fate.SENT, Fate.BILLED_UNKNOWN, True, Fate.BILLED_UNKNOWN, 100),
+        (Fate.RESERVED, None, True, Fate.BILLED_UNKNOWN, 100),
+        (Fate.SENT, None, False, Fate.BILLED_UNKNOWN, 100),
+        (Fate.SENT, Fate.SETTLED, False, Fate.BILLED_UNKNOWN, 100),
+        (Fate.SENT, Fate.RELEASED, False, Fate.BILLED_UNKNOWN, 100),
     ],
 )
 def test_what_may_have_been_sent_is_booked_and_only_what_surely_was_not_is_given_back(
@@ -93,7 +92,7 @@ def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
     notes = FlightNotes(tmp_path / "n.flight")
     slot = notes.take_slot()
     assert slot is not None
-    notes.write(slot, Note(5, Fate.SENT))
+    notes.write(slot, Note(4, Fate.RELEASED))
     notes.write(slot, Note(5, Fate.SETTLED, 42, 4, 2, 1))
     notes.close(keep=True)
     assert read_notes(tmp_path / "n.flight") == {5: Note(5, Fate.SETTLED, 42, 4, 2, 1)}
@@ -168,7 +167,6 @@ async def spend(
 ) -> None:
     request = ledger.reserve(request_id="r", model=model, tenant=tenant, upper=Usage(0, tokens), tags=tags)
     entry = await granted(request, ledger)
-    ledger.sent(entry)
     ledger.settle(entry, Usage(0, tokens))
 
 
@@ -189,7 +187,7 @@ async def test_this_release_works_on_a_file_that_the_next_one_has_migrated(tmp_p
     assert prune(db, now_s=NOV_24 + 2 * KEEP_ENTRIES_S, crash_hook=survive) == 3
     db.close()
     report = read_usage(path, first_day="2026-11-01", last_day="2026-11-30", by=["day"])
-    assert [(row.group, row.requests) for row in report.rows] == [(("2026-11-24",), 2), (("2026-11-25",), 1)]
+    assert [(row.group, row.requests) for row in report.rows] == [(("2026-11-24",), 3), (("2026-11-25",), 1)]
 
 
 def test_the_first_file_there_ever_was_is_migrated_in_place(tmp_path: Path) -> None:
@@ -301,11 +299,14 @@ def test_a_machine_s_start_is_the_same_however_often_it_is_asked_for() -> None:
 async def test_notes_from_before_a_power_cut_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not sent by its notes is booked all the same: the note that it was may be lost."""
+    """What was given back by its note is booked all the same: the note may be of another write."""
     path = tmp_path / "ledger.sqlite"
     clock = ManualClock(wall_s=NOV_24)
     ledger = SpendLedger(path, prices=PRICES, clock=clock)
-    await ledger.reserve(request_id="r", model="m", tenant="t", upper=Usage(0, 3_000), tags={})
+    request = ledger.reserve(request_id="r", model="m", tenant="t", upper=Usage(0, 3_000), tags={})
+    entry = await granted(request, ledger)
+    monkeypatch.setattr(ledger, "_commit", lambda: None)  # a kill before it
+    ledger.release(entry)
     ledger.close()
     monkeypatch.setattr("ai_client.ledger_file.booted_at_s", lambda: booted_at_s() + 3_600)
     SpendLedger(path, prices=PRICES, clock=clock).close()

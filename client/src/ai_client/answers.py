@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from msgspec import structs
+
 from ai_client.attempt import Desk
 from ai_client.call import Call
 from ai_client.dispatch import Dispatcher
@@ -155,7 +157,7 @@ class Answers:
 
     async def _merged(self, call: Call, merger: Merger) -> Response:
         # A copy, since callers may send one and the same request twice.
-        mergeable = replace(call.routed_request())
+        mergeable = structs.replace(call.routed_request())
         self._merging[id(mergeable)] = call
         try:
             response = await self._within_deadline(call, merger.send(mergeable))

@@ -78,7 +78,6 @@ class Attempt:
                 upper=self._estimate.upper,
                 tags=call.request.cost_tags,
             )
-            desk.ledger.sent(self._entry)
 
     def wire_request(self) -> WireRequest:
         call = self._call

@@ -5,7 +5,6 @@ of one turn of the event loop go out in one write. What can't be written waits, 
 is counted in the trail itself.
 """
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -29,6 +28,7 @@ from ai_client.audit_chain import (
     whole_lines,
 )
 from ai_client.events import Event, EventStream, Failed, Settled, StoreDegraded
+from ai_client.running_loop import RunningLoop
 
 FILE_MODE: Final = 0o640
 _MAX_WAITING: Final = 10_000
@@ -60,6 +60,7 @@ class AuditTrail:
         self._texts = CallTexts()
         self._waiting: list[str] = []
         self._is_scheduled = False
+        self._loop = RunningLoop()
         self._lost = 0
         self._is_told = False
 
@@ -73,7 +74,7 @@ class AuditTrail:
         self._waiting.append(self._texts.of(event))
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.get().call_soon(self._flush)
 
     def flush(self) -> None:
         """Writes what waits, and waits for other processes to do so. Raises OSError."""
@@ -113,7 +114,7 @@ class AuditTrail:
 
     def _later(self, wait_s: float) -> None:
         self._is_scheduled = True
-        asyncio.get_running_loop().call_later(wait_s, self._flush)
+        self._loop.get().call_later(wait_s, self._flush)
 
     def _tell(self, error: OSError) -> None:
         if not self._is_told:

@@ -18,8 +18,6 @@ from ai_client.cache_file import (
     CacheFile,
     DamagedEntryError,
     StoredAnswer,
-    is_busy,
-    is_corrupt,
     newest_path,
     row_id,
 )
@@ -29,6 +27,7 @@ from ai_client.events import EventStream, StoreDegraded
 from ai_client.json_text import read_json, write_json
 from ai_client.ports import CachedResponse
 from ai_client.request import Request, Usage
+from ai_client.sqlite_file import is_busy, is_corrupt
 
 _READ_TIMEOUT_S: Final = 0.02
 _READ_PAUSE_S: Final = 1.0

@@ -10,21 +10,22 @@ So a power cut may damage the file; SQLite or an answer's checksum finds that, a
 """
 
 import json
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
-FILE_MODE: Final = 0o600
+from msgspec import Struct
+
+from ai_client.sqlite_file import Transaction, make_file, use_wal
+
 # The layout's version is a part of the name: two releases that differ in it never open each other's files.
 _STEM: Final = "answers-3"
 _ROW_OVERHEAD_BYTES: Final = 4_096 + 256
-_CORRUPT_SQLITE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_PRIMARY_CODE_MASK: Final = 0xFF
+# How long another process may take to make the file.
+_MAKING_S: Final = 5.0
 # When an entry was used that nobody has used yet.
 _NEVER: Final = 0.0
 _LOWEST_ROW: Final = -(2**63)
@@ -32,8 +33,6 @@ _Row: TypeAlias = tuple[bytes, float, float, float, int, str, bytes]
 
 # Run by whoever opens the file first; a second one, at the same time, finds everything there.
 _SCHEMA: Final = """
-PRAGMA auto_vacuum = INCREMENTAL;
-PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answer(
     place INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL, placed_at REAL NOT NULL, stored_at REAL NOT NULL,
@@ -74,8 +73,7 @@ class DamagedEntryError(Exception):
     """An entry whose bytes are not the ones that were stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(Struct, frozen=True):
     """One answer as it lies in the file: `facts` is JSON text about the `body`. Times are of the wall clock."""
 
     stored_at_s: float
@@ -89,16 +87,6 @@ class StoredAnswer:
     def size_bytes(self) -> int:
         """What it takes in the file, at most: its last page may be half empty."""
         return len(self.body) + len(self.facts) + _ROW_OVERHEAD_BYTES
-
-
-def is_corrupt(error: sqlite3.Error) -> bool:
-    """Whether the file itself is damaged, as opposed to busy, full or out of reach."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK in _CORRUPT_SQLITE
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Whether somebody holds a lock just now."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK == sqlite3.SQLITE_BUSY
 
 
 def row_id(key: bytes) -> int:
@@ -123,16 +111,6 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _make(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its -wal and -shm the mode of the main file, so that one is made first, by us.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-    finally:
-        os.close(descriptor)
-
-
 class CacheFile:
     """One connection to a file. Made and closed by whoever owns it; usable from one thread at a time."""
 
@@ -142,7 +120,7 @@ class CacheFile:
         Only the writer makes what is missing: a reader that did would wait for locks on the event loop.
         """
         if makes_file:
-            _make(path)
+            make_file(path)
         self.path = path
         self.inode = path.stat().st_ino
         self._db = sqlite3.connect(
@@ -165,6 +143,8 @@ class CacheFile:
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             if not makes_file:
                 return False
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            use_wal(self._db, patience_s=_MAKING_S)
             self._db.executescript(_SCHEMA)
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_size_limit = 16777216")
@@ -187,7 +167,7 @@ class CacheFile:
 
     def note(self, *, touched: Mapping[int, float], forgotten: Iterable[bytes]) -> None:
         """Marks row ids as used at a time and deletes keys, all or nothing."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             for key in forgotten:
                 self._forget(row_id(key))
             self._db.executemany(_TOUCH, [(used_at_s, row) for row, used_at_s in touched.items()])
@@ -197,7 +177,7 @@ class CacheFile:
         # In the order of their row ids, so that neighbours in `entry` share a page while it is at hand.
         ordered = sorted((row_id(key), key, answer) for key, answer in answers)
         ids = json.dumps([row for row, _, _ in ordered])
-        with _Transaction(self._db):
+        with Transaction(self._db):
             self._db.executemany(_DELETE, self._db.execute(_PLACES, (ids,)).fetchall())
             self._append([_as_row(key, answer) for _, key, answer in ordered])
             last: int = self._db.execute("SELECT last_insert_rowid()").fetchone()[0]
@@ -235,7 +215,7 @@ class CacheFile:
 
     def evict_expired(self, *, now_s: float, at_most: int) -> int:
         """Deletes those of the first `at_most` answers whose time is over; returns how many."""
-        with _Transaction(self._db):
+        with Transaction(self._db):
             front = self._db.execute(_FRONT, (at_most,)).fetchall()
             expired = [(place, key) for place, key, _, expires_at_s, _ in front if expires_at_s <= now_s]
             for place, key in expired:
@@ -248,7 +228,7 @@ class CacheFile:
         Returns how many it looked at, and how many it deleted; (0, 0) where there is no answer left.
         """
         seen = deleted = 0
-        with _Transaction(self._db):
+        with Transaction(self._db):
             for place, key, placed_at_s, expires_at_s, size in self._db.execute(
                 _FRONT, (at_most,)
             ).fetchall():
@@ -296,23 +276,6 @@ class CacheFile:
     def _delete(self, place: int, key: bytes) -> None:
         self._db.execute(_DELETE, (place,))
         self._db.execute("DELETE FROM entry WHERE id = ? AND place = ?", (row_id(key), place))
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE to COMMIT, or ROLLBACK where the block raised."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the first error.
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
 
 
 def _as_row(key: bytes, answer: StoredAnswer) -> _Row:

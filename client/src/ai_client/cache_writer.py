@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from ai_client.cache_file import (
-    FILE_MODE,
     CacheFile,
     StoredAnswer,
     following_path,
-    is_corrupt,
     newest_path,
     row_id,
 )
 from ai_client.cache_presence import PresenceKeeper
+from ai_client.sqlite_file import FILE_MODE, is_corrupt
 
 PAUSE_S: Final = 30.0
 DAMAGED_NAME: Final = "damaged.sqlite"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from ai_client.errors import DeadlineExceeded
 from ai_client.request import Request
@@ -66,7 +66,7 @@ class Call:
         """The request as it goes out: with the model that routing chose."""
         if self.routed_model == self.asked_model:
             return self.request
-        return replace(self.request, body={**self.request.body, "model": self.routed_model})
+        return structs.replace(self.request, body={**self.request.body, "model": self.routed_model})
 
     def remaining_s(self, now_s: float) -> float | None:
         return None if self.deadline_at_s is None else self.deadline_at_s - now_s

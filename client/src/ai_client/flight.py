@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 from ai_client.errors import AIClientError
+from ai_client.running_loop import RunningLoop
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Flights(Generic[T]):
     def __init__(self, *, is_leaders_own: Callable[[AIClientError], bool]) -> None:
         self._is_leaders_own = is_leaders_own
         self._flights: dict[str, _Flight[T]] = {}
+        self._loop = RunningLoop()
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -73,7 +75,7 @@ class Flights(Generic[T]):
 
     def _start(self, key: str, call: Callable[[], Awaitable[T]]) -> _Flight[T]:
         flight: _Flight[T] = _Flight()
-        flight.task = asyncio.get_running_loop().create_task(self._fly(key, flight, call))
+        flight.task = self._loop.get().create_task(self._fly(key, flight, call))
         self._flights[key] = flight
         return flight
 

@@ -6,7 +6,7 @@ The difference is 10 to 15 microseconds of CPU for each of the four texts of a c
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -40,6 +40,22 @@ def read_json(data: bytes) -> Any:
         return _read_leniently(data)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_strict_json(data: bytes) -> Any:
+    """What `data` says; NaN and the like are no JSON. Raises UnicodeDecodeError, other ValueErrors, RecursionError."""
+    try:
+        return _decode(data)
+    except ValueError:
+        # Half an emoji, a number beyond any float: valid JSON, which msgspec refuses.
+        return _STRICT.decode(data.decode())
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _read_leniently(data: bytes) -> Any:

@@ -1,8 +1,8 @@
 """The ledger: what each call may cost is set aside before it is sent, and booked exactly when it ends.
 
 Design and durability: docs/adr/0012-ledger-durability.md. In short: reserves and endings of one turn of the event loop
-go into one SQLite commit; what happens to an entry in between (sent, ended) is a small note in a file, which
-outlives a kill as the commit does and costs a microsecond. Processes of one host share the file.
+go into one SQLite commit; an ending that waits for the next one is a small note in a file, which outlives a kill as the
+commit does and costs a microsecond. Processes of one host share the file.
 """
 
 import asyncio
@@ -30,13 +30,15 @@ from ai_client.ledger_book import (
     scope_name,
     survive,
 )
-from ai_client.ledger_file import LedgerFile, is_busy
+from ai_client.ledger_file import LedgerFile
 from ai_client.ledger_owner import Fate, Note
 from ai_client.ledger_schema import LedgerTooNewError
 from ai_client.periods import Calendar, Period
 from ai_client.ports import EntryId
 from ai_client.prices import NANO_PER_DOLLAR, Price, Prices
 from ai_client.request import Usage
+from ai_client.running_loop import RunningLoop
+from ai_client.sqlite_file import is_busy
 
 # An ending's note is written at once; its row may wait so long for company.
 _ENDING_WAIT_S: Final = 0.05
@@ -111,6 +113,7 @@ class SpendLedger:
         self._waiting: list[_Waiting] = []
         self._endings: list[Ending] = []
         self._is_scheduled = False
+        self._loop = RunningLoop()
         self._timer: Timer | None = None
         self._unbooked = self._refused = self._errors = 0
         self._is_told = self._is_closed = False
@@ -130,7 +133,8 @@ class SpendLedger:
     ) -> EntryId:
         """Sets aside what `upper` costs at most. Raises BudgetExceeded, LedgerUnavailableError.
 
-        When it returns, the reserve outlives the death of this process.
+        When it returns, the reserve outlives the death of this process: an entry that nothing more is heard of is
+        booked whole, since its request may have been sent.
         """
         price = self._prices.of(model)
         nusd = price.upper_bound_nusd(input_tokens=upper.input_tokens, output_tokens=upper.output_tokens)
@@ -139,7 +143,7 @@ class SpendLedger:
             return self._unbooked_entry(open_entry)
         tags_text = _tags_text({**self._tags, **tags}) if tags else self._tags_text
         ask = Ask(request_id, model, tenant, tags_text, nusd)
-        granted: asyncio.Future[EntryId] = asyncio.get_running_loop().create_future()
+        granted: asyncio.Future[EntryId] = self._loop.get().create_future()
         self._waiting.append(_Waiting(ask, open_entry, self._clock.monotonic(), granted))
         self._schedule()
         try:
@@ -149,22 +153,6 @@ class SpendLedger:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.release(granted.result())
             raise
-
-    def sent(self, entry: EntryId) -> None:
-        """The request is about to go out. From here on a crash books the whole reserve.
-
-        Raises LedgerUnavailableError: then the request must not go out, but be released.
-        """
-        open_entry = self._open[entry]
-        if self._file is None or open_entry.slot is None:
-            return  # not booked, or booked as sent from the start
-        self._crash_hook(CrashPoint.SENT_UNWRITTEN)
-        try:
-            self._file.note(open_entry.slot, Note(entry, Fate.SENT))
-        except OSError as error:
-            self._note_trouble(error)
-            self._demand_booking(open_entry.tenant)
-        self._crash_hook(CrashPoint.SENT_WRITTEN)
 
     def settle(self, entry: EntryId, usage: Usage) -> float:
         """Books what was used; the cost in US dollars. Of several endings of an entry the first one counts."""
@@ -245,7 +233,7 @@ class SpendLedger:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._commit)
+            self._loop.get().call_soon(self._commit)
 
     def _commit(self) -> None:
         self._is_scheduled = False

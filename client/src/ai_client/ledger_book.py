@@ -7,15 +7,17 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, shares_passed
 from ai_client.errors import BudgetExceeded
 from ai_client.ledger_owner import Fate
-from ai_client.ledger_schema import Transaction
 from ai_client.ledger_totals import Stand, Totals, period_name
 from ai_client.periods import Period
 from ai_client.prices import NANO_PER_DOLLAR
+from ai_client.sqlite_file import Transaction
 
 _INSERT: Final = (
     "INSERT INTO entry(owner, fate, reserved_nusd, day, tenant, model, tagset, request_id, reserved_at)"
@@ -38,8 +40,6 @@ class CrashPoint(StrEnum):
     COMMIT_BEGUN = "commit-begun"
     COMMIT_WRITTEN = "commit-written"
     COMMIT_DONE = "commit-done"
-    SENT_UNWRITTEN = "sent-unwritten"
-    SENT_WRITTEN = "sent-written"
     END_UNWRITTEN = "end-unwritten"
     END_WRITTEN = "end-written"
     RECOVERY_WRITTEN = "recovery-written"
@@ -55,7 +55,7 @@ def survive(point: CrashPoint) -> None:
     """The hook that does nothing."""
 
 
-class Ask(NamedTuple):
+class Ask(Struct, frozen=True):
     """A reserve that is asked for."""
 
     request_id: str
@@ -65,7 +65,7 @@ class Ask(NamedTuple):
     reserve_nusd: int
 
 
-class Ending(NamedTuple):
+class Ending(Struct, frozen=True):
     """How an entry ended, and what is booked for it."""
 
     entry: int
@@ -81,8 +81,8 @@ class Ending(NamedTuple):
     slot: int | None = None
 
 
-class Granted(NamedTuple):
-    """An entry was made. Without a slot for flight notes it counts as sent from the start."""
+class Granted(Struct, frozen=True):
+    """An entry was made. Without a slot its ending is written down by its commit alone."""
 
     entry: int
     slot: int | None
@@ -223,7 +223,7 @@ class Book:
     ) -> tuple[Granted | Refusal, ...]:
         refusals: dict[int, Refusal] = {}
         rows = []
-        for position, (ask, slot) in enumerate(asks):
+        for position, (ask, _) in enumerate(asks):
             stand = self._totals.stand(period.day, ask.tenant)
             refusal = _refusal(stand, ask) if self._plan.hard_stop else None
             if refusal is not None:
@@ -233,7 +233,7 @@ class Book:
             rows.append(
                 (
                     self._owner,
-                    Fate.RESERVED if slot is not None else Fate.SENT,
+                    Fate.SENT,
                     ask.reserve_nusd,
                     period.day,
                     ask.tenant,

@@ -18,12 +18,6 @@ from ai_client.periods import Period
 
 _START_TIMEOUT_S: Final = 10.0
 _LOW_ENTRY_EVERY: Final = 1_000
-_PRIMARY_CODE_MASK: Final = 0xFF
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another process holds the write lock just now."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE_MASK == sqlite3.SQLITE_BUSY
 
 
 class LedgerFile:

@@ -26,6 +26,7 @@ _BOOT_TOLERANCE_S: Final = 2.0
 class Fate(IntEnum):
     """What is known of an entry. The numbers are written to files: never change them."""
 
+    #: Not written any more: what is reserved counts as sent.
     RESERVED = 0
     SETTLED = 1
     RELEASED = 2

@@ -1,7 +1,7 @@
 """What becomes of entries whose process is gone: decided from what it wrote down, booked once.
 
 Never to the account's disadvantage: what may have reached the upstream is booked as billed-unknown with its whole
-reserve; only what surely was not sent is given back.
+reserve; only what surely was not sent, or was refused unbilled, is given back.
 """
 
 import sqlite3
@@ -12,8 +12,8 @@ from pathlib import Path
 from ai_client.budgets import BudgetPlan
 from ai_client.ledger_book import CrashHook, CrashPoint, Ending, book_ending
 from ai_client.ledger_owner import Fate, Note, is_alive, is_same_boot, lock_owner, notes_path, read_notes
-from ai_client.ledger_schema import Transaction
 from ai_client.ledger_totals import Totals
+from ai_client.sqlite_file import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,13 @@ def verdict(row: OpenEntry, note: Note | None, *, trusts_notes: bool) -> Ending:
             output_tokens=note.output_tokens,
             cached_input_tokens=note.cached_input_tokens,
         )
-    noted_fate = note.fate if note is not None else Fate.RESERVED
-    is_unsent = trusts_notes and row.fate is Fate.RESERVED and noted_fate is Fate.RESERVED
     return Ending(
         entry=row.entry,
         day=row.day,
         tenant=row.tenant,
         reserved_nusd=row.reserved_nusd,
-        fate=Fate.RELEASED if is_unsent else Fate.BILLED_UNKNOWN,
-        cost_nusd=0 if is_unsent else row.reserved_nusd,
+        fate=Fate.BILLED_UNKNOWN,
+        cost_nusd=row.reserved_nusd,
     )
 
 

@@ -5,16 +5,17 @@ and writes a file that this one has migrated, which a roll-back needs; and state
 Where that can't be kept one day, `min_reader` in `meta` says which release is needed, and older ones refuse.
 """
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
-FILE_MODE: Final = 0o600
+from ai_client.sqlite_file import Transaction, make_file, use_wal
+
 # Each transaction writes the pages it touched to the WAL: small pages cost less.
 PAGE_BYTES: Final = 1_024
+# How long another process may take to make or migrate the file.
+_MAKING_S: Final = 5.0
 
 #: Statement lists, oldest first; a file's `user_version` is how many it has had.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -61,27 +62,6 @@ class LedgerTooNewError(Exception):
         self.known = known
 
 
-class Transaction:
-    """BEGIN IMMEDIATE to COMMIT, or ROLLBACK where the block raised: `with Transaction(db): …`."""
-
-    __slots__ = ("_db",)
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the first error.
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-
-
 def open_ledger(
     path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]] = MIGRATIONS
 ) -> sqlite3.Connection:
@@ -90,14 +70,8 @@ def open_ledger(
     The connection is in autocommit mode and may go from one thread to another, one at a time. It never checkpoints
     by itself: that costs an fsync, which has no place on an event loop.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its -wal and -shm the mode of the main file, so that one is made first, by us.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-    finally:
-        os.close(descriptor)
-    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    make_file(path)
+    db = sqlite3.connect(path, timeout=_MAKING_S, isolation_level=None, check_same_thread=False)
     try:
         _prepare(db, path, migrations)
         db.execute(f"PRAGMA busy_timeout = {round(busy_timeout_s * 1_000)}")
@@ -110,7 +84,7 @@ def open_ledger(
 def _prepare(db: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
     if db.execute("PRAGMA user_version").fetchone()[0] < len(migrations):
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        use_wal(db, patience_s=_MAKING_S)
         with Transaction(db):
             done = db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been first
             for statements in migrations[done:]:

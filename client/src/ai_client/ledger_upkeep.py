@@ -8,7 +8,8 @@ from typing import Final
 
 from ai_client.clock import Clock
 from ai_client.ledger_book import CrashHook, CrashPoint
-from ai_client.ledger_schema import LedgerTooNewError, Transaction, open_ledger
+from ai_client.ledger_schema import LedgerTooNewError, open_ledger
+from ai_client.sqlite_file import Transaction
 
 KEEP_ENTRIES_S: Final = 35 * 86_400.0
 KEEP_DAYS_S: Final = 800 * 86_400.0

@@ -7,8 +7,10 @@ What may be merged, and how answers are taken apart, is a `Merging` (pure functi
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import structs
 
 from ai_client.clock import Clock, SystemClock, Timer
 from ai_client.errors import AIClientError, BadRequestError
@@ -203,7 +205,7 @@ def common_terms(requests: Sequence[Request]) -> Request:
     Each caller keeps its own deadline beside it: the client ends its waiting, not the call of the others.
     """
     deadlines = [request.deadline_s for request in requests if request.deadline_s is not None]
-    return replace(
+    return structs.replace(
         requests[0],
         priority=min(request.priority for request in requests),
         deadline_s=max(deadlines) if len(deadlines) == len(requests) else None,

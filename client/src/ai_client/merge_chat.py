@@ -10,6 +10,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from ai_client.merge import common_terms, split_cost, split_usage
 from ai_client.request import Request, Response, Usage
 
@@ -67,7 +69,7 @@ class ChatMerging:
             if name in body:
                 body[name] = sum(request.body[name] + _TOKENS_AROUND for request in requests)
         # It is one call for many: it must not be merged again.
-        return replace(terms, body=body, merge=False)
+        return structs.replace(terms, body=body, merge=False)
 
     def split(self, response: Response, requests: Sequence[Request]) -> list[Response] | None:
         """A completion of its own for each request, and its part of the tokens by the length of its texts."""

@@ -5,6 +5,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from ai_client.merge import common_terms, split_cost, split_usage
 from ai_client.request import Request, Response, Usage
 
@@ -33,7 +35,7 @@ class EmbeddingMerging:
         """The inputs of all, one after the other."""
         inputs = [each for request in requests for each in inputs_of(request)]
         terms = common_terms(requests)
-        return replace(terms, body={**terms.body, "input": inputs})
+        return structs.replace(terms, body={**terms.body, "input": inputs})
 
     def split(self, response: Response, requests: Sequence[Request]) -> list[Response] | None:
         """Each request's vectors, numbered from 0, and its part of the tokens by the length of its inputs."""

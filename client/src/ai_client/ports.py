@@ -6,8 +6,9 @@ All calls but `reserve` are synchronous and short: they run on the event loop of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NewType, Protocol
+
+from msgspec import Struct
 
 from ai_client.request import Request, Usage
 
@@ -15,8 +16,7 @@ from ai_client.request import Request, Usage
 EntryId = NewType("EntryId", int)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedResponse:
+class CachedResponse(Struct, frozen=True, kw_only=True):
     """A whole, successful answer. Of a stream, `body` is the raw SSE text with its end marker."""
 
     status: int
@@ -46,19 +46,15 @@ class Cache(Protocol):
 
 
 class Ledger(Protocol):
-    """An entry goes reserve → sent → settle | billed_unknown, or reserve → release where nothing was sent.
+    """An entry goes reserve → settle | billed_unknown, or reserve → release where nothing was sent.
 
-    Each attempt that is sent upstream is an entry of its own.
+    Each attempt that is sent upstream is an entry of its own. It may be billed from its reserve on.
     """
 
     async def reserve(
         self, *, request_id: str, model: str, tenant: str, upper: Usage, tags: Mapping[str, str]
     ) -> EntryId:
         """Sets aside what `upper` tokens cost at most; durable when it returns. Raises BudgetExceeded."""
-        ...
-
-    def sent(self, entry: EntryId) -> None:
-        """The request is about to go out: from now on it may be billed."""
         ...
 
     def settle(self, entry: EntryId, usage: Usage) -> float:

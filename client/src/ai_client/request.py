@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeAlias
+
+from msgspec import Struct, field
 
 from ai_client.json_text import read_json
 
@@ -34,8 +37,7 @@ class Importance(StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens as the upstream counted them. `input_tokens` includes `cached_input_tokens`."""
 
     input_tokens: int
@@ -47,9 +49,8 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One call of the API, as the caller means it."""
+class Request(Struct, frozen=True, kw_only=True):
+    """One call of the API, as the caller means it. `msgspec.structs.replace` makes a changed copy."""
 
     #: "chat/completions", "completions", "embeddings" or "models".
     endpoint: str
@@ -95,7 +96,7 @@ class Response:
     cost_usd: float | None = None
     request_id: str = ""
     #: The body as it was parsed on the way, to spare a second time. A copy with another body has none.
-    parsed: Any = field(default=None, init=False, repr=False, compare=False)
+    parsed: Any = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def json(self) -> Any:
         """The body, parsed. Of one response it is the same object each time."""

@@ -19,6 +19,7 @@ from ai_client.gateway.pacing import LEAST_URGENT, Pacer
 from ai_client.gateway.page import NO_STORE, respond_page
 from ai_client.gateway.upstream import Upstream
 from ai_client.request import Request
+from ai_client.running_loop import RunningLoop
 
 if TYPE_CHECKING:
     from ai_client.gateway.forwarder import Forwarder
@@ -87,6 +88,7 @@ class GatewayApp:
         self._control = control
         self._pacer = pacer
         self._calls: set[Call] = set()
+        self._loop = RunningLoop()
         self._routes: dict[tuple[str, str], Callable[[Runtime, Call], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._complete,
             ("POST", "/v1/completions"): self._complete,
@@ -119,7 +121,8 @@ class GatewayApp:
         if route is None:
             await self._unknown(method, path).send(send)
             return
-        call = Call(method, path, caller=caller, steering=steering, receive=receive, send=send)
+        task = asyncio.current_task(self._loop.get())
+        call = Call(method, path, caller=caller, steering=steering, receive=receive, send=send, task=task)
         runtime.users.count += 1
         self._calls.add(call)
         try:

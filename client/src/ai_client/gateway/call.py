@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any
 
 from ai_client.events import Admitted, Event
 from ai_client.gateway.asgi import Receive, Send
 from ai_client.gateway.callers import Caller
 from ai_client.gateway.failures import Failure, invalid
 from ai_client.gateway.headers import Steering
+from ai_client.json_text import read_strict_json
 from ai_client.request import Request
 
 # The endpoint of each path, and the field that it can't do without.
@@ -51,6 +52,7 @@ class Call:
         steering: Steering,
         receive: Receive,
         send: Send,
+        task: asyncio.Task[Any] | None,
     ) -> None:
         self.method = method
         self.path = path
@@ -64,7 +66,7 @@ class Call:
         self.is_waiting = False
         self.is_taken_back = False
         self._body: bytes | None = None
-        self._task = asyncio.current_task()
+        self._task = task
 
     def take_back(self) -> None:
         """Ends the wait for admission, where it waits."""
@@ -168,16 +170,9 @@ def note_admission(event: Event) -> None:
             call.is_waiting = False
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def _parse(body: bytes) -> dict[str, Any] | Failure:
     try:
-        parsed = _DECODER.decode(body.decode())
+        parsed = read_strict_json(body)
     except UnicodeDecodeError:
         return invalid("The body is not UTF-8.", code="invalid_json")
     except (ValueError, RecursionError) as exc:

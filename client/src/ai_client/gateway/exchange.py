@@ -112,16 +112,16 @@ class Exchange:
         self._send_body(message.get("body", b""), more=message.get("more_body", False))
 
     def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        lines = []
-        for name, value in headers:
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"connection":
-                # Written below, as the connection alone knows whether it stays.
-                self.keep_alive = self.keep_alive and value != b"close"
-                continue
-            lines.append(b"%b: %b" % (name, value))
-        if self._left is None:
+        given = dict(headers)
+        if b"connection" in given:
+            # Written below, as the connection alone knows whether it stays.
+            self.keep_alive = self.keep_alive and given[b"connection"] != b"close"
+            headers = [header for header in headers if header[0] != b"connection"]
+        lines = [b"%b: %b" % header for header in headers]
+        length = given.get(b"content-length")
+        if length is not None:
+            self._left = int(length)
+        else:
             self._is_chunked = self.scope["http_version"] != "1.0"
             if self._is_chunked:
                 lines.append(b"transfer-encoding: chunked")

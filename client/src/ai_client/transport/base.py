@@ -113,14 +113,14 @@ class Transport(Protocol):
 
 
 # About the connection or the encoding that the transport has undone, not about the answer.
-_DROPPED_HEADERS = frozenset(
+DROPPED_HEADERS = frozenset(
     ("content-encoding", "content-length", "transfer-encoding", "connection", "keep-alive")
 )
 
 
 def plain_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Lower-case names, without those that end at the transport."""
-    return {low: value for name, value in headers.items() if (low := name.lower()) not in _DROPPED_HEADERS}
+    return {low: value for name, value in headers.items() if (low := name.lower()) not in DROPPED_HEADERS}
 
 
 class Pool:

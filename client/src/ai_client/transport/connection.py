@@ -41,6 +41,7 @@ class Exchange:
         "host",
         "is_stream",
         "is_whole",
+        "loop",
         "pieces",
         "request",
         "status",
@@ -49,8 +50,17 @@ class Exchange:
         "waiter",
     )
 
-    def __init__(self, request: WireRequest, timeouts: Timeouts, *, host: str, is_stream: bool) -> None:
+    def __init__(
+        self,
+        request: WireRequest,
+        timeouts: Timeouts,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        host: str,
+        is_stream: bool,
+    ) -> None:
         self.request = request
+        self.loop = loop
         self.timeouts = timeouts
         self.host = host
         self.is_stream = is_stream
@@ -66,6 +76,11 @@ class Exchange:
         self.waiter: asyncio.Future[None] | None = None
         #: While the answer is coming.
         self.connection: HttpConnection | None = None
+
+    def news(self) -> asyncio.Future[None]:
+        """To be awaited, by one at a time: what `wake` tells of."""
+        self.waiter = waiter = self.loop.create_future()
+        return waiter
 
     def wake(self) -> None:
         waiter = self.waiter

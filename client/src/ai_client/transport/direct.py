@@ -12,14 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ai_client.errors import BadRequestError, ClientClosedError
+from ai_client.running_loop import RunningLoop
 from ai_client.transport.base import (
+    DROPPED_HEADERS,
     Pool,
     PoolStatistics,
     TransportOptions,
     WireRequest,
     WireResponse,
     WireStream,
-    plain_headers,
 )
 from ai_client.transport.connection import Exchange, HttpConnection
 from ai_client.transport.dialing import Dialer, Origin, Route, route_of
@@ -46,6 +47,7 @@ class DirectTransport:
     """See `base.Transport`. It takes no notice of `proxy_url`."""
 
     def __init__(self, options: TransportOptions | None = None) -> None:
+        self._running = RunningLoop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dialer: Dialer | None = None
         #: By origin, the one used last at the end.
@@ -62,8 +64,7 @@ class DirectTransport:
     async def fetch(self, request: WireRequest) -> WireResponse:
         exchange = await self._start(request, is_stream=False)
         try:
-            exchange.waiter = asyncio.get_running_loop().create_future()
-            await exchange.waiter
+            await exchange.news()
             if exchange.error is not None:
                 raise exchange.error
             body = exchange.take()
@@ -71,7 +72,7 @@ class DirectTransport:
         finally:
             exchange.leave()
             self._pool.give_back()
-        return WireResponse(exchange.status, plain_headers(exchange.headers), body)
+        return WireResponse(exchange.status, _passed_on(exchange.headers), body)
 
     async def open(self, request: WireRequest) -> WireStream:
         exchange = await self._start(request, is_stream=True)
@@ -85,8 +86,9 @@ class DirectTransport:
 
     async def _start(self, request: WireRequest, *, is_stream: bool) -> Exchange:
         """Sends. A place in the pool is held when it returns, not when it raises."""
-        if self._loop is not asyncio.get_running_loop():
-            self._use_loop()
+        loop = self._running.get()
+        if self._loop is not loop:
+            self._use_loop(loop)
         timeouts = request.timeouts or self._options.timeouts
         if not self._pool.take_now():
             await self._pool.take(timeouts.pool_s)
@@ -96,7 +98,7 @@ class DirectTransport:
             connection = self._idle_connection(route.origin)
             if connection is None:
                 connection = await self._connect(route.origin, timeouts.connect_s)
-            exchange = Exchange(request, timeouts, host=route.origin.host, is_stream=is_stream)
+            exchange = Exchange(request, timeouts, loop=loop, host=route.origin.host, is_stream=is_stream)
             if request.on_sent is not None:
                 request.on_sent()
             connection.begin(exchange, data)
@@ -150,12 +152,12 @@ class DirectTransport:
             self._routes[(request.method, request.url)] = route
         return route
 
-    def _use_loop(self) -> None:
+    def _use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._is_closed:
             raise ClientClosedError("transport", "is closed")
         self.abandon()  # what belongs to another event loop, which has ended
-        self._loop = asyncio.get_running_loop()
-        self._dialer = Dialer(self._loop, self._tls_context)
+        self._loop = loop
+        self._dialer = Dialer(loop, self._tls_context)
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -204,7 +206,7 @@ class _DirectStream:
 
     def __init__(self, exchange: Exchange, pool: Pool) -> None:
         self.status = exchange.status
-        self.headers = plain_headers(exchange.headers)
+        self.headers = _passed_on(exchange.headers)
         self._exchange = exchange
         self._pool = pool
         self._is_open = True
@@ -219,8 +221,7 @@ class _DirectStream:
             if exchange.is_whole:
                 exchange.check_end()
                 return b""
-            exchange.waiter = asyncio.get_running_loop().create_future()
-            await exchange.waiter
+            await exchange.news()
 
     async def aclose(self) -> None:
         if self._is_open:
@@ -229,13 +230,17 @@ class _DirectStream:
             self._pool.give_back()
 
 
+def _passed_on(headers: dict[str, str]) -> dict[str, str]:
+    """As `plain_headers`, of names that are lower-case already."""
+    return {name: value for name, value in headers.items() if name not in DROPPED_HEADERS}
+
+
 async def _head(exchange: Exchange) -> None:
     """Returns when the headers are there."""
     while not exchange.status:
         if exchange.error is not None:
             raise exchange.error
-        exchange.waiter = asyncio.get_running_loop().create_future()
-        await exchange.waiter
+        await exchange.news()
 
 
 def request_bytes(head: str, request: WireRequest) -> bytes:
