@@ -113,6 +113,30 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for file in day_files(folder) for line in file.read_text().splitlines()]
 
 
+async def turns(count: int) -> None:
+    """So many turns of the event loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_lines_wait_for_those_of_the_next_turn_as_long_as_some_come(
+    trail: AuditTrail, folder: Path
+) -> None:
+    """One write for all of them; without end they don't wait."""
+    trail(settled())
+    for _ in range(5):
+        trail(settled())
+        await turns(1)
+        assert day_files(folder) == []
+    await turns(1)
+    assert len(lines(folder)) == 1 + 6
+    trail(settled())
+    for _ in range(40):
+        trail(settled())
+        await turns(1)
+    assert len(lines(folder)) > 7 + 15
+
+
 async def test_a_call_is_one_line_with_its_facts(trail: AuditTrail, folder: Path) -> None:
     """Who, model, tokens, cost, status, latency, key fingerprint, tags; written in the next turn of the loop."""
     trail(settled())
@@ -176,6 +200,12 @@ def test_whatever_the_facts_are_a_line_is_json_and_says_them(
     line = json.loads(CallTexts().of(event))
     assert (line["tenant"], line["model"], line["cost_usd"], line["tags"]) == (text, text, cost_usd, tags)
     assert abs(datetime.fromisoformat(line["at"]).timestamp() - at_s) <= 0.0011
+
+
+def test_half_an_emoji_in_a_name_is_kept_too() -> None:
+    """A caller may name any model: an escaped lone surrogate is JSON."""
+    line = json.loads(CallTexts().of(replace(settled(), model="\ud83d", cost_tags={"team": "core"})))
+    assert (line["model"], line["tags"]) == ("\ud83d", {"team": "core"})
 
 
 async def test_each_day_has_its_file_and_the_chain_goes_on(
@@ -369,7 +399,7 @@ async def test_lines_that_can_not_be_written_wait_and_what_is_lost_is_said(
     in_the_way.mkdir()
     for number in range(5):
         trail(settled(number))
-    await asyncio.sleep(0)
+    await turns(2)
     assert [type(event) for event in seen] == [StoreDegraded]
     in_the_way.rmdir()
     trail.close()
@@ -382,7 +412,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from ai_client.audit import AuditTrail
-from tests.client.test_audit import settled
+from tests.client.test_audit import settled, turns
 
 async def main():
     trail = AuditTrail(Path(sys.argv[1]), retention_days=10_000)
@@ -390,7 +420,7 @@ async def main():
     sys.stdin.read()
     for number in range(400):
         trail(settled(number))
-        await asyncio.sleep(0)
+        await turns(2)
     trail.close()
 
 asyncio.run(main())
@@ -462,7 +492,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from ai_client.audit import AuditTrail
-from tests.client.test_audit import settled
+from tests.client.test_audit import settled, turns
 
 trail = AuditTrail(Path(sys.argv[1]), retention_days=10_000)
 import asyncio

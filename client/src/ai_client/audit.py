@@ -1,8 +1,8 @@
 """The audit trail: one hash-chained line for every API call, in a file a day (form and check: `audit_chain.py`).
 
 Several processes write one chain: whoever writes holds a lock on `audit.head` for the microseconds that it takes. Lines
-of one turn of the event loop go out in one write. What can't be written waits, up to a bound; what is lost beyond it
-is counted in the trail itself.
+of one turn of the event loop, or of several where each brings more, go out in one write. What can't be written waits,
+up to a bound; what is lost beyond it is counted in the trail itself.
 """
 
 import errno
@@ -34,6 +34,8 @@ FILE_MODE: Final = 0o640
 _MAX_WAITING: Final = 10_000
 _BUSY_WAIT_S: Final = 0.002
 _RETRY_WAIT_S: Final = 1.0
+# Turns of the event loop for which lines wait for company, where each brings more.
+_MOST_TURNS: Final = 16
 
 
 class AuditTrail:
@@ -58,7 +60,7 @@ class AuditTrail:
         self._file = -1
         self._file_name = ""
         self._texts = CallTexts()
-        self._waiting: list[str] = []
+        self._waiting: list[bytes] = []
         self._is_scheduled = False
         self._loop = RunningLoop()
         self._lost = 0
@@ -74,7 +76,7 @@ class AuditTrail:
         self._waiting.append(self._texts.of(event))
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.get().call_soon(self._flush)
+            self._loop.get().call_soon(self._gather, 1, _MOST_TURNS)
 
     def flush(self) -> None:
         """Writes what waits, and waits for other processes to do so. Raises OSError."""
@@ -94,6 +96,14 @@ class AuditTrail:
             os.close(self._head_file)
             self._head_file = -1
             self._close_file()
+
+    def _gather(self, before: int, turns: int) -> None:
+        """Writes, unless more has come within this turn of the loop: a write costs as much as ten of its lines."""
+        count = len(self._waiting)
+        if count > before and turns > 1:
+            self._loop.get().call_soon(self._gather, count, turns - 1)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._is_scheduled = False
@@ -131,7 +141,7 @@ class AuditTrail:
         name = max(file_name(self._clock()), head.file)
         self._open(name)
         head = self._caught_up(head, name)
-        texts: list[str] = []
+        texts: list[bytes] = []
         if head.file != name or head.size == 0:
             texts.append(text_of({"kind": "begin", "previous": head.hash}))
             head = head._replace(file=name, size=0)
@@ -141,7 +151,7 @@ class AuditTrail:
         self._waiting = []
         self._lost = 0
 
-    def _append(self, head: Head, texts: Sequence[str]) -> None:
+    def _append(self, head: Head, texts: Sequence[bytes]) -> None:
         lines = []
         digest = head.hash
         for seq, text in enumerate(texts, head.seq + 1):
