@@ -98,7 +98,7 @@ class AuditTrail:
             self._close_file()
 
     def _gather(self, before: int, turns: int) -> None:
-        """Writes, unless more has come within this turn of the loop: a write costs as much as ten of its lines."""
+        """Writes, unless more has come within this turn of the loop: a write costs as much as eight of its lines."""
         count = len(self._waiting)
         if count > before and turns > 1:
             self._loop.get().call_soon(self._gather, count, turns - 1)

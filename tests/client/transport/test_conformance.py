@@ -209,10 +209,10 @@ async def test_a_slow_body_that_keeps_coming_does_not_time_out(make: Make) -> No
         await connection.read_request()
         await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n")
         for _ in range(8):
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.2)
             await connection.send(b"x")
 
-    timeouts = Timeouts(pool_s=1, connect_s=1, headers_s=1, read_s=0.3)
+    timeouts = Timeouts(pool_s=1, connect_s=1, headers_s=1, read_s=1)
     async with serving(handler) as upstream:
         answer = await make(timeouts=timeouts).fetch(post(upstream.url))
     assert answer.body == b"x" * 8
