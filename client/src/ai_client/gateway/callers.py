@@ -40,7 +40,9 @@ class Doorkeeper:
         self._operators = operators
         self._by_uid = {tenant.uid: tenant for tenant in tenants if tenant.uid is not None}
         self._by_token = [
-            (tenant.token_sha256.encode(), tenant) for tenant in tenants if tenant.token_sha256 is not None
+            (tenant.token_sha256.encode(), Caller(tenant.name, tenant.priority, is_operator=False))
+            for tenant in tenants
+            if tenant.token_sha256 is not None
         ]
         self._known_uids: dict[int, Caller] = {}
         self.tenants = {tenant.name: tenant for tenant in tenants}
@@ -64,15 +66,15 @@ class Doorkeeper:
             return Refusal(401, "missing_token", message)
         digest = hashlib.sha256(token.strip()).hexdigest().encode()
         found = None
-        for known, tenant in self._by_token:
+        for known, caller in self._by_token:
             if hmac.compare_digest(known, digest):
-                found = tenant
+                found = caller
         if found is None:
             message = (
                 "The token is not one of this gateway's; its SHA-256 belongs in a [tenant NAME] section."
             )
             return Refusal(401, "invalid_token", message)
-        return Caller(found.name, found.priority, is_operator=False)
+        return found
 
     def acting_for(self, caller: Caller, name: str | None) -> Caller | Refusal:
         """The caller in the name of the tenant that it names: its own, or any where it is an operator."""
