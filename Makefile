@@ -30,7 +30,8 @@ format: setup ## put the code into its form
 	.venv/bin/ruff format $(PYTHON_CODE)
 
 test-fast: lint ## lint, and the quick tests that need neither engine nor hosts
-	PATH="$$(tools/packages):$$PATH" $(PYTEST) -q -m "not engine and not hosts and not slow"
+	PATH="$$(tools/packages):$$PATH" $(PYTEST) -q -m "not engine and not hosts and not slow" \
+		-n 2 --dist loadscope --no-loadscope-reorder
 
 test: lint ## everything, on the real engine and on real hosts (root)
 	@tools/test
