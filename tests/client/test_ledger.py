@@ -323,9 +323,8 @@ async def test_what_a_dead_neighbour_held_comes_back_before_anybody_is_refused(
     clock.advance(6)
     with pytest.raises(BudgetExceeded):
         await reserve(ledger, 5)
-    monkeypatch.setattr(
-        neighbour, "_commit", lambda: None
-    )  # its ending is noted, and it is gone before the commit
+    # This ending is noted, and its process gone before the commit.
+    monkeypatch.setattr(neighbour, "_commit", lambda: None)
     neighbour.release(refused)
     # Closing with entries open leaves them as a kill does.
     neighbour.close()

@@ -299,7 +299,7 @@ def test_a_machine_s_start_is_the_same_however_often_it_is_asked_for() -> None:
 async def test_notes_from_before_a_power_cut_prove_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was given back by its note is booked all the same: the note may be of another write."""
+    """What was given back by its note alone is booked all the same."""
     path = tmp_path / "ledger.sqlite"
     clock = ManualClock(wall_s=NOV_24)
     ledger = SpendLedger(path, prices=PRICES, clock=clock)
