@@ -13,7 +13,9 @@ from ai_client.clock import ManualClock
 from ai_client.errors import BudgetExceeded, LedgerUnavailableError
 from ai_client.events import BudgetAlert, StoreDegraded
 from ai_client.ledger import SpendLedger
+from ai_client.ledger_file import LedgerFile
 from ai_client.ledger_owner import SLOTS
+from ai_client.ledger_recovery import Recovered
 from ai_client.ports import EntryId, Ledger
 from ai_client.request import Usage
 from tests.client.ledger_stage import NOV_24, PRICES, Stage, dollar_plan, reserve
@@ -329,8 +331,40 @@ async def test_what_a_dead_neighbour_held_comes_back_before_anybody_is_refused(
     # Closing with entries open leaves them as a kill does.
     neighbour.close()
     clock.advance(6)
+    # Both of one commit, of which one alone asks for the dead.
+    await asyncio.gather(reserve(ledger, 3), reserve(ledger, 5))
+    assert stage.totals() == {"team-a": (8, 2)}
+
+
+async def test_a_busy_file_does_not_keep_what_the_dead_held(
+    stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another process writes just as dead owners are looked for, that is done a moment later."""
+    plan = dollar_plan(daily=10)
+    neighbour, ledger = stage.ledger(plan), stage.ledger(plan)
+    refused = await reserve(neighbour, 8)
+    # This ending is noted, and its process gone before the commit.
+    monkeypatch.setattr(neighbour, "_commit", lambda: None)
+    neighbour.release(refused)
+    neighbour.close()
+    recover, attempts = LedgerFile.recover, []
+
+    def beside_a_writer(file: LedgerFile) -> Recovered:
+        attempts.append(clock.monotonic())
+        if len(attempts) > 1:
+            return recover(file)
+        writer = sqlite3.connect(stage.path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            return recover(file)
+        finally:
+            writer.close()
+
+    monkeypatch.setattr(LedgerFile, "recover", beside_a_writer)
+    clock.advance(6)
     await reserve(ledger, 5)
-    assert stage.totals() == {"team-a": (5, 2)}
+    assert len(attempts) > 1
+    assert stage.totals() == {"team-a": (5, 0)}
 
 
 CHILD = """

@@ -270,10 +270,8 @@ class SpendLedger:
             waiting.open_entry.is_booked = True
             self._open[entry] = waiting.open_entry
             waiting.granted.set_result(entry)
-        elif not waiting.is_second_try and self._recovered():
-            waiting.is_second_try = True
+        elif not waiting.is_second_try and self._will_ask_again(waiting):
             self._waiting.append(waiting)
-            self._schedule()
         else:
             self._refused += 1
             waiting.granted.set_exception(as_error(outcome, waiting.ask, period))
@@ -317,17 +315,29 @@ class SpendLedger:
                 f"ledger {self._path}", f"can't be written ({self._trouble}), and a hard budget needs it"
             )
 
-    def _recovered(self) -> bool:
-        """Whether dead owners were looked for just now: not more often than every few seconds."""
+    def _will_ask_again(self, waiting: _Waiting) -> bool:
+        """Looks for dead owners, which may have held what `waiting` was refused for: not more often than every few
+        seconds. Where the file is busy that comes a little later; it must not be left out for that."""
         now_s = self._clock.monotonic()
-        if self._file is None or now_s - self._recovered_at_s < _RECOVER_EVERY_S:
+        if self._file is None:
             return False
-        self._recovered_at_s = now_s
-        try:
-            self._file.recover()
-        except sqlite3.Error as error:
-            self._note_trouble(error)
+        if now_s - self._recovered_at_s >= _RECOVER_EVERY_S:
+            try:
+                self._file.recover()
+            except sqlite3.Error as error:
+                if is_busy(error) and now_s - waiting.since_s < _BUSY_AT_MOST_S:
+                    if self._timer is None:
+                        self._timer = self._clock.call_at(now_s + _BUSY_WAIT_S, self._commit)
+                    return True
+                self._recovered_at_s = now_s
+                self._note_trouble(error)
+                return False
+            self._recovered_at_s = now_s
+        elif waiting.since_s > self._recovered_at_s:
             return False
+        # It asked before the dead were looked for, perhaps for another one of its commit.
+        waiting.is_second_try = True
+        self._schedule()
         return True
 
     def _reopen(self) -> bool:
