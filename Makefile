@@ -1,6 +1,6 @@
 # Each target is a line or two that can be typed by hand; docs/reference/make.md says what each one does.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down lint format test test-fast bench inventory lock audit sbom licences new-stack reference
+.PHONY: collection help setup up down lint format test test-fast bench inventory lock audit sbom licences release new-stack reference docs
 
 PYTHON_CODE := __main__.py infra policy client ansible tools tests
 PYTEST := .venv/bin/python -m pytest
@@ -10,11 +10,11 @@ help: ## this list
 
 up: ## set up what is missing, then bring up the dev stack
 	@tools/setup control
-	@.venv/bin/python -m tools.dev up
+	@.venv/bin/python -m tools.stacks.dev up
 
 down: ## remove the dev stack: hosts, namespaces, state
 	@tools/setup control
-	@.venv/bin/python -m tools.dev down
+	@.venv/bin/python -m tools.stacks.dev down
 
 setup: ## what tests and lint need
 	@tools/setup dev
@@ -23,7 +23,7 @@ lint: setup ## style, types, and Ansible's own lint
 	.venv/bin/ruff check $(PYTHON_CODE)
 	.venv/bin/ruff format --check $(PYTHON_CODE)
 	.venv/bin/mypy
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/ansible-lint --offline
+	PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_HOME="$(CURDIR)/.ansible" .venv/bin/ansible-lint --offline
 
 format: setup ## put the code into its form
 	.venv/bin/ruff check --fix $(PYTHON_CODE)
@@ -37,7 +37,7 @@ test: lint ## everything, on the real engine and on real hosts (root)
 	@tools/test
 
 bench: setup ## the project beside its peers, ratios in one run (root; make bench HOSTS=10 is a quick look)
-	tools/env --dev .venv/bin/python -m tests.bench --hosts $(or $(HOSTS),50)
+	tools/env --dev .venv/bin/python -m tests.bench --hosts $(or $(HOSTS),50) --many $(or $(HOSTS),200)
 
 lock: setup ## write requirements/*.txt anew
 	tools/lock
@@ -51,9 +51,18 @@ sbom: setup ## the bill of materials of what hosts install, as CycloneDX
 licences: setup ## the licences of what hosts install
 	@tools/artefact/licences
 
+release: setup ## build all files of a release into dist/
+	@tools/release
+
 new-stack: ## write Pulumi.NAME.yaml from a template: make new-stack NAME=staging
 	@tools/setup control
-	@.venv/bin/python tools/new_stack.py "$(NAME)"
+	@tools/new-stack "$(NAME)"
 
 reference: setup ## write docs/reference anew from the code
-	.venv/bin/python tools/reference.py
+	tools/reference
+
+docs: setup ## build the documentation as a site into build/site
+	@tools/site
+
+collection: setup ## build the Ansible collection into build/
+	.venv/bin/ansible-galaxy collection build ansible --output-path build --force

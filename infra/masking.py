@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from math import log2
 
+from infra.key_forms import PREFIX, REST, SHORTEST, VENDORS
+
 MASKED = "[masked]"
 
 _PRIVATE_KEY = re.compile(
@@ -23,15 +25,7 @@ _BASE64_LINES = re.compile(
     re.MULTILINE,
 )
 # Prefixes by which vendors mark their keys.
-_KEY = re.compile(
-    r"(?P<prefix>hs_(?:live|test)_(?=[\w-]{4})"
-    r"|(?<![A-Za-z0-9])(?:"
-    r"sk[-_](?=[\w.-]{8})|[rp]k_(?:live|test)_(?=\w{8})|gh[opsur]_(?=\w{20})|github_pat_(?=\w{20})"
-    r"|glpat-(?=[\w-]{16})|xox[abeoprs]-(?=[\w-]{10})|npm_(?=\w{36})|pypi-(?=[\w-]{40})|hf_(?=\w{30})"
-    r"|dop_v1_(?=\w{40})|pul-(?=[0-9a-f]{40})|AGE-SECRET-KEY-(?=\w{20})|A[KS]IA(?=[A-Z0-9]{16})"
-    r"|AIza(?=[\w-]{30})|eyJ(?=[\w.-]{16})"
-    r"))[\w.~+/-]+=*"
-)
+_KEY = re.compile(rf"(?P<prefix>{PREFIX}(?={REST}{{{SHORTEST}}})|{VENDORS})[\w.~+/-]+=*")
 _SCHEME = re.compile(
     r"(?P<scheme>\b(?:bearer|basic)[^\S\n]{1,8})(?=[^\s]{0,80}[0-9A-Z_=+/.-])[\w.~+/-]{6,}=*", re.IGNORECASE
 )
@@ -80,7 +74,8 @@ _LIKELY = re.compile(
 
 _LINE = re.compile(r"(?m)^(?P<edge>[ +-]?[^\S\n]*)\S[^\n]*$")
 _DONE = re.compile(
-    r"[\"']?(?:hs_(?:live|test)_|sk[-_]|[A-Za-z]{3,5}[-_]?)?\[(?:masked|secret)[^\]\n]*\][\"',;)}\]]*"
+    rf"[\"']?(?:{PREFIX}|sk[-_]|[A-Za-z]{{3,5}}[-_]?)?"
+    r"\[(?:masked|secret)[^\]\n]*\][\"',;)}\]]*"
 )
 _NOTHING = re.compile(
     r"[\"']?(?:true|false|none|null|nil|yes|no|on|off|[|>][+-]?\d?|)[\"']?[,;)}\]]*", re.IGNORECASE

@@ -28,7 +28,12 @@ def read(lines: Iterable[str]) -> tuple[dict[str, str], list[Resource]]:
     """
     config: dict[str, str] = {}
     resources: dict[str, Resource] = {}
+    is_whole = is_finished = False
     for event in _events(lines):
+        is_whole = event is not None
+        if event is None:
+            break
+        is_finished = is_finished or "summaryEvent" in event
         if prelude := event.get("preludeEvent"):
             config.update(prelude.get("config") or {})
         if shown := event.get("resourcePreEvent"):
@@ -41,16 +46,22 @@ def read(lines: Iterable[str]) -> tuple[dict[str, str], list[Resource]]:
         raise PreviewError(
             "the preview shows no inventory; set PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1, and preview with --json"
         )
+    if not (is_whole and is_finished):
+        what = "it ends before its summary" if is_whole else "a line of it is no event"
+        raise PreviewError(
+            f"the preview was not read whole ({what}); give all that 'pulumi preview --json' prints"
+        )
     return config, list(resources.values())
 
 
-def _events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _events(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+    """Every event; None for a line that begins as one and is none."""
     for line in lines:
         if line.startswith("{"):
             try:
                 event = json.loads(line)
             except ValueError:
-                continue
+                event = None
             yield event
 
 

@@ -1,6 +1,6 @@
 """The rules, each a pure function of one resource: what it answers are the breaches, none where all is well.
 
-A rule that must never be skipped is a function of `infra.house_rules`, which the settings ask too.
+A rule that must never be skipped is a function of `infra.hosts.house_rules`, which the settings ask too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra import house_rules
+from infra.hosts import house_rules
 from policy import subjects
 from policy.subjects import Resource, Setting
 
@@ -97,8 +97,12 @@ def artefacts_are_pinned(resource: Resource, setting: Setting) -> Iterator[str]:
             yield f"{host}: ai_client_version {version} can be built twice; pin it with ai_client_digest too"
         if digest and not _SHA256.fullmatch(str(digest)):
             yield f"{host}: ai_client_digest is not a SHA-256 of 64 hexadecimal digits; copy it from index.json"
-    facts = resource["props"].get("environment") if resource["type"] == subjects.COMMAND else None
-    if isinstance(facts, Mapping) and "HOSTS" in facts and not _CONTENT.fullmatch(str(facts.get("CONTENT"))):
+    inputs = resource["props"].get("environment") if resource["type"] == subjects.COMMAND else None
+    if (
+        isinstance(inputs, Mapping)
+        and "HOSTS" in inputs
+        and not _CONTENT.fullmatch(str(inputs.get("CONTENT")))
+    ):
         yield f"{resource['name']}: deploys something that no digest names; CONTENT must be one"
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from infra.schema import AccountSettings
+from infra.config.precedence import Precedence
+from infra.config.schema import AccountSettings
 
 Resource = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -71,21 +71,10 @@ def hosts(resource: Resource) -> dict[str, Variables]:
     """Every host that a resource tells something, with all variables that it sees there."""
     source = resource["props"] if resource["type"] == STACK else order(resource) or {}
     inventory = source.get("inventory")
-    found: dict[str, Variables] = {}
-    if isinstance(inventory, Mapping):
-        for name, variables in _hosts(inventory, ChainMap()):
-            found[name] = ChainMap(dict(variables), dict(found.get(name, {})))
-    return found
-
-
-def _hosts(
-    groups: Mapping[str, Any], inherited: ChainMap[str, Any]
-) -> Iterator[tuple[str, ChainMap[str, Any]]]:
-    for group in groups.values():
-        seen = inherited.new_child(dict((group or {}).get("vars") or {}))
-        for name, own in ((group or {}).get("hosts") or {}).items():
-            yield name, seen.new_child(dict(own or {}))
-        yield from _hosts((group or {}).get("children") or {}, seen)
+    if not isinstance(inventory, Mapping):
+        return {}
+    seen = Precedence.of_inventory(inventory)
+    return {host: seen.variables(host) for host in seen.hosts}
 
 
 def ssh(resource: Resource) -> tuple[str, str] | None:

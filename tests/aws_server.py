@@ -17,6 +17,7 @@ from threading import Lock, Thread
 from typing import Any
 
 import boto3
+import pytest
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # whose every identity of moto's is
@@ -208,3 +209,21 @@ def _handler(proxy: Proxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             """Nothing: the tests read `bodies`."""
 
     return Handler
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[Aws]:
+    """One for all that clear it."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture
+def account(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """An empty account, which this process's environment leads to."""
+    aws.empty()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(aws.url).items():
+        monkeypatch.setenv(name, value)
+    return aws

@@ -1,4 +1,4 @@
-"""How the tests are shared out where several processes run them (`-n 2 --dist loadscope`, as `tools/test` does)."""
+"""How the tests are shared out where several processes run them (`-n 3 --dist loadscope`, as `tools/test` does)."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,19 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+# Fixtures of several folders.
+pytest_plugins = ["tests.aws_server"]
+
 # Files that share hosts, which one process boots once: those of the one stack, and two folders.
 _STACK = {"life", "changes", "roll_out", "day_two", "end"}
 _FOLDERS = ("ansible", "tools")
-# What takes long begins, the longest first, so that both processes end at about the same time.
+# What takes long begins, the longest first, so that all processes end at about the same time.
 _LONGEST = (
     "stack",
     "tests/fleet/test_pages.py",
     "ansible",
+    "tests/docs/test_team_pages.py",
+    "tests/fleet/test_upgrade.py",
     "tests/fleet/test_shared_state.py",
     "tests/fleet/test_departure.py",
     "tools",

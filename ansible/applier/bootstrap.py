@@ -36,13 +36,13 @@ stdin = sys.stdin.buffer
 sys.meta_path.insert(0, Sources(read_modules(stdin)))
 desired, manner, artefact = [stdin.read(int(size)) for size in stdin.readline().split()]
 
-from ai_client_applier.glance import glance  # noqa: E402
+from on_host.unchanged_check import check_unchanged  # noqa: E402
 
-answer = glance(desired, is_check=b'"check": true' in manner)
+answer = check_unchanged(desired, is_check=b'"check": true' in manner)
 if answer is not None:
     sys.stdout.write(f"{answer}\n")
     sys.exit(0)
 
-from ai_client_applier.program import main  # noqa: E402
+from on_host.program import main  # noqa: E402
 
 sys.exit(main(desired, manner, artefact))

@@ -4,6 +4,8 @@
     AI_CLIENT_FLEET_STACK    stack to read (without it, the one that is selected)
     AI_CLIENT_FLEET_OUTPUTS  file with the outputs as JSON, instead of asking Pulumi
     AI_CLIENT_FLEET_CACHE_S  seconds that an answer of Pulumi's may be used again [0]
+    AI_CLIENT_FLEET_WORDS    file with what `ai-client fleet --json` answered on a host: groups by it, such as
+                             said_well, said_failing, said_silent, said_changed, said_release_0123456789ab
 
 An answer is kept only for a stack and a backend that the environment names, and each use of it is said on standard
 error. Where the backend is a folder, an answer is not used again once the stack's state has changed.
@@ -25,6 +27,10 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 KNOWN_HOSTS = "{known_hosts}"
 
 
+class UnknownStackError(Exception):
+    """The environment names a stack that the backend does not have."""
+
+
 def main(argv: list[str]) -> int:
     """Answers `--list` with the whole inventory and `--host NAME` with nothing, since `_meta` has it all."""
     if "--host" in argv:
@@ -33,10 +39,18 @@ def main(argv: list[str]) -> int:
     try:
         outputs = read_outputs()
         listed = as_list(outputs["inventory"])
+    except UnknownStackError as error:
+        print(f"inventory: {error}", file=sys.stderr)
+        return 1
     except (OSError, ValueError, KeyError) as error:
         print(
             f"inventory: the stack's outputs cannot be read: {error}; run 'pulumi up' first", file=sys.stderr
         )
+        return 1
+    try:
+        listed |= said_groups(listed["_meta"]["hostvars"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"inventory: AI_CLIENT_FLEET_WORDS cannot be read: {error}", file=sys.stderr)
         return 1
     config = lay_down_ssh(outputs["ssh"])
     if config:
@@ -107,10 +121,33 @@ def ask_pulumi() -> dict[str, Any]:
     argv = ["pulumi", "stack", "output", "--json", "--non-interactive"]
     if stack := os.environ.get("AI_CLIENT_FLEET_STACK"):
         argv += ["--stack", stack]
-    asked = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
+    asked = run(argv)
+    if stack and "no stack named" in asked.stderr:
+        raise UnknownStackError(f"there is no stack '{stack}'; {remedy(known_stacks())}")
     if asked.returncode != 0:
         raise OSError(asked.stderr.strip() or f"pulumi ended with status {asked.returncode}")
     return dict(json.loads(asked.stdout))
+
+
+def known_stacks() -> list[str]:
+    """Names of the backend's stacks; none where Pulumi does not tell."""
+    asked = run(["pulumi", "stack", "ls", "--json", "--non-interactive"])
+    try:
+        return [str(stack["name"]) for stack in json.loads(asked.stdout)]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def remedy(stacks: list[str]) -> str:
+    """What to do about a stack that does not exist."""
+    if stacks:
+        return f"set AI_CLIENT_FLEET_STACK to one of: {', '.join(stacks)}"
+    return "the backend has none: check PULUMI_BACKEND_URL, or run 'pulumi up' first"
+
+
+def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command in the project's folder, and what it printed."""
+    return subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False)
 
 
 def as_list(inventory: dict[str, Any]) -> dict[str, Any]:
@@ -125,6 +162,40 @@ def as_list(inventory: dict[str, Any]) -> dict[str, Any]:
         listed["_meta"]["hostvars"].update(hosts)
         todo += children.items()
     return listed
+
+
+# A host says something every 15 s.
+SILENT_S = 60
+ALWAYS_SAID = ("well", "failing", "silent", "changed")
+
+
+def said_groups(hosts: dict[str, Any]) -> dict[str, Any]:
+    """Groups of the inventory's hosts by what they last said of themselves; none without such a file."""
+    given = os.environ.get("AI_CLIENT_FLEET_WORDS")
+    if not given:
+        return {}
+    said = {each["host"]: each for each in json.loads(Path(given).read_text(encoding="utf-8"))["hosts"]}
+    # Always there, so that a pattern that names one is right while no host is in it.
+    groups: dict[str, list[str]] = {f"said_{name}": [] for name in ALWAYS_SAID}
+    for host in hosts:
+        for name in said_of(said.get(host)):
+            groups.setdefault(f"said_{name}", []).append(host)
+    return {name: {"hosts": members} for name, members in groups.items()}
+
+
+def said_of(word: dict[str, Any] | None) -> list[str]:
+    """The groups of one host."""
+    if word is None or word["age_s"] > SILENT_S:
+        return ["silent"]
+    names = ["well" if word["is_well"] else "failing"]
+    if word["files"] == "changed":
+        names.append("changed")
+    for what in ("release", "version"):
+        tail = "".join(letter for letter in word[what][:12] if letter.isalnum() or letter == ".").replace(
+            ".", "_"
+        )
+        names += [f"{what}_{tail}"] if tail else []
+    return names
 
 
 def lay_down_ssh(ssh: dict[str, str]) -> Path | None:

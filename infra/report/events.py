@@ -1,7 +1,8 @@
 """The engine's preview, from either form of `pulumi preview --json`, as steps and messages.
 
 The document form never holds the outputs of the preview's own stack; the stream of events, which
-`PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1` asks for, does.
+`PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1` asks for, does. Events are read by Pulumi's automation API; it has no type for
+the document, and none for the `result` of a summary, by which a preview that failed is known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from pulumi.automation.events import EngineEvent, StepEventMetadata
 
 from infra.errors import FleetError
 
@@ -65,14 +68,24 @@ def read(text: str) -> Preview:
     document = _document(text)
     if document is not None:
         return _from_document(document)
-    events = list(_events(text.splitlines()))
-    if not events:
+    preview, lines = Preview(), [line for line in text.splitlines() if line.startswith("{")]
+    events = [event for line in lines if (event := _event(line, preview))]
+    if not events and not preview.messages:
         raise PreviewError(
             "the preview",
             "shows no JSON",
             "see what the engine printed, and preview with 'pulumi preview --json'",
         )
-    return _from_events(events)
+    return _from_events(events, preview)
+
+
+def _event(line: str, preview: Preview) -> Event | None:
+    """The event in a line. What is not understood of it fails the preview, and stops nobody from reading the rest."""
+    try:
+        return engine_event(line)
+    except PreviewError as error:
+        preview.messages.append(("error", str(error)))
+        return None
 
 
 def _document(text: str) -> Properties | None:
@@ -84,15 +97,35 @@ def _document(text: str) -> Properties | None:
     return content if isinstance(content, dict) and "sequence" not in content else None
 
 
-def _events(lines: Iterable[str]) -> Iterable[Properties]:
-    for line in lines:
-        if line.startswith("{"):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # the engine was killed within a line
-            if isinstance(event, dict):
-                yield event
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of the engine, and how a run ended where it is a summary that says so."""
+
+    told: EngineEvent
+    result: str = "succeeded"
+
+
+def engine_event(line: str | bytes) -> Event | None:
+    """The event in a line of what the engine printed; None where it is something else, or was cut off.
+
+    Raises:
+        PreviewError: it tells of a step in words that this version of Pulumi's library does not know.
+    """
+    try:
+        shown = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(shown, dict):
+        return None
+    try:
+        told = EngineEvent.from_json(shown)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PreviewError(
+            "the engine",
+            f"tells what is not understood here: {error}",
+            "use the Pulumi that tools/env starts",
+        ) from error
+    return Event(told, str(_mapping(shown.get("summaryEvent")).get("result", "succeeded")))
 
 
 def _from_document(document: Properties) -> Preview:
@@ -109,24 +142,31 @@ def _from_document(document: Properties) -> Preview:
     return _with_errors(preview)
 
 
-def _from_events(events: Iterable[Properties]) -> Preview:
-    preview = Preview()
+def _from_events(events: Iterable[Event], preview: Preview) -> Preview:
     for event in events:
-        if shown := _metadata(event, "resourcePreEvent"):
-            old, new = _mapping(shown.get("old")), _mapping(shown.get("new"))
-            _add_step(preview, shown, kind=str(shown.get("type")), old=old, new=new)
-        if (shown := _metadata(event, "resOutputsEvent")) and shown.get("type") == STACK:
-            preview.outputs = _mapping(_mapping(shown.get("new")).get("outputs"))
-        said = _mapping(event.get("diagnosticEvent"))
-        if said and said.get("severity") != "debug" and not said.get("ephemeral"):
-            preview.messages.append((str(said.get("severity")), str(said.get("message"))))
-        if end := _mapping(event.get("summaryEvent")):
-            preview.is_finished = end.get("result", "succeeded") == "succeeded"
+        told = event.told
+        if told.resource_pre_event is not None:
+            _add_told(preview, told.resource_pre_event.metadata)
+        if told.res_outputs_event is not None and told.res_outputs_event.metadata.type == STACK:
+            new = told.res_outputs_event.metadata.new
+            preview.outputs = _mapping(new.outputs) if new is not None else {}
+        said = told.diagnostic_event
+        if said is not None and said.severity != "debug" and not said.ephemeral:
+            preview.messages.append((said.severity, said.message))
+        if told.summary_event is not None:
+            preview.is_finished = event.result == "succeeded"
     return _with_errors(preview)
 
 
-def _metadata(event: Properties, name: str) -> Properties:
-    return _mapping(_mapping(event.get(name)).get("metadata"))
+def _add_told(preview: Preview, step: StepEventMetadata) -> None:
+    preview.steps[step.urn] = Step(
+        operation=step.op.value,
+        urn=step.urn,
+        kind=step.type,
+        old=_mapping(step.old.inputs) if step.old is not None else {},
+        new=_mapping(step.new.inputs) if step.new is not None else {},
+        changed=tuple(step.detailed_diff or ()) or _names(step.diffs),
+    )
 
 
 def _add_step(preview: Preview, shown: Properties, *, kind: str, old: Properties, new: Properties) -> None:
@@ -137,8 +177,7 @@ def _add_step(preview: Preview, shown: Properties, *, kind: str, old: Properties
         kind=kind,
         old=_mapping(old.get("inputs")),
         new=_mapping(new.get("inputs")),
-        changed=tuple(_mapping(shown.get("detailedDiff")))
-        or _names(shown.get("diffs") or shown.get("diffReasons")),
+        changed=tuple(_mapping(shown.get("detailedDiff"))) or _names(shown.get("diffReasons")),
     )
 
 

@@ -38,7 +38,7 @@ class HostPlan:
         message: why it could not be looked at.
         changes: what differs.
         cause: why.
-        facts: which inputs of its run changed, such as `variables`; empty where nothing was declared anew.
+        visible_inputs: which inputs of its run changed, such as `variables`; empty where nothing was declared anew.
     """
 
     name: str
@@ -46,7 +46,7 @@ class HostPlan:
     message: str = ""
     changes: tuple[Change, ...] = ()
     cause: Cause = Cause.NONE
-    facts: tuple[str, ...] = ()
+    visible_inputs: tuple[str, ...] = ()
 
     @property
     def is_partly_drift(self) -> bool:

@@ -24,7 +24,7 @@ _OPERATIONS = {
     "delete-replaced": "replace",
     "import": "import",
 }
-# What a run's environment tells of its order, and what that is called.
+# What a run's environment tells of its request, and what that is called.
 _FACTS = {
     "CONTENT": "release or role",
     "VARIABLES": "variables",
@@ -40,7 +40,9 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 _NEEDS = "up still needs: "
 # `HOST: STATE: MESSAGE` and then differences: how the program shows a plan to who reads the console.
 _SAID_OF_HOST = re.compile(
-    r"(?P<host>[a-z0-9-]+): (?P<state>differs|unreachable|failed|unseen|away|cordoned)(?:: (?P<message>[^\n]*))?\s*"
+    r"(?P<hosts>[a-z0-9-]+(?:, [a-z0-9-]+)*)(?: \(\d+ hosts\))?: "
+    r"(?P<state>differs|unreachable|failed|unseen|away|cordoned)"
+    r"(?:: (?P<message>[^\n]*))?\s*"
 )
 _DIFF_START = re.compile(
     r"^--- (?P<path>[^\n]*) (?:on the host|last applied)(?P<drift> \(drift\))?$", re.MULTILINE
@@ -59,7 +61,7 @@ def read(text: str) -> Plan:
     """
     preview = events.read(text)
     planned = preview.outputs.get("plan")
-    said = dict(_said_of_hosts(preview))
+    said = _joined(_said_of_hosts(preview))
     lists_hosts = isinstance(planned, dict)
     found = dict(_planned(planned)) if isinstance(planned, dict) else {**_unseen(preview), **said}
     waves = dict(_waves(preview.steps.values()))
@@ -126,17 +128,24 @@ def _unseen(preview: Preview) -> dict[str, HostPlan]:
 def _said_of_hosts(preview: Preview) -> Iterator[tuple[str, HostPlan]]:
     """What the program said of hosts on the console, for a preview that does not show its outputs."""
     for _, message in preview.messages:
-        if match := _SAID_OF_HOST.match(message):
-            rest = message[match.end() :]
-            yield (
-                match["host"],
-                HostPlan(
-                    name=match["host"],
-                    state=match["state"],
-                    message=mask(match["message"] or ""),
-                    changes=tuple(_changes_in(rest)),
-                ),
-            )
+        heads, rest = list[re.Match[str]](), message
+        while match := _SAID_OF_HOST.match(rest):
+            heads.append(match)
+            rest = rest[match.end() :]
+        for head in heads:
+            for host in head["hosts"].split(", "):
+                said, changes = mask(head["message"] or ""), tuple(_changes_in(rest))
+                yield host, HostPlan(name=host, state=head["state"], message=said, changes=changes)
+
+
+def _joined(said: Iterable[tuple[str, HostPlan]]) -> dict[str, HostPlan]:
+    """Each host with the cause that is said of it, and with its changes, where those are said apart."""
+    found: dict[str, HostPlan] = {}
+    for name, plan in said:
+        before = found.get(name)
+        is_same = before is not None and before.state == plan.state
+        found[name] = replace(before, changes=before.changes or plan.changes) if before and is_same else plan
+    return found
 
 
 def _changes_in(text: str) -> Iterator[Change]:
@@ -164,20 +173,20 @@ def _waves(steps: Iterable[Step]) -> Iterator[tuple[str, Step]]:
 def _with_cause(host: HostPlan, run: Step | None) -> HostPlan:
     """The host with why it changes: nothing but the nonce of its run changed where it drifted."""
     operation = run.operation if run else "same"
-    facts = _facts(run) if run and operation not in {"same", "create"} else ()
+    visible_inputs = _visible_inputs(run) if run and operation not in {"same", "create"} else ()
     if host.cause is Cause.DRIFT:
-        return replace(host, facts=facts)
+        return replace(host, visible_inputs=visible_inputs)
     if operation == "create":
         return replace(host, cause=Cause.FIRST)
-    if facts:
-        return replace(host, cause=Cause.DECLARED, facts=facts)
+    if visible_inputs:
+        return replace(host, cause=Cause.DECLARED, visible_inputs=visible_inputs)
     return replace(host, cause=Cause.DRIFT if host.state == "differs" else Cause.NONE)
 
 
-def _facts(run: Step) -> tuple[str, ...]:
+def _visible_inputs(run: Step) -> tuple[str, ...]:
     """What of a run's inputs changed, in people's words.
 
-    Its order is secret as a whole, and changes with what is known of other hosts too: it says nothing of this one.
+    Its request is secret as a whole, and changes with what is known of other hosts too: it says nothing of this one.
     """
     before, after = (_environment(properties) for properties in (run.old, run.new))
     names = [

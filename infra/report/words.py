@@ -64,9 +64,11 @@ _SILENT = frozenset({"failed", "unreachable", "unseen"})
 def _cause(host: HostPlan) -> str:
     if host.cause is Cause.DECLARED:
         by_hand = "; and changed on the host" if host.is_partly_drift else ""
-        return f"declared: {', '.join(host.facts)}{by_hand}"
+        return f"declared: {', '.join(host.visible_inputs)}{by_hand}"
     if host.cause is Cause.DRIFT:
-        return "changed on the host" + (f"; and declared: {', '.join(host.facts)}" if host.facts else "")
+        return "changed on the host" + (
+            f"; and declared: {', '.join(host.visible_inputs)}" if host.visible_inputs else ""
+        )
     if host.state == "removed":
         return "not declared any more"
     return str(host.cause)

@@ -1,21 +1,18 @@
-"""The applier's packages on the path, a host that is a folder, and two that are real."""
+"""A host that is a folder, and two that are real."""
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.ansible.folder_host import Rig, new_rig
+from tests.ansible.real_fleet import HOSTS, Fleet
+from tests.tools.hosts_control import Control, own_fleet
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "ansible" / "applier"))
-
-from tests.ansible.folder_host import Rig, new_rig  # noqa: E402
-from tests.ansible.real_fleet import Fleet  # noqa: E402
-from tests.tools.hosts_control import Control, leftovers  # noqa: E402
-
 # 198.18.N.0/30; two runs on one machine take different ones.
 LINK_OCTET = int(os.environ.get("HOSTS_TESTS_LINK_OCTET", "12"))
 BUILD_TIMEOUT_S = 900
@@ -30,7 +27,29 @@ def rig(tmp_path: Path) -> Rig:
 @pytest.fixture(scope="session")
 def artefact() -> Path:
     """The client as hosts install it, built from this checkout."""
-    argv = ["tools/artefact/build"]
+    return _built()
+
+
+@pytest.fixture(scope="session")
+def fleet(artefact: Path) -> Iterator[Fleet]:
+    """Two real hosts, up; nothing of them is left at the end, also after a failure."""
+    with own_fleet("ansible", LINK_OCTET) as control:
+        yield from _raised(control, artefact, HOSTS)
+
+
+@pytest.fixture(scope="module")
+def old_and_new() -> Iterator[Fleet]:
+    """The oldest and the newest Debian that boot here, and an artefact with an interpreter of its own."""
+    tags = (
+        ("own-x86_64", "cp314-x86_64") if os.uname().machine == "x86_64" else ("own-aarch64", "cp314-aarch64")
+    )
+    built = _built("--tag", *tags)
+    with own_fleet("oldnew", LINK_OCTET + 100) as control:
+        yield from _raised(control, built, {"h1": "forky", "h2": "bullseye"})
+
+
+def _built(*options: str) -> Path:
+    argv = ["tools/artefact/build", *options]
     built = subprocess.run(
         argv, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=ROOT
     )
@@ -38,17 +57,12 @@ def artefact() -> Path:
     return Path(built.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory, artefact: Path) -> Iterator[Fleet]:
-    """Two real hosts, up; nothing of them is left at the end, also after a failure."""
-    control = Control(tmp_path_factory.mktemp("local-ansible"), "ansible", LINK_OCTET)
+def _raised(control: Control, artefact: Path, hosts: Mapping[str, str]) -> Iterator[Fleet]:
     # Sockets of kept connections have no room for a long path.
     with TemporaryDirectory(prefix="acf-") as folder:
-        fleet = Fleet(control, Path(folder), artefact)
+        fleet = Fleet(control, Path(folder), artefact, hosts)
         try:
             fleet.raise_all()
             yield fleet
         finally:
             fleet.close_connections()
-            control.ask("purge")
-    assert leftovers(control) == []

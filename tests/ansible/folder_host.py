@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ai_client_applier import places
-from ai_client_applier.apply import Run
-from ai_client_applier.errors import ApplyError
-from ai_client_applier.host import RESTART_NEEDED, Host, Outcome, UnitState
-from ai_client_applier.items import Ids
-from ai_client_applier.program import respond
-from ai_client_applier.request import PARTS, PROTOCOL, parse_request
-from ai_client_applier.response import Response
-from ai_client_applier.tree import Tree
+from applier.on_host import places
+from applier.on_host.apply import Run
+from applier.on_host.errors import ApplyError
+from applier.on_host.host import RESTART_NEEDED, Account, Host, Outcome, UnitState
+from applier.on_host.items import Ids
+from applier.on_host.program import respond
+from applier.on_host.request import PARTS, PROTOCOL, parse_request
+from applier.on_host.response import Response
+from applier.on_host.tree import Tree
 
 UID, GID = 4711, 4712
 TAG = "cp311-x86_64"
@@ -63,8 +63,17 @@ class FolderHost(Host):
     def wait(self, seconds: float) -> None:
         self.time_s += seconds
 
+    def machine(self) -> str:
+        return TAG.partition("-")[2]
+
     def tag(self) -> str:
         return TAG
+
+    def systemd(self) -> int:
+        return 252
+
+    def restore_labels(self, paths: list[str]) -> None:
+        """This host has no SELinux."""
 
     def glibc(self) -> str:
         return "2.36"
@@ -76,11 +85,21 @@ class FolderHost(Host):
         known = self.state["identity"]
         return Ids(UID if known else None, GID if known else None)
 
+    def account(self) -> Account | None:
+        if not self.state["identity"]:
+            return None
+        person = self.state.get("person")
+        return Account(*(person or ("/nonexistent", "/usr/sbin/nologin")))
+
+    def add_person(self) -> None:
+        """Somebody's account of our user's name, with a home and a shell."""
+        self._update(identity=True, person=("/home/ai-client", "/bin/bash"))
+
     def add_identity(self, ids: Ids) -> None:
         self._update(identity=True)
 
-    def remove_identity(self, ids: Ids) -> None:
-        self._update(identity=False)
+    def remove_identity(self, ids: Ids, *, user: bool = True, group: bool = True) -> None:
+        self._update(identity=not (user and group))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -211,7 +230,7 @@ class FolderHost(Host):
     def unit_log(self, unit: str) -> str:
         return "the log's last line"
 
-    def refresh_trust(self) -> Outcome:
+    def refresh_trust(self, program: tuple[str, ...]) -> Outcome:
         self._update(commands=[*self.state["commands"], "update-ca-certificates"])
         return Outcome(0, "")
 
@@ -278,6 +297,7 @@ class Wanted:
     collect: dict[str, Any] = field(default_factory=dict)
     gate_s: float = 10.0
     tries_keys: bool = True
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -305,7 +325,7 @@ class Wanted:
                     "cache": self.cache_dir,
                     "log": "/var/log/ai-client",
                 },
-                "version": "0.1.0",
+                "version": "1.0.0",
                 "trees": {TAG: {"digest": self.digest, "glibc_min": "2.17"}},
                 "config": self.config,
                 "units": units,
@@ -316,8 +336,10 @@ class Wanted:
                 "key": self.key,
                 "key_next": self.key_next,
                 "health_deadline_s": 2.0,
+                "python": "auto",
                 "keep_releases": 2,
                 "collect": self.collect,
+                **self.more,
             }
         ).encode()
 

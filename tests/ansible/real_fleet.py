@@ -10,7 +10,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ class Fleet:
     control: Control
     folder: Path
     artefact: Path
+    hosts: Mapping[str, str] = field(default_factory=lambda: HOSTS)
 
     def raise_all(self) -> None:
         """Boots the hosts and the provider simulator, and pins the hosts' keys."""
         self.control.ask("network", "up", order=self.control.network_order)
         link = f"{self.control.jump_address}/30"
-        for octet, (name, suite) in enumerate(HOSTS.items(), start=11):
+        for octet, (name, suite) in enumerate(self.hosts.items(), start=11):
             order = {"name": name, "address": f"10.88.0.{octet}/24", "suite": suite}
             self.control.ask("host", "up", order={**order, **({"link": link} if name == "h1" else {})})
         simulate = [".venv/bin/ai-client", "simulate", "--host", "10.88.0.1", "--port", "8000"]
@@ -79,7 +80,7 @@ class Fleet:
         self, playbook: str, *options: str, key: str, variables: Mapping[str, Any] | None = None
     ) -> Played:
         """Runs one of the playbooks by hand, with the key in the environment."""
-        hosts: dict[str, Any] = dict.fromkeys(HOSTS)
+        hosts: dict[str, Any] = dict.fromkeys(self.hosts)
         given = {
             "ai_base_url": UPSTREAM,
             "ai_artefacts": str(self.artefact),

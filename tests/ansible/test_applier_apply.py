@@ -29,6 +29,27 @@ def test_a_first_run_lays_everything_down_and_starts_the_service(rig: Rig) -> No
     assert list(rig.path("/opt/ai-client/current/lib/__pycache__").iterdir())
 
 
+def test_a_look_without_a_build_takes_the_installed_release_for_the_wanted_one(rig: Rig) -> None:
+    """Everything else is compared as ever, a damaged release too, and the reader is told."""
+    unbuilt = Wanted(check=True, more={"version": "", "trees": {}})
+    fresh = rig.ask(unbuilt)
+    assert not fresh.failed
+    assert "/opt/ai-client/releases/not-built-yet" in {change.path for change in fresh.changes}
+    assert "/etc/systemd/system/ai-client.service" in {change.path for change in fresh.changes}
+    assert not rig.path("/opt/ai-client").exists()
+
+    rig.ask(Wanted())
+    after = rig.ask(unbuilt)
+    assert (after.changed, after.changes) == (False, ())
+    assert any("has not built its own" in note for note in after.notes)
+    damaged = next(rig.path("/opt/ai-client/current").rglob("*.py"))
+    damaged.write_text("print()\n")
+    assert [change.path for change in rig.ask(unbuilt).changes] == [
+        f"/opt/ai-client/releases/{Wanted().digest}"
+    ]
+    assert rig.ask(Wanted(more={"version": "", "trees": {}})).failed
+
+
 def test_a_second_run_changes_nothing_and_runs_nothing(rig: Rig) -> None:
     """With nothing to do no file is touched and no command given."""
     rig.ask(Wanted())
@@ -58,7 +79,7 @@ def test_a_new_key_touches_the_key_file_alone_and_reloads(rig: Rig) -> None:
     before, commands = rig.files(), rig.host.state["commands"]
     response = rig.ask(Wanted(key=KEY_2, run="run-2"))
     changed = {name for name, seen in rig.files().items() if before.get(name) != seen}
-    assert changed == {"etc/ai-client/key", "etc/ai-client/releases.jsonl", "etc/ai-client/seal"}
+    assert changed == {f"etc/ai-client/{name}" for name in ("key", "releases.jsonl", "seal", "sealed.json")}
     assert rig.host.state["commands"][len(commands) :] == ["reload"]
     assert rig.host.state["running"]["ai-client.service"]["key"] == f"{KEY_2}\n"
     text = response.encode()

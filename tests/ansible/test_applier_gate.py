@@ -6,9 +6,9 @@ import json
 import math
 
 import pytest
-from ai_client_applier.gate import fault_of
-from ai_client_applier.request import Gate
-from ai_client_applier.watch import OWN_ERRORS, Sample, read_metrics, surely_above, worse
+from applier.on_host.gate import fault_of
+from applier.on_host.request import Gate
+from applier.on_host.watch import OWN_ERRORS, Sample, read_metrics, surely_above, worse
 from hypothesis import given
 from hypothesis import strategies as st
 

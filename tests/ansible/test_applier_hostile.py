@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from ai_client_applier.difference import compare
-from ai_client_applier.errors import ApplyError
-from ai_client_applier.items import File, Found, Ids
-from ai_client_applier.masking import fingerprint, mask
-from ai_client_applier.request import parse_request
-from ai_client_applier.trust import split_bundle
+from applier.on_host.difference import compare
+from applier.on_host.errors import ApplyError
+from applier.on_host.items import File, Found, Ids
+from applier.on_host.masking import fingerprint, mask
+from applier.on_host.request import parse_request
+from applier.on_host.trust import split_bundle
 
 from tests.ansible.folder_host import UID, Rig, Wanted
 
@@ -173,4 +173,4 @@ def test_a_fingerprint_is_the_one_that_the_client_shows() -> None:
 def test_a_bundle_that_is_none_is_refused(bundle: str) -> None:
     """Cut off, doubled, with a private key or without any certificate."""
     with pytest.raises(ApplyError, match="ai_custom_ca"):
-        split_bundle(bundle)
+        split_bundle(bundle, folder="/store")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ai_client_applier.tree import Tree
+from applier.on_host.tree import Tree
 
 from tests.ansible.folder_host import KEY_2, Rig, Wanted, artefact, new_rig
 
@@ -113,7 +113,7 @@ def test_a_bad_release_killed_before_its_verdict_goes_back_on_the_next_run(tmp_p
         one.ask(good)
     host = counted.host
     counted.ask(bad, host)
-    assert rig.ask_killed_at(bad, host.points.index("settle") + 1)
+    assert rig.ask_killed_at(bad, host.points.index("conclude") + 1)
     assert str(rig.path("/opt/ai-client/current").readlink()) == f"releases/{bad.digest}"
     answer = rig.ask(bad)
     assert (answer.failed, answer.rolled_back) == (True, True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ai_client_applier.keys import judge_key
-from ai_client_applier.masking import fingerprint
+from applier.on_host.keys import judge_key
+from applier.on_host.masking import fingerprint
 
-from ai_client import health
+from ai_client.configure import health
 from ai_client.errors import AuthenticationError, PermissionDeniedError, ServerError
 from ai_client.settings import Settings
 from tests.ansible.folder_host import KEY, KEY_2, Rig, Wanted, artefact, varied

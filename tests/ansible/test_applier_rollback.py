@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ai_client_applier.health import judge
+from applier.on_host.health import judge
 
 from tests.ansible.folder_host import KEY_2, Rig, Wanted, artefact, varied
 
@@ -140,6 +140,9 @@ def test_a_host_without_an_earlier_state_says_so(rig: Rig) -> None:
         (("disk",), (), True, (True, False)),
         (("disk",), ("disk",), True, (True, False)),
         (("config",), ("config",), True, (True, False)),
+        (("coordination",), (), True, (True, False)),
+        (("coordination",), ("coordination",), True, (False, False)),
+        (("coordination", "upstream"), ("coordination", "upstream"), True, (False, False)),
     ],
 )
 def test_the_verdict_follows_from_what_failed_before_and_after(
@@ -147,7 +150,8 @@ def test_the_verdict_follows_from_what_failed_before_and_after(
 ) -> None:
     """Failed, and goes back: only what the change can have caused sends a host back."""
     checks = {
-        name: {"ok": name not in faults} for name in ("config", "key", "tls", "upstream", "disk", "service")
+        name: {"ok": name not in faults}
+        for name in ("config", "key", "tls", "upstream", "disk", "service", "coordination")
     }
     verdict = judge({"checks": checks}, is_changed=changed, failed_before=frozenset(before), only_asked=False)
     assert (verdict.is_failed, verdict.rolls_back) == expected

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ai_client_delivery import exchange, wire
-from ai_client_delivery.artefact import read_artefact
-from ai_client_delivery.errors import DeliveryError
-from ai_client_delivery.order import Order, make_order
-from ai_client_delivery.results import from_answer
-from ai_client_delivery.variables import check_key, read_certificates, unknown_names
+from applier.on_controller import round_trips, wire
+from applier.on_controller.artefact import read_artefact
+from applier.on_controller.delivery import Delivery, make_delivery
+from applier.on_controller.errors import DeliveryError
+from applier.on_controller.results import from_answer
+from applier.on_controller.variables import check_key, key_prefixes, read_certificates, unknown_names
 
 from tests.ansible.folder_host import KEY, TAG
 from tests.ansible.test_role import TEMPLATES, defaults
@@ -48,22 +48,31 @@ def made_up(tmp_path: Path) -> Path:
     (tmp_path / f"{TAG}.tar.gz").write_bytes(packed)
     tree = {"file": f"{TAG}.tar.gz", "sha256": hashlib.sha256(packed).hexdigest(), "glibc_min": "2.17"}
     other = {"file": "other.tar.gz", "sha256": "b" * 64, "glibc_min": None}
-    index = {"version": "0.1.0", "trees": {TAG: tree, "cp313-x86_64": other}}
+    index = {"version": "1.0.0", "trees": {TAG: tree, "cp313-x86_64": other}}
     (tmp_path / "index.json").write_text(json.dumps(index))
     return tmp_path
 
 
-def order(folder: Path, **changes: Any) -> Order:
+def order(folder: Path, *, check: bool = False, **changes: Any) -> Delivery:
     """An order for everything."""
     values = {**defaults(), "ai_artefacts": str(folder), **changes}
-    return make_order(
+    return make_delivery(
         mode="apply",
         parts=frozenset({"deploy", "config", "secrets", "verify"}),
-        check=False,
+        check=check,
         values=values,
         secrets={"ai_api_key": KEY, "ai_api_key_next": ""},
         templates=TEMPLATES,
     )
+
+
+def test_a_look_needs_no_build_and_a_deploy_does(made_up: Path) -> None:
+    """Only a look takes `unbuilt` in the place of a folder."""
+    looked = order(made_up, check=True, ai_artefacts="unbuilt")
+    assert (looked.artefact, looked.request["trees"]) == (None, {})
+    assert looked.request["units"] == order(made_up).request["units"]
+    with pytest.raises(DeliveryError, match=r"unbuilt/index\.json.*tools/artefact/build"):
+        order(made_up, ai_artefacts="unbuilt")
 
 
 def test_a_pin_on_the_index_keeps_all_trees_and_a_pin_on_a_tree_that_one(made_up: Path) -> None:
@@ -101,10 +110,38 @@ def test_something_that_is_no_key_is_refused_without_being_shown(value: str) -> 
     assert value[8:] not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "key", "is_taken"),
+    [
+        ({"ai_base_url": "https://api.holysheep.ai/v1"}, "sk-0123456789", False),
+        ({"ai_base_url": "https://api.openai.com/v1"}, "sk-0123456789", True),
+        ({"ai_base_url": "https://api.openai.com/v1"}, "sk-0123 456789", False),
+        ({"ai_base_url": "https://api.openai.com/v1", "ai_key_prefix": "sk-proj-"}, "sk-0123456789", False),
+        ({"ai_key_prefix": "sk-"}, "sk-0123456789", True),
+    ],
+)
+def test_a_key_has_the_form_of_its_provider(values: dict[str, str], key: str, is_taken: bool) -> None:
+    """A prefix is asked for where one is declared, and at HolySheep's address."""
+    if is_taken:
+        assert check_key("ai_api_key", key, key_prefixes(values)) == key
+        return
+    with pytest.raises(DeliveryError) as raised:
+        check_key("ai_api_key", key, key_prefixes(values))
+    assert key[3:] not in str(raised.value)
+
+
+@pytest.mark.parametrize(("key_from", "is_tried"), [("file", True), ("credential", False), ("google", False)])
+def test_a_key_that_the_host_has_itself_is_not_tried_by_the_run(
+    made_up: Path, key_from: str, is_tried: bool
+) -> None:
+    """The run has nothing but the text that stands in its place, and would ask the provider with that."""
+    assert order(made_up, ai_key_from=key_from).request["tries_keys"] is is_tried
+
+
 def test_a_missing_key_names_both_ways_to_give_it(made_up: Path) -> None:
     """Vault and the environment."""
     with pytest.raises(DeliveryError, match="HOLYSHEEP_API_KEY"):
-        make_order(
+        make_delivery(
             mode="apply",
             parts=frozenset({"secrets"}),
             check=False,
@@ -118,16 +155,16 @@ def test_the_tree_is_sent_only_when_the_host_asks_for_it(made_up: Path) -> None:
     """One round trip where the host has the release, a second one with the bytes where it has not."""
     sent: list[bytes] = []
 
-    def send(needs: list[str]) -> exchange.Send:
-        def answer(stdin: bytes) -> tuple[int, str, str]:
+    def send(needs: list[str]) -> round_trips.Send:
+        def answer(_: str, stdin: bytes) -> tuple[int, str, str]:
             sent.append(stdin)
             return 0, "Welcome!\n" + wire.PREFIX + json.dumps({**ANSWER, "needs": needs.pop(0)}) + "\n", ""
 
         return answer
 
-    exchange.run(order(made_up), program=b"", send=send([""]))
+    round_trips.run(order(made_up), program=b"", start="", send=send([""]))
     assert [b"packed tree" in stdin for stdin in sent] == [False]
-    exchange.run(order(made_up), program=b"", send=send([TAG, ""]))
+    round_trips.run(order(made_up), program=b"", start="", send=send([TAG, ""]))
     assert [b"packed tree" in stdin for stdin in sent] == [False, False, True]
 
 
@@ -174,7 +211,7 @@ def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> 
     content = os.urandom(9_000_000)
     modes: list[str] = []
 
-    def send(stdin: bytes) -> tuple[int, str, str]:
+    def send(_: str, stdin: bytes) -> tuple[int, str, str]:
         sizes, _, rest = stdin.partition(b"\n")
         request = json.loads(rest[: int(sizes.split()[0])])
         modes.append(request["mode"])
@@ -187,17 +224,53 @@ def test_ledger_and_audit_log_are_kept_before_a_decommission(tmp_path: Path) -> 
         return 0, wire.PREFIX + json.dumps({**ANSWER, "files": files}), ""
 
     values = {**defaults(), "ai_fetch_dir": str(tmp_path), "ai_claim": "fleet/t/h1"}
-    made = make_order(
+    made = make_delivery(
         mode="decommission", parts=frozenset(), check=False, values=values, secrets={}, templates=TEMPLATES
     )
-    exchange.run(made, program=b"", send=send)
+    round_trips.run(made, program=b"", start="", send=send)
     assert (tmp_path / "fleet_t_h1" / "ledger.sqlite3").read_bytes() == content
     assert modes == ["collect", "collect", "collect", "decommission"]
     content = b"of a later host of the same name"
-    exchange.run(made, program=b"", send=send)
+    round_trips.run(made, program=b"", start="", send=send)
     assert (tmp_path / "fleet_t_h1-2" / "ledger.sqlite3").read_bytes() == content
     assert len((tmp_path / "fleet_t_h1" / "ledger.sqlite3").read_bytes()) == 9_000_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fleet_t_h1", "fleet_t_h1-2"]
+
+
+def test_files_of_one_name_from_several_folders_are_kept_apart() -> None:
+    """A folder that was moved leaves a second audit log: none is written over another."""
+    files = [
+        {"path": "/var/lib/ai-client/ledger.sqlite"},
+        {"path": "/var/log/ai-client/audit.jsonl"},
+        {"path": "/data/log/audit.jsonl"},
+        {"path": "/data_log/audit.jsonl"},
+    ]
+    assert [str(place) for _, place in round_trips.apart(files)] == [
+        "ledger.sqlite",
+        "var%2Flog%2Fai-client/audit.jsonl",
+        "data%2Flog/audit.jsonl",
+        "data_log/audit.jsonl",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_to_stops_before_the_host_is_touched(tmp_path: Path) -> None:
+    """A full or read-only disk on the controller: the error names it, and the decommission is not sent."""
+    (tmp_path / "kept").write_text("a file")
+    modes: list[str] = []
+
+    def send(_: str, stdin: bytes) -> tuple[int, str, str]:
+        sizes, _, rest = stdin.partition(b"\n")
+        modes.append(json.loads(rest[: int(sizes.split()[0])])["mode"])
+        files = [{"path": "/var/lib/ai-client/ledger.sqlite", "size": 1}]
+        return 0, wire.PREFIX + json.dumps({**ANSWER, "files": files}), ""
+
+    values = {**defaults(), "ai_fetch_dir": str(tmp_path / "kept")}
+    made = make_delivery(
+        mode="decommission", parts=frozenset(), check=False, values=values, secrets={}, templates=TEMPLATES
+    )
+    with pytest.raises(DeliveryError, match=r"kept.*ai_fetch_dir"):
+        round_trips.run(made, program=b"", start="", send=send)
+    assert modes == ["collect"]
 
 
 def test_the_result_has_the_diff_in_ansibles_form_only_when_asked() -> None:
@@ -251,7 +324,7 @@ def test_a_gate_that_can_not_be_is_refused_with_its_name(made_up: Path, name: st
 
 
 def test_how_a_change_goes_out_is_no_part_of_what_is_desired(made_up: Path) -> None:
-    """An unchanged host stays at a glance where only the gate is set otherwise."""
+    """An unchanged host passes the unchanged check where only the gate is set otherwise."""
     slow, fast = (order(made_up, ai_gate_seconds=seconds, ai_try_keys=False).request for seconds in (60, 1))
     assert slow["gate"] != fast["gate"]
     desired = [wire.encode_input(b"", request).split(b"\n", 1) for request in (slow, fast)]

@@ -6,8 +6,8 @@ import platform
 from typing import Any
 
 import pytest
-from ai_client_delivery import wire
-from ai_client_delivery.order import make_order
+from applier.on_controller import wire
+from applier.on_controller.delivery import make_delivery
 
 from tests.ansible.real_fleet import UPSTREAM, Fleet
 from tests.ansible.test_role import TEMPLATES, defaults
@@ -34,7 +34,7 @@ POINTS = (
     "put the release in place",
     "reload systemd",
     "restart the sockets",
-    "settle",
+    "conclude",
 )
 
 
@@ -47,7 +47,7 @@ def request_for(fleet: Fleet, host: str) -> tuple[dict[str, Any], Any]:
         "ai_claim": f"fleet/test/{host}",
         "ai_claim_owner": "fleet/test",
     }
-    made = make_order(
+    made = make_delivery(
         mode="apply",
         parts=frozenset({"deploy", "config", "secrets", "verify"}),
         check=False,
@@ -61,7 +61,7 @@ def request_for(fleet: Fleet, host: str) -> tuple[dict[str, Any], Any]:
 def trapped_program(point: str) -> bytes:
     """The program as it is sent, but for the trap."""
     modules = wire.modules()
-    modules["ai_client_applier.host"] += _TRAP.format(point=point)
+    modules["on_host.host"] += _TRAP.format(point=point)
     return wire.encode_program((wire.APPLIER / "bootstrap.py").read_bytes(), modules)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 import yaml
-from ai_client_delivery.rendering import render_config
+from applier.on_controller.rendering import render_config
 
 from tests.ansible.file_tree import TREE, different
 from tests.ansible.real_fleet import HOSTS, Fleet, repacked
@@ -139,10 +139,10 @@ def test_a_bad_release_goes_back_within_the_run(clean: Fleet, tmp_path: Path) ->
     good = fleet.play("deploy", key=KEY)
     broken = {
         "dead": {"main.py": "\n", "lib/ai_client/cli/serve.py": "\nraise RuntimeError('planted')\n"},
-        "sick": {"lib/ai_client/health.py": _SICK},
+        "sick": {"lib/ai_client/configure/health.py": _SICK},
     }
     for name, appended in broken.items():
-        bad = repacked(fleet.artefact, tmp_path / name, version="0.1.0", appended=appended)
+        bad = repacked(fleet.artefact, tmp_path / name, version="1.0.0", appended=appended)
         failed = fleet.play("deploy", key=KEY, variables={"ai_artefacts": str(bad), "ai_health_deadline": 2})
         assert failed.status != 0
         for host in HOSTS:
@@ -167,9 +167,9 @@ def test_an_upgrade_refuses_no_request(clean: Fleet, tmp_path: Path) -> None:
     """Requests go on, one after the other, while the release changes: each is answered."""
     fleet, fast = clean, {"ai_rpm": 100_000}
     fleet.play("deploy", key=KEY, variables=fast)
-    newer = repacked(fleet.artefact, tmp_path / "newer", version="0.1.0", appended={"main.py": "# newer\n"})
+    newer = repacked(fleet.artefact, tmp_path / "newer", version="1.0.0", appended={"main.py": "# newer\n"})
     fleet.on(
-        "h1", 'rm -f /tmp/answers /tmp/stop; nohup python3 -c "$0" >/dev/null 2>&1 &'.replace("$0", _ASKER)
+        "h1", 'rm -f /tmp/answers /tmp/stop; nohup python3 -c "$0" >/dev/null 2>&1 &'.replace("$0", ASKER)
     )
     upgraded = fleet.play("deploy", key=KEY, variables={**fast, "ai_artefacts": str(newer)})
     assert upgraded.status == 0, upgraded.output
@@ -182,7 +182,7 @@ def test_an_upgrade_refuses_no_request(clean: Fleet, tmp_path: Path) -> None:
 
 
 # Counts answers and failures until it is told to stop; no double quotes, since a shell passes it on.
-_ASKER = """
+ASKER = """
 import os, socket
 good = bad = 0
 while not os.path.exists('/tmp/stop'):
@@ -208,7 +208,7 @@ def test_nothing_secret_is_ever_printed(clean: Fleet, tmp_path: Path) -> None:
     canary = "hs_test_canary_5fd2c8e19b"
     outputs = [fleet.play("deploy", "-vvvv", "--diff", key=canary).output]
     broken = repacked(
-        fleet.artefact, tmp_path / "x", version="0.1.0", appended={"lib/ai_client/health.py": _SICK}
+        fleet.artefact, tmp_path / "x", version="1.0.0", appended={"lib/ai_client/configure/health.py": _SICK}
     )
     bad = {"ai_artefacts": str(broken), "ai_health_deadline": 1}
     outputs.append(fleet.play("deploy", "-vvvv", "--diff", key=canary + "2", variables=bad).output)

@@ -212,7 +212,7 @@ def test_two_upgrades_in_a_row_drop_nothing_and_hold_nobody_up(loaded: Loaded, t
     pids = {host: [loaded.main_pid(host)] for host in HOSTS}
     for name in ("second", "third"):
         extra = {"main.py": f"# {name}\n"}
-        played = deploy(fleet, repacked(fleet.artefact, tmp_path / name, version="0.1.0", appended=extra))
+        played = deploy(fleet, repacked(fleet.artefact, tmp_path / name, version="1.0.0", appended=extra))
         for host in HOSTS:
             assert played.results[host]["actions"] == ["hand ai-client.service over to the release"]
             assert fleet.on(host, "systemctl is-active ai-client") == "active"

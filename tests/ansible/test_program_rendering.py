@@ -11,23 +11,31 @@ from typing import Any
 
 import pytest
 import yaml
-from ai_client_delivery import wire
+from applier.on_controller import wire
 
-from infra import content, fleet, quota, rendering
-from infra.inventory import inventory
-from infra.orders import shared_variables
-from infra.sources import local
+from infra import project_files
+from infra.hosts import fleet, local
+from infra.hosts.inventory import inventory
+from infra.plan import render
+from infra.playbook.requests import shared_variables
+from infra.state import quota
 from tests.infra.stacks import KEY, load, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
-INDEX = json.dumps({"version": "0.1.0", "trees": {"cp311-x86_64": {"file": "a", "sha256": "a" * 64}}})
+INDEX = json.dumps({"version": "1.0.0", "trees": {"cp311-x86_64": {"file": "a", "sha256": "a" * 64}}})
 
 EVERYTHING: dict[str, Any] = {
     "ai_claim": "fleet/elsewhere/one",
     "ai_claim_owner": "fleet/elsewhere",
+    "ai_claim_lineage": "0123456789abcdef",
+    "ai_take_over": "fleet/before",
+    "ai_needs_consent": True,
+    "ai_consent": "fleet/elsewhere/one",
+    "ai_adopt_account": True,
     "ai_run": "0123456789abcdef",
-    "ai_client_version": "0.1.0",
+    "ai_client_version": "1.0.0",
     "ai_client_digest": hashlib.sha256(INDEX.encode()).hexdigest(),
+    "ai_python": "own",
     "ai_keep_releases": 4,
     "ai_health_deadline": 20.5,
     "ai_gate_seconds": 2.5,
@@ -40,17 +48,59 @@ EVERYTHING: dict[str, Any] = {
     "ai_log_dir": "/srv/ai/log",
     "ai_fetch_dir": "kept",
     "ai_provider": "holysheep & söhne",
-    "ai_base_url": "https://proxy.example:8443/v1?x=<y>",
+    "ai_base_url": "https://proxy.example:8443/v1/<y>",
     "ai_timeout": 12.5,
     "ai_max_retries": 0,
     "ai_pool_size": 7,
     "ai_keepalive_connections": 6,
     "ai_keepalive_expiry": 1.25,
     "ai_pool_timeout": 3,
+    "ai_traces_otlp_endpoint": "http://collector.example:4318/v1/traces",
+    "ai_traces_service_name": "own",
+    "ai_traces_sample_share": 0.25,
+    "ai_dialect": "azure",
+    "ai_api_version": "2025-04-01-preview",
+    "ai_key_prefix": "sk-, hs_test_",
+    "ai_needs_key": False,
+    "ai_gateway_names": ["a.internal", "b.internal"],
+    "ai_key_from": "credential",
+    "ai_credential_dir": "/etc/credstore",
+    "ai_told_cost": True,
+    "ai_limits": {"open-router/gpt-4.1": {"requests_per_minute": 7, "burst_s": 1.5, "counts": "estimate"}},
+    "ai_upstreams": {
+        "open-router": {
+            "base_url": "https://openrouter.example/api/v1",
+            "models": {"gpt-4.1": "openai/gpt-4.1", "Other": "vendor/other"},
+            "prices": {"gpt-4.1": {"input": 2, "output": 8.5}, "Other": 3},
+            "order": 0,
+            "weight": 0.5,
+        },
+        "Own": {
+            "base_url": "http://10.0.0.1:8000/v1",
+            "needs_key": False,
+            "key_from": "credential",
+            "dialect": "openai",
+        },
+    },
     "ai_model_default": "claude-sonnet-4.5",
     "ai_fallback_model": "",
     "ai_model_fallback_chain": ["gpt-4.1", "mine"],
-    "ai_model_costs": {"mine": {"output": 3, "input": 1.5, "cached_input": 0.1}, "gpt-4.1": 8, "Upper": 0},
+    "ai_model_costs": {
+        "mine": {"output": 3, "input": 1.5, "cached_input": 0.1},
+        "tiered": {
+            "input": 1,
+            "cache_write": 2,
+            "cache_write_1h": 3,
+            "audio_output": 80,
+            "long_from": 200_000,
+            "long": {"input": 2},
+            "request": 0.01,
+            "flex": 0.5,
+            "priority": {"output": 7, "input": 3},
+        },
+        "gpt-4.1": 8,
+        "Upper": 0,
+    },
     "ai_conn_timeout": 4,
     "ai_read_timeout": 61.0,
     "ai_concurrency_limit": 12,
@@ -71,11 +121,14 @@ EVERYTHING: dict[str, Any] = {
     "ai_metrics_host": "::1",
     "ai_metrics_port": 9191,
     "ai_export_prometheus": False,
+    "ai_metrics_token_sha256": "b" * 64,
     "ai_gateway_socket": "/run/ai-client/other.sock",
     "ai_gateway_host": "::1",
     "ai_gateway_port": 8801,
     "ai_gateway_drain_seconds": 1.5,
     "ai_gateway_max_body_mb": 2,
+    "ai_gateway_unnamed_callers": "refuse",
+    "ai_gateway_pass_through": ["/v1/conversations*", "GET /v1/batches"],
     "ai_tenants": {"web": {"uid": 33, "rate_share": 0.5}, "Api": {"token_sha256": "a" * 64, "priority": 1}},
     "ai_budget_daily_usd": 12.5,
     "ai_budget_monthly_usd": 100,
@@ -90,11 +143,24 @@ EVERYTHING: dict[str, Any] = {
     "ai_batch_max_attempts": 9,
     "ai_audit_enabled": False,
     "ai_audit_retention_days": 7,
+    "ai_coordination_endpoint": "rediss://engine:6380/2",
+    "ai_coordination_user": "fleet",
+    "ai_coordination_password_file": "/srv/ai/engine",
+    "ai_coordination_ca_path": "/srv/ai/ca.pem",
+    "ai_coordination_account": "main",
+    "ai_coordination_host": "web-1",
     "ai_cost_tags": {"team": "search", "Cost": 12},
     "ai_environment": "staging",
     "ai_bench_arguments": ["--quick"],
 }
-BY_OTHERS = {"ai_api_key", "ai_api_key_next", "ai_artefacts"}
+BY_OTHERS = {
+    "ai_api_key",
+    "ai_api_key_next",
+    "ai_artefacts",
+    "ai_upstream_keys",
+    "ai_upstream_keys_next",
+    "ai_coordination_password",
+}
 
 
 def stack_inventory(name: str) -> dict[str, Any]:
@@ -150,11 +216,11 @@ def request(path: Path) -> dict[str, str]:
 def test_the_program_renders_the_bytes_that_the_role_sends(tmp_path: Path, name: str) -> None:
     """For every host of both shipped stacks, and for one with every variable set."""
     made = everything_set() if name == "everything" else stack_inventory(name)
-    rendered = {host: rendering.files(rendering.host_variables(made, host)) for host in hosts_of(made["all"])}
+    rendered = {host: render.files(render.host_variables(made, host)) for host in hosts_of(made["all"])}
     assert rendered == sent_by_the_role(made, tmp_path)
 
 
 def test_no_variable_is_left_out_above() -> None:
     """A new variable of the role has to be set above, to something else than its default."""
-    assert set(EVERYTHING) == set(content.role_variables()) - BY_OTHERS
-    assert [n for n, value in EVERYTHING.items() if value == content.role_defaults()[n]] == []
+    assert set(EVERYTHING) == set(project_files.role_variables()) - BY_OTHERS
+    assert [n for n, value in EVERYTHING.items() if value == project_files.role_defaults()[n]] == []

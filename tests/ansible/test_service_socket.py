@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from ai_client_applier.errors import ApplyError
-from ai_client_applier.gate import fault_of
-from ai_client_applier.host import Host
-from ai_client_applier.service_socket import converse
+from applier.on_host.errors import ApplyError
+from applier.on_host.gate import fault_of
+from applier.on_host.host import Host
+from applier.on_host.service_socket import converse
 
 NOT_CACHED = b'{"error": {"code": "not_cached"}}'
 

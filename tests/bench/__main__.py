@@ -14,7 +14,9 @@ def main() -> int:
     """Runs every benchmark; exit status 1 where one failed, after all have run."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--hosts", type=int, default=50, help="hosts to deploy to")
-    hosts = str(parser.parse_args().hosts)
+    parser.add_argument("--many", type=int, default=200, help="hosts of the bench with dead and slow ones")
+    given = parser.parse_args()
+    hosts, many = str(given.hosts), str(given.many)
     venv = subprocess.run(["tools/venv", "bench"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
     litellm = f"{venv.stdout.strip()}/bin/python"
     library = ("--share", "0.3", "--rounds", "1", "--litellm-python", litellm)
@@ -23,9 +25,12 @@ def main() -> int:
         ("cache", (), 300),
         ("ledger", (), 300),
         ("library", library, 900),
+        ("coordination_cost", (), 300),
+        ("coordination", (), 1200),
         ("gateway", ("--seconds", "2", "--soak", "1000000", "--peers-python", litellm), 2400),
         ("preview", (), 900),
         ("deploy", ("--hosts", hosts, "--preview"), 3600),
+        ("many", ("--hosts", many), 5400),
     )
     failed = [name for name, words, limit_s in benches if not run(name, words, limit_s=limit_s)]
     if failed:

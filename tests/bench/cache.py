@@ -5,10 +5,10 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from ai_client.cache import ResponseCache
-from ai_client.flight import Flights
-from ai_client.ports import CachedResponse
-from ai_client.request import Request, Usage
+from ai_client.cache.response_cache import ResponseCache
+from ai_client.contract.request import Request, Usage
+from ai_client.contract.stores import CachedResponse
+from ai_client.sharing.single_flight import Flights
 from tests.bench.timing import Timing, show, timed, timed_async
 
 TIMES = 20_000

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import content, fleet, settings
-from infra.nodes import Captured, Fleet
-from infra.schema import FleetSettings
-from infra.sources import local
+from infra import project_files
+from infra.config.load import load_settings
+from infra.config.schema import FleetSettings
+from infra.hosts import fleet, local
+from infra.hosts.model import Captured, Fleet
 
 NAME = "bench"
 GROUP = "hosts"
@@ -89,12 +90,12 @@ def declaration(hosts: int) -> dict[str, Any]:
 def load(declared: dict[str, Any], *, key: str = KEY) -> FleetSettings:
     """Settings by the way that the program takes."""
     values = {f"fleet:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in declared.items()}
-    return settings.load(
+    return load_settings(
         {**values, "fleet:apiKey": key},
         secret=["fleet:apiKey"],
         stack=NAME,
-        variables=content.role_variables(),
-        models=content.listed_models(),
+        variables=project_files.role_variables(),
+        models=project_files.listed_models(),
     )
 
 

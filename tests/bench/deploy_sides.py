@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from infra import ansible_run, orders, ssh
-from infra.order import Order
-from infra.schema import FleetSettings
+from infra.config.schema import FleetSettings
+from infra.playbook import requests, runner, ssh
+from infra.playbook.request import RunRequest
 from tests.bench import deploy_ansible
 from tests.bench.deploy_fleet import GROUP, Booted
 from tests.bench.deploy_work import Work
@@ -63,7 +63,7 @@ def reach(booted: Booted, folder: Path, claims: Mapping[str, str]) -> Reach:
     names = ("ssh_config", "kept_config", "known_hosts", "inventory.json", "cp", "ansible.cfg")
     made = Reach(*(folder / name for name in names))
     made.known_hosts.write_text(known + by_address, encoding="utf-8")
-    outgoing = orders.outgoing(booted.settings)
+    outgoing = requests.outgoing(booted.settings)
     config = ssh.config_text(nodes, outgoing, known_hosts=str(made.known_hosts))
     made.ssh_config.write_text(config, encoding="utf-8")
     # Those who use OpenSSH share the connection to the jump host, as this project does.
@@ -79,10 +79,12 @@ def reach(booted: Booted, folder: Path, claims: Mapping[str, str]) -> Reach:
     return made
 
 
-def order_for(booted: Booted, declared: FleetSettings) -> Order:
+def order_for(booted: Booted, declared: FleetSettings) -> RunRequest:
     """This project's order for a variant on all hosts."""
     nodes = booted.fleet.targets
-    return orders.deploy(declared, booted.fleet, booted.captured, group=GROUP, nodes=nodes, tries_keys=False)
+    return requests.deploy(
+        declared, booted.fleet, booted.captured, group=GROUP, nodes=nodes, tries_keys=False
+    )
 
 
 class ThisProject:
@@ -91,7 +93,7 @@ class ThisProject:
     name = "this project"
     keeps_connections = True
 
-    def __init__(self, variants: Mapping[str, Order]) -> None:
+    def __init__(self, variants: Mapping[str, RunRequest]) -> None:
         self._orders = variants
 
     def deploy(self, variant: str) -> None:
@@ -106,7 +108,7 @@ class ThisProject:
     def wipe(self) -> None:
         """Puts every host back to what it was before any deploy, whoever deployed it."""
         first = next(iter(self._orders.values()))
-        run_order(replace(first, playbook=orders.DECOMMISSION, secrets={}, with_artefact=False))
+        run_order(replace(first, playbook=requests.DECOMMISSION, secrets={}, with_artefact=False))
 
 
 class PlainAnsible:
@@ -170,9 +172,9 @@ def floor(reached: Reach) -> None:
     )
 
 
-def run_order(order: Order, *, limit: tuple[str, ...] = ()) -> None:
+def run_order(order: RunRequest, *, limit: tuple[str, ...] = ()) -> None:
     """Runs an order; every host must have succeeded."""
-    results, tail = ansible_run.execute(order, run="bench", limit=limit)
+    results, tail = runner.execute(order, run="bench", limit=limit)
     wrong = {host: r["message"] for host, r in results.items() if r["failed"] or r["unreachable"]}
     if wrong or len(results) != len(limit or order.hosts()):
         raise DeployFailedError(f"{order.playbook}: {wrong}\n{tail}")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span
-from ai_client.ledger import SpendLedger
-from ai_client.prices import Prices
-from ai_client.request import Usage
+from ai_client.contract.request import Usage
+from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span
+from ai_client.ledger.ledger import SpendLedger
+from ai_client.ledger.prices import Prices
 from ai_client.settings import LIST_PRICES
 
 REQUESTS = 20_000

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ MODEL = "gpt-4.1"
 CONTENDERS = {
     "bare aiohttp": 20_000,
     "ai_client, plain": 20_000,
+    "ai_client, five upstreams, plain": 20_000,
     "ai_client, all on": 20_000,
     "bare aiohttp, stream": 3_000,
     "ai_client, stream": 3_000,
@@ -64,17 +65,36 @@ async def bare(stack: AsyncExitStack, url: str, *, stream: bool) -> Call:
     return call
 
 
-async def ours(stack: AsyncExitStack, url: str, *, concurrency: int, is_full: bool, stream: bool) -> Call:
+def _five_upstreams(url: str) -> list[Any]:
+    """Accounts that all serve the model, so that each request draws one of them."""
+    from ai_client.contract.keys import KeyProvider  # noqa: PLC0415
+    from ai_client.contract.upstreams import Upstream  # noqa: PLC0415
+
+    return [
+        Upstream(base_url=url, keys=KeyProvider(KEY), name=f"u{number}", models={MODEL: MODEL})
+        for number in range(5)
+    ]
+
+
+async def ours(
+    stack: AsyncExitStack,
+    url: str,
+    *,
+    concurrency: int,
+    is_full: bool,
+    stream: bool,
+    upstreams: Sequence[Any] = (),
+) -> Call:
     from ai_client import AIAPIClient, Request  # noqa: PLC0415
-    from ai_client.budgets import ALL_TENANTS, Budget, BudgetPlan, Span  # noqa: PLC0415
-    from ai_client.cache import ResponseCache  # noqa: PLC0415
-    from ai_client.ledger import SpendLedger  # noqa: PLC0415
-    from ai_client.options import ClientOptions  # noqa: PLC0415
-    from ai_client.prices import Prices  # noqa: PLC0415
+    from ai_client.cache.response_cache import ResponseCache  # noqa: PLC0415
+    from ai_client.contract.options import ClientOptions  # noqa: PLC0415
+    from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span  # noqa: PLC0415
+    from ai_client.ledger.ledger import SpendLedger  # noqa: PLC0415
+    from ai_client.ledger.prices import Prices  # noqa: PLC0415
     from ai_client.settings import LIST_PRICES  # noqa: PLC0415
     from ai_client.transport.base import TransportOptions  # noqa: PLC0415
 
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"upstreams": upstreams}
     if is_full:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cache = ResponseCache(folder, scope=url, max_bytes=10**9)
@@ -84,7 +104,7 @@ async def ours(stack: AsyncExitStack, url: str, *, concurrency: int, is_full: bo
         )
         ledger = SpendLedger(folder / "ledger.sqlite", prices=Prices.from_settings(LIST_PRICES), plan=plan)
         stack.callback(ledger.close)
-        more = {"cache": cache, "ledger": ledger, "tokens_per_minute": 10**9}
+        more |= {"cache": cache, "ledger": ledger, "tokens_per_minute": 10**9}
     pool = TransportOptions(pool_size=concurrency + 10, keepalive_connections=concurrency + 10)
     client = AIAPIClient(KEY, url, concurrency, 10**7, options=ClientOptions(transport=pool), **more)
     await stack.enter_async_context(client)
@@ -136,9 +156,9 @@ async def make(stack: AsyncExitStack, name: str, url: str, concurrency: int) -> 
     if name.startswith("bare"):
         return await bare(stack, url, stream=stream)
     if name.startswith("ai_client"):
-        return await ours(
-            stack, url, concurrency=concurrency, is_full=not name.endswith("plain"), stream=stream
-        )
+        several = _five_upstreams(url) if "five" in name else ()
+        full = not name.endswith("plain")
+        return await ours(stack, url, concurrency=concurrency, is_full=full, stream=stream, upstreams=several)
     return await (openai_sdk(stack, url) if name == "OpenAI SDK" else litellm_call(stack, url))
 
 
@@ -217,16 +237,16 @@ def compare(
                 rows.setdefault(name, []).append(row)
     print(f"\nconcurrency {concurrency}, target latency {latency_ms:g} ms, best of {rounds}")
     print(
-        f"{'':24}{'requests/s':>12}{'CPU µs':>10}{'added p50 ms':>14}{'added p99 ms':>14}{'× bare CPU':>12}"
+        f"{'':34}{'requests/s':>12}{'CPU µs':>10}{'added p50 ms':>14}{'added p99 ms':>14}{'× bare CPU':>12}"
     )
     for name in CONTENDERS:
         if name not in rows:
-            print(f"{name:24}  not installed (tools/venv bench)")
+            print(f"{name:34}  not installed (tools/venv bench)")
             continue
         row = best(rows[name])
         base = best(rows["bare aiohttp, stream" if name.endswith("stream") else "bare aiohttp"])
         print(
-            f"{name:24}{row['per_s']:12.0f}{row['cpu_us']:10.1f}{row['p50_ms'] - latency_ms:14.3f}"
+            f"{name:34}{row['per_s']:12.0f}{row['cpu_us']:10.1f}{row['p50_ms'] - latency_ms:14.3f}"
             f"{row['p99_ms'] - latency_ms:14.3f}{row['cpu_us'] / base['cpu_us']:12.2f}"
         )
 

@@ -9,11 +9,12 @@ from itertools import pairwise
 
 import uvloop
 
-from ai_client.adaptive import AdaptiveConcurrency
-from ai_client.clock import SystemClock, Timer
-from ai_client.limits import SlidingWindow
-from ai_client.scheduler import Lane, Scheduler
-from ai_client.throttle import Throttle
+from ai_client.admission.concurrency import AdaptiveConcurrency
+from ai_client.admission.lane import Lane
+from ai_client.admission.scheduler import Scheduler
+from ai_client.admission.throttle import Throttle
+from ai_client.admission.window import SlidingWindow
+from ai_client.platform.clock import SystemClock, Timer
 
 TIMES = 50_000
 WAITERS = 1_000

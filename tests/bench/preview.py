@@ -5,6 +5,7 @@ so nothing is deployed either: each preview plans every resource as one to make.
 """
 
 import argparse
+import ipaddress
 import json
 import statistics
 import sys
@@ -20,6 +21,7 @@ EMPTY = "an empty program"
 # Three blocks of addresses for documentation, of 254 hosts each.
 _BLOCKS = ("192.0.2", "198.51.100", "203.0.113")
 _IN_A_BLOCK = 254
+_MANY = ipaddress.ip_network("198.18.0.0/15")  # RFC 2544
 # At most this many times an empty program's time, at 50 hosts.
 GOAL_HOSTS, GOAL = 50, 2.5
 
@@ -59,11 +61,17 @@ def declared(folder: Path, hosts: int) -> Clone:
     """This project with that many hosts declared."""
     project = clone(folder / f"hosts-{hosts}", state=folder / f"state-{hosts}", stack=f"bench{hosts}")
     started(project)
-    addresses = [f"{block}.{n}" for block in _BLOCKS for n in range(1, _IN_A_BLOCK + 1)][:hosts]
-    names = {f"host-{number:03}": {"address": address} for number, address in enumerate(addresses, start=1)}
+    addresses = made_up(hosts)
+    names = {f"host-{number:04}": {"address": address} for number, address in enumerate(addresses, start=1)}
     project.configure({"environment": "bench", "probe": False, "groups": {"hosts": {"hosts": names}}})
     project.pulumi("config", "set", "--secret", "apiKey", "--stack", project.stack, stdin=KEY)
     return project
+
+
+def made_up(hosts: int) -> list[str]:
+    """Addresses that are nobody's: those for documentation, and more than those has the range for benchmarks."""
+    few = [f"{block}.{n}" for block in _BLOCKS for n in range(1, _IN_A_BLOCK + 1)]
+    return few[:hosts] if hosts <= len(few) else [str(_MANY[n]) for n in range(1, hosts + 1)]
 
 
 def started(program: Clone) -> Clone:

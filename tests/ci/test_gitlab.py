@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fleet.clones import PASSPHRASE, Clone, clone
+from tests.fleet.clones import PASSPHRASE, Clone
 from tests.infra.stacks import KEY, PROJECT, shipped
 from tests.tools.forge import TOKEN, Forge, running
 
@@ -89,14 +89,6 @@ class Runner:
         """What the job before gave as variables."""
         lines = (self.checkout.folder / ".fleet-plan" / "outputs.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    folder = tmp_path_factory.mktemp("gitlab")
-    made = clone(folder / "checkout", state=folder / "state", stack="production")
-    made.pulumi("stack", "init", "production")
-    return made
 
 
 @pytest.fixture

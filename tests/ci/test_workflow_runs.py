@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.ci.workflows import Job, Runner, holds, load
-from tests.fleet.clones import PASSPHRASE, Clone, clone
+from tests.fleet.clones import PASSPHRASE, Clone
 from tests.infra.stacks import KEY, shipped
 from tests.tools.forge import TOKEN, Forge, running
 
@@ -18,14 +18,6 @@ pytestmark = pytest.mark.engine
 
 MARKER = "<!-- fleet-plan: production -->\n"
 NO_HOSTS = {"environment": "production", "groups": {"ai_api_clients": {"hosts": {}}}}
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    folder = tmp_path_factory.mktemp("ci")
-    made = clone(folder / "checkout", state=folder / "state", stack="production")
-    made.pulumi("stack", "init", "production")
-    return made
 
 
 @pytest.fixture

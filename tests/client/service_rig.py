@@ -158,19 +158,30 @@ async def running_service(
     simulator: Simulator,
     *,
     extra: str = "rate_limit = 60000",
+    api: str = "",
     start: Sequence[str] = (sys.executable, "-m", "ai_client.cli"),
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    starts_within_s: float = DEADLINE_S,
 ) -> AsyncIterator[Rig]:
-    """Start the service by `start`, wait until it answers, and stop it in the end."""
+    """Start the service by `start`, wait until it answers, and stop it in the end. `api` has lines of [api]."""
     for name in ("cache", "log"):
         (folder / name).mkdir(exist_ok=True)
     process = await _start(
-        folder, simulator, extra, start=start, environment=environment or {}, pass_fds=pass_fds
+        folder,
+        f"{simulator.base_url}\n{api}",
+        extra,
+        start=start,
+        environment=environment or {},
+        pass_fds=pass_fds,
     )
     rig = _rig(folder, process)
     try:
-        await until(lambda: rig.accepts() or process.returncode is not None, what="the service to accept")
+        await until(
+            lambda: rig.accepts() or process.returncode is not None,
+            what="the service to accept",
+            deadline_s=starts_within_s,
+        )
         assert process.returncode is None, "the service ended at its start"
         yield rig
     finally:
@@ -200,7 +211,7 @@ def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
 
 async def _start(
     folder: Path,
-    simulator: Simulator,
+    base_url: str,
     extra: str,
     *,
     start: Sequence[str],
@@ -210,7 +221,7 @@ async def _start(
     (folder / "ports.json").write_text(json.dumps([free_port(), free_port()]))
     (folder / "key").write_text(TEST_KEY + "\n")
     rig = _rig(folder, process=None)  # type: ignore[arg-type]  # only the paths are needed here
-    rig.set_config(simulator.base_url, extra)
+    rig.set_config(base_url, extra)
     options = ("serve", "--config", str(rig.config), "--key-file", str(rig.key_file))
     return await asyncio.create_subprocess_exec(
         *start, *options, env=_environment(environment), pass_fds=pass_fds

@@ -4,6 +4,7 @@ A block marked ```sh is typed in a clone, one marked ```sh host on a host. `walk
 that types them, and fails where the test leaves one out.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,10 +56,19 @@ NOT_TYPED = {
 }
 
 # These are typed by another test than the rest of their page.
-ELSEWHERE = {"tools/probe/build > build/probe": "tests/ansible/test_probe_identity.py"}
+ELSEWHERE = {
+    "ai-client usage --fleet": "tests/ansible/test_hosts_coordination.py",
+    "tools/artefact/oci": "tests/tools/test_artefact_oci.py",
+    "tools/probe/build > build/probe": "tests/ansible/test_probe_identity.py",
+    "/opt/ai-client/bin/ai-client fleet": "tests/ansible/test_hosts_coordination.py",
+}
 
 # These pages are typed whole by a test of their own way.
-OWN_WAY = {"docs/how-to/node.md": "tests/ansible/test_hosts_node_page.py"}
+OWN_WAY = {
+    "docs/examples/existing-program/README.md": "tests/program/test_component.py",
+    "docs/how-to/node.md": "tests/ansible/test_hosts_node_page.py",
+    "docs/how-to/providers.md": "tests/client/gateway/test_providers_page.py",
+}
 
 # Pages that tell nobody to type anything: what they name is there for another reason.
 LISTS = {
@@ -142,7 +152,7 @@ def is_command(code: str) -> bool:
     if words[0] in PROGRAMS or words[0].startswith(".venv/bin/"):
         return len(words) > 1
     path = PROJECT / words[0]
-    is_tool = words[0].startswith("tools/") and path.is_file() and path.suffix in {"", ".py"}
+    is_tool = words[0].startswith("tools/") and path.is_file() and os.access(path, os.X_OK)
     return is_tool and (len(words) > 1 or words[0] not in WANT_WORDS)
 
 

@@ -4,13 +4,14 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.docs.pages import Command
 from tests.fleet.clones import Clone
-from tests.infra.stacks import KEY
+from tests.infra.stacks import KEY, PROJECT
 
 
 @dataclass
@@ -64,6 +65,20 @@ class Reader:
         return said
 
 
+def own_path() -> str:
+    """PATH as a user has it: without what this checkout, its engine and its caches put there for the tests.
+
+    The command plugin stays: Pulumi downloads it, from a site that tests can't ask.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    ours = (str(PROJECT), str(Path(sys.prefix)), str(cache / "ai-client-fleet"))
+    return os.pathsep.join(
+        part
+        for part in os.environ["PATH"].split(os.pathsep)
+        if not part.startswith(ours) or (Path(part) / "pulumi-resource-command").exists()
+    )
+
+
 def new_reader(clone: Clone, home: Path, **settings: str) -> Reader:
     """A reader with a home of their own; caches of the machine are shared, so that nothing is built twice."""
     home.mkdir(exist_ok=True)
@@ -72,6 +87,7 @@ def new_reader(clone: Clone, home: Path, **settings: str) -> Reader:
         (home / ".cache").symlink_to(cache)
     variables = {
         **clone.environment(),
+        "PATH": f"{clone.folder}/.venv/bin:{own_path()}",
         "HOME": str(home),
         "PULUMI_HOME": str(home / ".pulumi"),
         "PULUMI_SKIP_CONFIRMATIONS": "true",

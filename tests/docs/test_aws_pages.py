@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from tests.aws_server import Aws, environment, moto_server
+from tests.docs.conftest import NewClone
 from tests.docs.pages import Walk, blocks, walk
 from tests.docs.reader import Reader, new_reader
-from tests.fleet.clones import PASSPHRASE, clone
+from tests.fleet.clones import PASSPHRASE
+from tests.infra.hosts.test_ec2 import launch, subnets
 from tests.infra.stacks import HOST_KEY, KEY, PROJECT, load, shipped
-from tests.infra.test_ec2 import launch, subnets
 
 pytestmark = [pytest.mark.engine]
 
@@ -27,9 +28,9 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def reader(aws: Aws, tmp_path: Path) -> Reader:
+def reader(aws: Aws, tmp_path: Path, new_clone: NewClone) -> Reader:
     """A new clone, with AWS's command line on PATH."""
-    made = clone(tmp_path / "clone", state=tmp_path / "state", stack="live")
+    made = new_clone("live")
     program = tmp_path / "bin" / "aws"
     program.parent.mkdir()
     program.write_text(
@@ -67,7 +68,7 @@ def test_a_team_shares_a_stack_by_the_page(aws: Aws, reader: Reader) -> None:
     assert "awskms://alias/fleet?" in (reader.clone.folder / "Pulumi.live.yaml").read_text()
     reader.variables["FLEET_KEY_2027"] = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
     with (
-        of_shared_state("Another key") as page,
+        of_shared_state("Change the KMS key") as page,
         pytest.raises(AssertionError, match="error: no changes were expected"),
     ):
         reader.types(page.take())
@@ -91,7 +92,7 @@ def test_a_stack_moves_into_the_bucket_by_the_page(aws: Aws, reader: Reader) -> 
     reader.types("tools/env pulumi stack init old")
     reader.types("tools/env pulumi config set --secret apiKey --stack old")
     reader.types("tools/env pulumi up --stack old")
-    with of_shared_state("A stack that is elsewhere already") as page:
+    with of_shared_state("Move an existing stack") as page:
         assert "unchanged" in reader.types(page.take())
     assert "old" in reader.types("tools/env pulumi stack ls")
     assert any(key["Key"].endswith("/old.json") for key in _objects(aws))

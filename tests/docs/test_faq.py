@@ -1,5 +1,6 @@
 """The error texts that the FAQ quotes are the program's, each of them made here by what makes it."""
 
+import json
 import os
 import re
 import shutil
@@ -9,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ai_client_applier.errors import ApplyError
-from ai_client_applier.marker import Marker, check_owner
-from ai_client_applier.request import Claim
+from applier.on_host.errors import ApplyError
+from applier.on_host.marker import Marker, check_owner
+from applier.on_host.request import Claim
 
 from ai_client import AIAPIClient
 from ai_client.errors import (
@@ -26,14 +27,15 @@ from ai_client.errors import (
 )
 from ai_client.testing import Simulator
 from ai_client.testing.faults import parse
-from infra import removals
-from infra.blockers import blockers
 from infra.errors import FleetError
-from infra.fleet import build
+from infra.hosts.fleet import build
+from infra.plan.blockers import blockers
+from infra.state import claims
+from infra.state.last_run import Claimed
 from tests.client.service_rig import running_service
+from tests.docs.conftest import NewClone
 from tests.docs.pages import text_of, walk
 from tests.docs.reader import new_reader
-from tests.fleet.clones import clone
 from tests.infra.stacks import KEY, PROJECT, load, shipped
 
 pytestmark = pytest.mark.slow
@@ -97,11 +99,11 @@ def of_the_program() -> list[str]:
     wrong = shipped("production")
     wrong["groups"]["ai_api_clients"]["vars"]["ai_model_default"] = "gpt-4.l"
     fleet = build(settings)
-    owned = [f"{fleet.owner}/gone-{number}" for number in range(3)]
+    gone = {f"claim-gone-{n}": Claimed(claim=f"{fleet.owner}/gone-{n}") for n in range(3)}
     raising = (
         lambda: load(shipped("production") | {"apiKey": KEY}, secret=()),
         lambda: load(wrong, secret=()),
-        lambda: removals.check(owned, fleet, allowed=1),
+        lambda: claims.check(gone, allowed=1),
         lambda: check_owner(Marker(Claim("old/web", "old"), ()), Claim("new/web", "new")),
     )
     made = [str(blocker) for blocker in blockers(settings, fleet)]
@@ -113,19 +115,25 @@ def of_the_program() -> list[str]:
 
 
 def of_ansible() -> list[str]:
-    """A playbook without the project's settings, and the inventory of a stack that is not up."""
+    """A playbook without its collection, the inventory of a stack that is not up, and a misspelt host."""
     bare = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
-    playbook = ["ansible-playbook", "-i", "localhost,", "--syntax-check", "ansible/ai-client-verify.yml"]
+    role = json.dumps([{"hosts": "all", "roles": ["ai_client.fleet.ai_client"]}])
+    playbook = ["ansible-playbook", "-i", "localhost,", "--syntax-check", "/dev/stdin"]
     inventory = ["ansible/inventory/fleet.py", "--list"]
     outputs = {"AI_CLIENT_FLEET_OUTPUTS": os.devnull}
+    config = {"ANSIBLE_CONFIG": str(PROJECT / "ansible/ansible.cfg")}
+    misspelt = ["ansible-playbook", "-i", "web-1,", "--limit", "web-l", "ansible/ai-client-verify.yml"]
     return [
-        _said(playbook, environment=bare, status=4),
+        _said(playbook, environment=bare, status=1, stdin=role),
         _said(inventory, environment=bare | outputs, status=1),
+        _said(misspelt, environment=bare | config, status=1),
     ]
 
 
-def _said(argv: list[str], *, environment: dict[str, str], status: int) -> str:
-    done = subprocess.run(argv, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+def _said(argv: list[str], *, environment: dict[str, str], status: int, stdin: str = "") -> str:
+    done = subprocess.run(
+        argv, cwd=PROJECT, env=environment, input=stdin, capture_output=True, text=True, check=False
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -145,14 +153,31 @@ def test_a_missing_passphrase_is_quoted_as_the_engine_says_it(tmp_path: Path) ->
 
 
 @pytest.mark.engine
-def test_the_plugin_is_taken_from_a_file_by_the_page(tmp_path: Path) -> None:
-    """The stand-in, packed as Pulumi packs the real one."""
-    checkout = clone(tmp_path / "clone", state=tmp_path / "state", stack="nobody")
+def test_a_misspelt_stack_is_quoted_as_the_inventory_says_it(tmp_path: Path) -> None:
+    """With the name of the stack that there is."""
+    state = {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_HOME": str(tmp_path / "home")}
+    environment = os.environ | state | {"PULUMI_CONFIG_PASSPHRASE": "tests-only"}
+    # The engine writes the new stack's file beside the project: here beside a copy.
+    shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
+    init = ["pulumi", "--cwd", str(tmp_path), "stack", "init", "somebody", "--no-select", "--non-interactive"]
+    _said(init, environment=environment, status=0)
+    argv = ["ansible/inventory/fleet.py", "--list"]
+    said = _said(argv, environment=environment | {"AI_CLIENT_FLEET_STACK": "somebodi"}, status=1)
+    assert unmatched([said]) == []
+    assert "one of: somebody" in said
+
+
+@pytest.mark.engine
+def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path, new_clone: NewClone) -> None:
+    """The stand-in, packed as Pulumi packs the real one; the page's other command builds the collection."""
+    checkout = new_clone("nobody")
     reader = new_reader(checkout, tmp_path / "home")
     program = shutil.which("pulumi-resource-command")
     assert program is not None, "the command plugin is not on PATH; start the tests by 'make test'"
     with walk("docs/faq.md") as page:
         install = page.take()
+        reader.types(page.take())
+    assert list((checkout.folder / "build").glob("ai_client-fleet-*.tar.gz"))
     with tarfile.open(checkout.folder / install.split()[-1], "w:gz") as packed:
         packed.add(program, "pulumi-resource-command")
     reader.types(install)
@@ -162,11 +187,15 @@ def test_the_plugin_is_taken_from_a_file_by_the_page(tmp_path: Path) -> None:
 def test_the_faq_quotes_nothing_else() -> None:
     """A text that the program does not say any more is not kept; those of gateway and engine have their own tests."""
     made = [*of_errors(), *of_the_program(), *of_ansible()]
-    elsewhere = ("Connections over TCP", "The token", "upstream: 401", "request …: failed", "model '…': does")
+    gateway = ("Connections over TCP", "The token", "upstream: 401", "request …: failed", "model '…': does")
+    engine = (
+        "error: could not create secrets",
+        "inventory: there is no stack",
+        "warning: using pulumi-resource",
+    )
     left = [
         line
         for line, pattern in quoted().items()
-        if not line.startswith((*elsewhere, "error: could not create secrets"))
-        and not any(map(pattern.search, made))
+        if not line.startswith((*gateway, *engine)) and not any(map(pattern.search, made))
     ]
     assert left == []

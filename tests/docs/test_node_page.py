@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from ai_client.batch import lines
-from ai_client.batch.runner import Ending
+from ai_client.batch.runner import BatchEnd
 from ai_client.cli import arguments, batch, batch_serve, bench, reload, serve
-from ai_client.gateway import changes, headers
-from ai_client.gateway.changes import Changes
-from ai_client.request import Response
+from ai_client.configure import changes
+from ai_client.configure.changes import Changes
+from ai_client.contract.request import Response
+from ai_client.gateway.app import headers
 from ai_client.settings import Settings
 from tests.infra.stacks import PROJECT
 
@@ -33,8 +34,8 @@ def test_every_alert_has_its_row() -> None:
 
 
 def test_every_header_that_steers_a_request_has_its_row() -> None:
-    """But for those that HTTP and OpenAI's API have anyway."""
-    ordinary = {b"authorization", b"host", b"origin", b"content-type", b"content-length"}
+    """But for those that HTTP and the APIs have anyway."""
+    ordinary = {b"authorization", b"x-api-key", b"host", b"origin", b"content-type", b"content-length"}
     told = {name.strip("`").lower().encode() for name in rows("Headers") if "header of" not in name}
     answer = Response(status=200, headers={}, body=b"{}", model="gpt-4.1", cost_usd=0.1)
     assert told == set(headers._TAKERS) - ordinary | {name for name, _ in headers.about(answer)}
@@ -75,7 +76,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
     told: dict[str, set[int]] = {}
     for command, codes in re.findall(r"^\| (\S[^|]*?) \| ([\d, ]+) \|", part, re.MULTILINE):
         told.setdefault(command.strip("`"), set()).update(int(code) for code in codes.split(","))
-    endings = {batch.EXIT_BY_ENDING[ending] for ending in Ending if ending is not Ending.DONE}
+    endings = {batch.EXIT_BY_ENDING[ending] for ending in BatchEnd if ending is not BatchEnd.DONE}
     assert told["batch run"] == {0, batch.EXIT_FAILED_LINES, batch.EXIT_UNUSABLE} | endings
     assert told["serve"] == {0, 1, serve.EXIT_CONFIG}
     assert told["batch serve"] == {0, 1, batch_serve.EXIT_CONFIG}

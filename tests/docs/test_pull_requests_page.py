@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.ci.workflows import FOLDER, NAMES, load
+from tests.docs.conftest import NewClone
 from tests.docs.pages import text_of, walk
 from tests.docs.reader import new_reader
-from tests.fleet.clones import clone
 from tests.infra.stacks import PROJECT
 
 PAGE = text_of("docs/how-to/pull-requests.md")
@@ -20,11 +20,11 @@ GITLAB = PROJECT / "docs" / "ci" / "gitlab" / ".gitlab-ci.yml"
 
 
 @pytest.mark.engine
-def test_the_commands_of_the_page_give_a_plan_and_the_workflows(tmp_path: Path) -> None:
+def test_the_commands_of_the_page_give_a_plan_and_the_workflows(tmp_path: Path, new_clone: NewClone) -> None:
     """On the shipped production stack, whose hosts are never contacted."""
-    checkout = clone(tmp_path / "clone", state=tmp_path / "state", stack="production")
-    checkout.pulumi("stack", "init", "production")
+    checkout = new_clone("production")
     reader = new_reader(checkout, tmp_path / "home")
+    reader.types("tools/env pulumi stack init production")
     with walk("docs/how-to/pull-requests.md") as page:
         for command in page.rest():
             reader.types(command.text)

@@ -7,22 +7,21 @@ import pytest
 import yaml
 
 from policy.rules import RULES
+from tests.docs.conftest import NewClone
 from tests.docs.pages import blocks, text_of, walk
 from tests.docs.reader import Reader, new_reader
-from tests.fleet.clones import clone
 from tests.tools.test_move_in import INI, VARIABLES
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Reader:
+def reader(tmp_path: Path, new_clone: NewClone) -> Reader:
     """A new clone, and the playbooks that its owner ran by hand so far."""
     playbooks = tmp_path / "home" / "playbooks"
     playbooks.mkdir(parents=True)
     (playbooks / "production.ini").write_text(INI + VARIABLES)
-    checkout = clone(tmp_path / "clone", state=tmp_path / "state", stack="production")
-    return new_reader(checkout, tmp_path / "home", AI_CLIENT_FLEET_STACK="live")
+    return new_reader(new_clone("production"), tmp_path / "home", AI_CLIENT_FLEET_STACK="live")
 
 
 def test_a_new_stack_is_made_by_its_page(reader: Reader) -> None:
@@ -44,6 +43,9 @@ def test_the_first_production_stack_is_made_by_its_page(reader: Reader) -> None:
         begin, key, look, setup, up, verify = (page.take() for _ in range(6))
     said = reader.types(begin)
     assert "fleet:apiKey: no upstream key for" in said
+    assert "7 hosts: 7 blocked" in said
+    assert "Outputs:" not in said
+    assert len(said[said.index("Previewing update") :].splitlines()) <= 40
     assert "no pinned host key for api-prod-01" in said
     content = yaml.safe_load(file.read_text())
     (example,) = map(yaml.safe_load, blocks("docs/how-to/first-production-stack.md", "yaml"))
@@ -87,10 +89,27 @@ def test_the_policy_judges_by_its_page(reader: Reader) -> None:
     assert all(line.startswith("host-keys-are-pinned: ") for line in found)
 
 
+def test_one_quota_is_declared_by_its_page(reader: Reader) -> None:
+    """The stack takes the engine and its password; Ansible's groups by what hosts say need hosts that are up."""
+    reader.types("tools/env pulumi stack init production")
+    with walk("docs/how-to/coordination.md") as page:
+        declare, group = (page.take() for _ in range(2))
+    *settings, up = [line for line in declare.splitlines() if line]
+    # What the page says that it needs.
+    reader.types("tools/env pulumi config set --path account.rpm 4200 --stack production")
+    for line in settings:
+        reader.types(line)
+    assert "up still needs" in reader.types(up, expect=(1, 255))
+    content = (reader.clone.folder / "Pulumi.production.yaml").read_text()
+    assert "endpoint: rediss://engine.internal:6379" in content
+    assert "secure:" in content
+    assert "run 'pulumi up' first" in reader.types(group, expect=(0, 1, 4))
+
+
 def test_the_supply_chain_is_examined_by_its_page(reader: Reader) -> None:
     """Build, bill of materials and licences succeed; the audit says what it knows, or that it knows nothing."""
     with walk("docs/how-to/supply-chain.md") as page:
-        build, listed, written, audit, audit_alone = (page.take() for _ in range(5))
+        build, listed, written, audit, audit_alone, release, again, docs = (page.take() for _ in range(8))
     folder = next(line for line in reader.types(build).splitlines() if line.startswith("/"))
     assert (Path(folder) / "index.json").is_file()
     said = reader.types(listed)
@@ -100,6 +119,12 @@ def test_the_supply_chain_is_examined_by_its_page(reader: Reader) -> None:
     assert "aiohttp" in (reader.clone.folder / "build" / "sbom.json").read_text()
     assert "audit: " in reader.types(audit, expect=(0, 2))
     assert "audit: " in reader.types(audit_alone, expect=(0, 1, 2))
+    assert "-py3-none-any.whl" in reader.types(release)
+    assert "index.json: OK" in reader.types(again)
+    sums = [reader.clone.folder / folder / "SHA256SUMS" for folder in ("dist", "build/release")]
+    assert sums[0].read_text() == sums[1].read_text()
+    site = next(line for line in reader.types(docs).splitlines() if line.startswith("/"))
+    assert (Path(site) / "index.html").is_file()
 
 
 def test_the_targets_of_make_that_write_nothing_new_succeed(reader: Reader) -> None:

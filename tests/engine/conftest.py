@@ -23,7 +23,7 @@ class Engine:
     plugin: Path
 
 
-def settle(option: str) -> Engine:
+def provided(option: str) -> Engine:
     """Built where it is not in the cache yet, which takes minutes."""
     command = [CHECKOUT / "tools/engine/build", option]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -35,13 +35,13 @@ def settle(option: str) -> Engine:
 @pytest.fixture(scope="session")
 def stand_in() -> Engine:
     """The engine with the stand-in, also where the real plugin is."""
-    return settle("--stand-in")
+    return provided("--stand-in")
 
 
 @pytest.fixture(scope="session")
 def engine(stand_in: Engine) -> Engine:
     """The engine with the plugin that PULUMI_COMMAND_PLUGIN names, else with the stand-in."""
-    return settle("--plugin") if os.environ.get("PULUMI_COMMAND_PLUGIN") else stand_in
+    return provided("--plugin") if os.environ.get("PULUMI_COMMAND_PLUGIN") else stand_in
 
 
 @pytest.fixture(scope="session")

@@ -112,3 +112,41 @@ def test_an_engine_that_cannot_be_had_stops_the_command(machine: Machine) -> Non
     done = run(machine, "echo", "ran")
     assert (done.returncode, done.stdout) == (1, "")
     assert "too old" in done.stderr
+
+
+def test_a_login_of_pulumis_stays(machine: Machine) -> None:
+    """Whoever ran `pulumi login` has a backend; a logout leaves the folder of this project's."""
+    credentials = machine.home / ".pulumi" / "credentials.json"
+    credentials.parent.mkdir(parents=True, exist_ok=True)
+    credentials.write_text('{"current": "s3://team-state", "accessTokens": {}}')
+    assert "PULUMI_BACKEND_URL" not in seen(machine)
+    assert "PULUMI_BACKEND_URL" in seen(machine, "--dev")
+    credentials.write_text('{"current": ""}')
+    assert seen(machine)["PULUMI_BACKEND_URL"].startswith("file://")
+
+
+def test_a_plugin_that_is_named_without_dev_is_not_passed_over_in_silence(machine: Machine) -> None:
+    """Whoever names it believes that it serves."""
+    told = run(machine, "true", PULUMI_COMMAND_PLUGIN="/somewhere/pulumi-resource-command")
+    assert "PULUMI_COMMAND_PLUGIN serves 'tools/env --dev' alone" in told.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "xx_YY.UTF-8", "de_DE.ISO-8859-1"])
+def test_a_locale_that_ansible_refuses_is_replaced(machine: Machine, locale: str) -> None:
+    """One that is no UTF-8, or not installed: day-two commands work in whatever shell they are typed."""
+    given = {"LC_ALL": locale, "LC_CTYPE": locale, "LANG": locale}
+    assert seen(machine, **given)["LC_ALL"] == "C.UTF-8"
+
+
+def test_a_plugin_that_the_engine_has_to_download_is_told_with_the_way_out(machine: Machine) -> None:
+    """Before the engine's words, whose remedy is the same download; not where it is there, nor for other commands."""
+    told = "docs/faq.md, 'The plugin pulumi-resource-command cannot be downloaded'"
+    assert told in run(machine, "pulumi", "preview").stderr
+    assert told not in run(machine, "pulumi", "stack", "ls").stderr
+    assert told not in run(machine, "--dev", "pulumi", "preview").stderr
+    assert told.split("'")[1] in (CHECKOUT / "docs/faq.md").read_text().replace("`", "")
+    folder = machine.home / ".pulumi/plugins/resource-command-v1.2.1"
+    folder.mkdir(parents=True)
+    (folder / "pulumi-resource-command").write_text("#!/bin/sh\n")
+    (folder / "pulumi-resource-command").chmod(0o755)
+    assert told not in run(machine, "pulumi", "preview").stderr

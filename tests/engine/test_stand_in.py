@@ -201,3 +201,21 @@ def test_the_modules_own_tests_pass() -> None:
     folder = CHECKOUT / "tools/engine/command"
     done = subprocess.run([go, "test", "./..."], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("how", ["taken out of the program", "destroy"])
+@pytest.mark.parametrize("stdin", ["line one\nline two\n", "secret:line one\nline two\n"])
+def test_a_delete_gets_the_recorded_standard_input(workspace: Workspace, how: str, stdin: str) -> None:
+    """A claim's delete reads from it what to clean up: the last one that was applied, secret or not."""
+    workspace.declare({"create": "cat >/dev/null", "delete": 'cat >> "$LOG"', "stdin": "first\n"})
+    assert workspace.up().returncode == 0
+    workspace.declare({"create": "cat >/dev/null", "delete": 'cat >> "$LOG"', "stdin": stdin})
+    assert workspace.up().returncode == 0
+    if how == "destroy":
+        done = workspace.pulumi("destroy", "--yes", "--skip-preview")
+    else:
+        workspace.declare(None)
+        done = workspace.up()
+    assert done.returncode == 0, done.stdout
+    assert workspace.log.read_text() == "line one\nline two\n"
+    assert commands_in(workspace) == []

@@ -131,6 +131,8 @@ class Clone:
         return {
             **os.environ,
             "PATH": f"{self.folder}/.venv/bin:{os.environ['PATH']}",
+            # The virtual environment is shared, and leads to the checkout that it was made in.
+            "PYTHONPATH": f"{self.folder}:{self.folder}/ansible",
             "PULUMI_BACKEND_URL": f"file://{self.state}",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "AI_CLIENT_FLEET_STACK": self.stack,
@@ -172,6 +174,13 @@ def another(first: Clone, folder: Path) -> Clone:
 
 def clone(folder: Path, *, state: Path, stack: str) -> Clone:
     """A copy of the working tree, sharing the virtual environment, as `git clone` and `tools/setup` would give."""
+    made = empty_clone(folder, state=state, stack=stack)
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    return made
+
+
+def empty_clone(folder: Path, *, state: Path, stack: str) -> Clone:
+    """A copy of the working tree and nothing else, as `git clone` alone would give."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=PROJECT,
@@ -180,10 +189,10 @@ def clone(folder: Path, *, state: Path, stack: str) -> Clone:
     ).stdout.decode()
     for name in filter(None, listed.split("\0")):
         source = PROJECT / name
-        if source.is_file():
+        # The environment is shared; where it is itself a link, git does not know it for the folder that it ignores.
+        if name != ".venv" and (source.is_file() or source.is_symlink()):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
-    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+            shutil.copy2(source, target, follow_symlinks=False)
     state.mkdir(exist_ok=True)
     return Clone(folder, state, stack)

@@ -60,9 +60,12 @@ class Fleet:
         self.keys.append(key)
 
     def kill_host(self, host: str) -> None:
-        """Ends a host as a power failure does."""
-        record = json.loads((self.local / "hosts" / host / "process.json").read_text())
-        os.kill(record["pid"], signal.SIGKILL)
+        """Ends a host as a power failure does: with its first process, all of its processes are gone at once."""
+        pid = json.loads((self.local / "hosts" / host / "process.json").read_text())["pid"]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (*map(int, children), pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def own_processes(self, word: str, *, without: str = "\0") -> list[int]:
         """Processes of this checkout with a word among their arguments, and without another."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.clones import Run
 from tests.fleet.conftest import API_CLIENTS, BATCH_WORKERS, HOSTS, Fleet
 from tests.fleet.leaks import in_text
 from tests.fleet.load import under_load
@@ -83,8 +84,8 @@ def _assert_shown_without_keys(fleet: Fleet) -> None:
     """The comment and the page of a preview name the key file of every host, and no key."""
     preview, comment, page = (fleet.work / name for name in ("preview.json", "comment.md", "page.html"))
     preview.write_text(fleet.clone.preview().output)
-    render = ["tools/plan_comment.py", str(preview), "--comment", str(comment), "--html", str(page)]
-    fleet.clone.run(f"{fleet.clone.folder}/.venv/bin/python", *render)
+    render = ["tools/plan-comment", str(preview), "--comment", str(comment), "--html", str(page)]
+    fleet.clone.run(*render)
     for shown in (comment.read_text(), page.read_text()):
         assert shown.count("/etc/ai-client/key") >= len(HOSTS)
         assert [in_text(shown, key) for key in fleet.keys] == [[] for _ in fleet.keys]
@@ -191,6 +192,37 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_done(
     changed = running.clone.up().changed()
     assert set(changed) == {"host-api-dev-02", "ai_api_clients-2", "ai_api_clients-3"}
     assert all("level = WARNING" in config_of(running, host) for host in HOSTS)
+
+
+def test_a_host_that_dies_during_up_is_named_and_its_wave_is_done(
+    running: Fleet, configured: dict[str, Any]
+) -> None:
+    """Reached by the look, then without power: the other host of its wave has the change, and no later wave has.
+
+    The next `up` boots it and goes on with what is left.
+    """
+    configured["groups"]["ai_api_clients"]["vars"]["ai_pool_timeout"] = 23
+    running.clone.configure(configured)
+    with (running.work / "up.json").open("w+") as said:
+        with subprocess.Popen(
+            ["pulumi", "up", "--yes", "--skip-preview", "--json", "--non-interactive"],
+            cwd=running.clone.folder,
+            env=running.clone.environment(),
+            stdout=said,
+        ) as engine:
+            wait_until(lambda: "pool_timeout = 23" in config_of(running, "api-dev-01"), within_s=120)
+            running.kill_host("api-dev-03")
+            status = engine.wait(300)
+        said.seek(0)
+        ended = Run(status, said.read())
+    assert ended.status != 0
+    assert "api-dev-03: unreachable" in ended.errors()
+    done = [host for host in API_CLIENTS if "pool_timeout = 23" in config_of(running, host)]
+    assert done == ["api-dev-01", "api-dev-02"]
+    changed = running.clone.up().changed()
+    assert set(changed) == {"host-api-dev-03", "ai_api_clients-2", "ai_api_clients-3"}
+    assert all("pool_timeout = 23" in config_of(running, host) for host in API_CLIENTS)
+    assert running.clone.up("--expect-no-changes").changed() == {}
 
 
 @pytest.mark.parametrize("killed", ["pulumi", "infra.run", "ansible-playbook", "ssh", "jump-dev-01"])

@@ -22,7 +22,7 @@ from tests.fleet.conftest import API_CLIENTS, BATCH_WORKERS, HOSTS, dev_config
 from tests.fleet.load import under_load
 from tests.fleet.waiting import wait_until
 from tests.infra.stacks import KEY
-from tests.tools.hosts_control import Control
+from tests.tools.hosts_control import Control, own_fleet
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts]
 
@@ -117,19 +117,18 @@ def _static_config(machines: Control) -> dict[str, Any]:
 def departure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Departure]:
     """The stack, up; machines and stack are gone afterwards."""
     work = tmp_path_factory.mktemp("departure")
-    machines = Control(work / "machines", STACK, LINK_OCTET)
     try:
-        _boot(machines)
-        checkout = clone(work / "checkout", state=work / "state", stack=STACK)
-        departure = Departure(machines, checkout, {})
-        departure.before.update(departure.trees(*HOSTS))
-        checkout.pulumi("stack", "init", STACK)
-        checkout.configure(_static_config(machines))
-        checkout.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=KEY)
-        checkout.up()
-        yield departure
+        with own_fleet(STACK, LINK_OCTET) as machines:
+            _boot(machines)
+            checkout = clone(work / "checkout", state=work / "state", stack=STACK)
+            departure = Departure(machines, checkout, {})
+            departure.before.update(departure.trees(*HOSTS))
+            checkout.pulumi("stack", "init", STACK)
+            checkout.configure(_static_config(machines))
+            checkout.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=KEY)
+            checkout.up()
+            yield departure
     finally:
-        machines.ask("purge")
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -158,7 +157,7 @@ def test_a_host_taken_out_gives_up_its_ledger_and_then_everything(departure: Dep
     assert departure.clone.up().changed()[f"claim-{host}"] == "delete"
     _given_back(departure, host)
     assert _main_pids(departure, *others) == pids
-    kept = departure.clone.folder / "decommissioned" / f"fleet_{STACK}_{host}"
+    (kept,) = (departure.clone.folder / "decommissioned").glob(f"fleet_{STACK}@*_{host}")
     with sqlite3.connect(f"file:{kept / 'ledger.sqlite'}?mode=ro", uri=True) as ledger:
         (entries,) = ledger.execute("SELECT count(*) FROM entry").fetchone()
     assert entries >= load.answered > 0
@@ -215,12 +214,93 @@ def test_a_group_taken_out_is_cleaned_up_once_its_size_is_allowed(departure: Dep
     _given_back(departure, *BATCH_WORKERS)
 
 
+def test_a_claim_that_is_replaced_leaves_its_host_alone(departure: Departure) -> None:
+    """`--replace` wipes no healthy host: the stack still declares it, and the run says so to the command."""
+    host = API_CLIENTS[0]
+    pids = _main_pids(departure, host)
+    urn = f"urn:pulumi:{STACK}::fleet::fleet:index:Deployment$command:local:Command::claim-{host}"
+    assert "replace" in departure.clone.up("--replace", urn).changed()[f"claim-{host}"]
+    assert _main_pids(departure, host) == pids
+    assert departure.clone.up("--expect-no-changes").changed() == {}
+
+
+def test_a_preview_asks_each_host_once_and_builds_nothing(departure: Departure, tmp_path: Path) -> None:
+    """On a machine that has no artefact, as a fresh runner of a CI has none."""
+    host = API_CLIENTS[0]
+    asked = "journalctl --identifier sudo --output cat --no-pager | grep -c COMMAND= || true"
+    before = int(departure.inside(host, asked))
+    looked = departure.clone.run(
+        *("env", f"XDG_CACHE_HOME={tmp_path}", "PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1"),
+        *("pulumi", "preview", "--json", "--non-interactive"),
+    )
+    assert looked.changed() == {}
+    assert "has not built its own (up does)" in looked.messages()
+    assert int(departure.inside(host, asked)) == before + 1
+    assert not (tmp_path / "ai-client-fleet" / "artefacts").exists()
+
+
+def test_a_renamed_stack_keeps_its_hosts(departure: Departure) -> None:
+    """`pulumi stack rename`: the state knows whose hosts they are, so that nothing is removed, made or changed."""
+    renamed, checkout = f"{STACK}-renamed", departure.clone
+    try:
+        checkout.pulumi("stack", "rename", renamed, "--stack", STACK)
+        assert checkout.up("--expect-no-changes", "--stack", renamed).changed() == {}
+    finally:
+        checkout.pulumi("stack", "rename", STACK, "--stack", renamed)
+
+
+def test_another_state_takes_a_host_over_as_documented(departure: Departure, tmp_path: Path) -> None:
+    """It is refused until it names the owner; then the host is its own, nothing restarts, and the other is refused."""
+    host, first = API_CLIENTS[0], departure.clone
+    pids = _main_pids(departure, host)
+    config = departure.config()
+    config["groups"].pop("ai_batch_workers", None)  # a test before this one may have taken it out
+    config["groups"]["ai_api_clients"]["hosts"] = {host: config["groups"]["ai_api_clients"]["hosts"][host]}
+    config["groups"]["dev"]["children"] = ["ai_api_clients"]
+    second = clone(tmp_path / "checkout", state=tmp_path / "state", stack=STACK)
+    second.pulumi("stack", "init", STACK)
+    second.configure(config)
+    second.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=KEY)
+    owner = _owner(departure, host)
+    refused = second.up(expect=1).errors()
+    assert f"this host belongs to {owner}" in refused
+    assert "fleet:takeOver" in refused
+    second.pulumi("config", "set", "takeOver", owner, "--stack", STACK)
+    second.up()
+    assert _owner(departure, host) not in ("", owner)
+    assert f"this host belongs to {_owner(departure, host)}" in first.preview().messages()
+    # And back, before the state of the other is thrown away.
+    first.pulumi("config", "set", "takeOver", _owner(departure, host), "--stack", STACK)
+    first.up()
+    assert _owner(departure, host) == owner
+    assert second.pulumi("destroy", "--yes", "--skip-preview", "--json", expect=None).status != 0
+    first.pulumi("config", "rm", "takeOver", "--stack", STACK)
+    first.up()
+    assert _main_pids(departure, host) == pids
+
+
+def _owner(departure: Departure, host: str) -> str:
+    return str(json.loads(departure.inside(host, "cat /etc/ai-client/claim.json"))["owner"])
+
+
+def test_destroy_needs_a_consent_that_the_state_records(departure: Departure) -> None:
+    """It runs no program that could say that the hosts leave: nothing is touched, and the error names the way."""
+    hosts = [*API_CLIENTS[:2], API_CLIENTS[3]]
+    pids = _main_pids(departure, *hosts)
+    refused = departure.clone.pulumi("destroy", "--yes", "--skip-preview", "--json", expect=None)
+    assert refused.status != 0
+    assert "pulumi config set allowDestroy true" in refused.output
+    assert _main_pids(departure, *hosts) == pids
+
+
 def test_destroy_gives_back_what_is_left(departure: Departure) -> None:
     """Every host that the stack still has, as it was found; ledgers are fetched; the state is empty."""
+    departure.clone.configure({**departure.config(), "allowDestroy": True})
+    departure.clone.up()
     left = [*API_CLIENTS[:2], API_CLIENTS[3]]
     departure.clone.pulumi("destroy", "--yes", "--skip-preview", "--json")
     _given_back(departure, *left)
     kept = {path.name for path in (departure.clone.folder / "decommissioned").iterdir()}
-    assert {f"fleet_{STACK}_{host}" for host in API_CLIENTS[:2]} <= kept
+    assert all(any(name.endswith(f"_{host}") for name in kept) for host in API_CLIENTS[:2])
     exported = json.loads(departure.clone.pulumi("stack", "export").output)
     assert exported["deployment"].get("resources", [])[1:] == []

@@ -10,8 +10,8 @@ from tests.aws_server import CREDENTIALS, Aws, environment, free_port, moto_serv
 from tests.fleet.clones import Run, clone
 from tests.fleet.leaks import Watch, in_text
 from tests.fleet.shared import CloudClone, resources
+from tests.infra.hosts.test_ec2 import config, launch, subnets
 from tests.infra.stacks import HOST_KEY, KEY
-from tests.infra.test_ec2 import config, launch, subnets
 
 pytestmark = [pytest.mark.engine]
 
@@ -94,6 +94,24 @@ def test_more_removals_than_allowed_fail_preview_and_up(aws: Aws, fleet: CloudCl
     assert claims(fleet) == set(names)
     fleet.pulumi("config", "set", "maxRemovals", "3", "--stack", STACK)
     assert sorted(fleet.preview().changed().values()).count("delete") == 3
+
+
+def test_another_region_with_the_same_names_removes_nothing(aws: Aws, fleet: CloudClone) -> None:
+    """A wrong region, whose instances have the very names: the old hosts are counted, and stay claimed."""
+    held = subnets(aws)["a"]
+    ids = {name: pinned(aws, held, name) for name in ("web-1", "web-2")}
+    names = [f"{name}-{instance}" for name, instance in ids.items()]
+    up_claims(fleet, *names)
+    elsewhere = subnets(aws, region="us-east-1", network=30)["a"]
+    for name in ids:
+        launch(aws, elsewhere, name, region="us-east-1", **{"ssh-host-key": HOST_KEY})
+    fleet.pulumi(
+        *("config", "set", "--path", "groups.ai_api_clients.ec2.region", "us-east-1", "--stack", STACK)
+    )
+    for refused in (fleet.pulumi("preview", "--stack", STACK, expect=None), fleet.up(expect=None)):
+        assert refused.status != 0
+        assert "2 hosts would be removed (web-1, web-2) and 1 may be" in refused.output
+    assert claims(fleet) == set(names)
 
 
 def test_an_answer_that_fails_or_is_empty_removes_nothing(aws: Aws, fleet: CloudClone) -> None:

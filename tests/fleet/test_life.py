@@ -166,8 +166,7 @@ def test_hosts_that_went_down_come_back_as_they_were(fleet: Fleet) -> None:
     status = hosts_tool("status", order={"fleet": STACK})
     keys = {name: host["host_keys"] for name, host in status["hosts"].items()}
     for record in fleet.local.glob("hosts/*/process.json"):
-        pid = json.loads(record.read_text())["pid"]
-        subprocess.run(["kill", "-9", str(pid)], check=True)
+        fleet.kill_host(record.parent.name)
     fleet.clone.up()
     status = hosts_tool("status", order={"fleet": STACK})
     assert all(host["running"] for host in status["hosts"].values())

@@ -37,7 +37,7 @@ READER = {
     **{f"GIT_{who}_NAME": "reader" for who in ("AUTHOR", "COMMITTER")},
     **{f"GIT_{who}_EMAIL": "reader@localhost" for who in ("AUTHOR", "COMMITTER")},
 }
-TOOL = "tools/dev.py"
+TOOL = "tools/stacks/dev.py"
 UP = f"tools/env pulumi up --stack {NAME}"
 
 
@@ -196,10 +196,30 @@ def test_day_two_is_lived_by_its_page(newcomer: Newcomer) -> None:
         newcomer.types([page.left.pop(0) for _ in range(2)])
         digest = reader.types(f"tools/env pulumi stack output planDigest --stack {NAME}").split()[-1]
         reader.names |= {"DIGEST": digest, "COMMIT": "HEAD", "web-prod-02": "api-dev-02"}
+        reader.names |= _as_by_hand(newcomer)
         before = newcomer.file.read_text()
         for command in page.rest():
+            saved = reader.variables
+            if "--preview-only" in command.text:
+                # The engine takes none of its other answers beside it.
+                answers = ("PULUMI_OPTION_SKIP_PREVIEW", "PULUMI_SKIP_CONFIRMATIONS")
+                reader.variables = {name: value for name, value in saved.items() if name not in answers}
             newcomer.types([command])
+            reader.variables = saved
             newcomer.file.write_text(before)
+
+
+def _as_by_hand(newcomer: Newcomer) -> dict[str, str]:
+    """The owner that a host names, and a Vault file with its key whose password needs no terminal."""
+    folder = newcomer.reader.clone.folder
+    password = folder.parent / "vault-password"
+    password.write_text("only-here\n")
+    (folder / "vault.yml").write_text(f"ai_api_key: {newcomer.key()}\n")
+    newcomer.reader.types(f"tools/env ansible-vault encrypt --vault-password-file {password} vault.yml")
+    return {
+        f"fleet/{NAME}@0123456789ab": _owner(newcomer),
+        "--ask-vault-pass": f"--vault-password-file {password}",
+    }
 
 
 def test_a_revoked_key_is_replaced_by_its_section(newcomer: Newcomer) -> None:
@@ -233,7 +253,8 @@ def test_another_model_answers_while_one_is_down(newcomer: Newcomer) -> None:
 
 def test_a_budget_that_is_hit_is_raised_by_its_section(newcomer: Newcomer) -> None:
     """Callers are told which budget it is; `usage` says who spent it; the raised one serves without a restart."""
-    newcomer.edit(lambda config: config.update({"fleet:vars": {"ai_budget_daily_usd": 0.0001}}))
+    budgeted = {"ai_budget_daily_usd": 0.0001, "ai_gateway_unnamed_callers": "allow"}
+    newcomer.edit(lambda config: config.update({"fleet:vars": budgeted}))
     newcomer.reader.types(UP)
     assert newcomer.error_code("What does this cost?") == "budget_exceeded"
     before = newcomer.main_pid(HOST)
@@ -269,7 +290,7 @@ def test_a_release_is_rolled_back_by_hand_by_its_section(newcomer: Newcomer) -> 
     source.write_text(source.read_text() + "\n# A release that nobody likes.\n")
     newcomer.reader.types(f"git commit -q -a -m 'The bad release'\n{UP}")
     assert newcomer.release(HOST) != before
-    with incident("A release is bad, and healthy") as page:
+    with incident("A release is bad, but healthy") as page:
         newcomer.types(page.rest())
     assert {newcomer.release(host) for host in HOSTS} == {before}
 
@@ -284,12 +305,31 @@ def test_a_state_that_is_lost_comes_back_from_its_copy(newcomer: Newcomer) -> No
         shutil.rmtree(newcomer.reader.clone.state / ".pulumi")
         newcomer.reader.types(page.take())
         assert {host: newcomer.main_pid(host) for host in HOSTS} == pids
-        newcomer.reader.clone.ssh(HOST, f"sudo sed -i s/{NAME}/another-stack/g /etc/ai-client/claim.json")
+
+
+def test_a_host_of_another_owner_is_taken_over_by_its_section(newcomer: Newcomer) -> None:
+    """By the owner that the refusal names, and by taking the marker away."""
+    with incident("Take hosts over from another state or stack") as page:
+        newcomer.reader.names |= {"live": NAME, f"fleet/{NAME}@0123456789ab": _of_another(newcomer)}
         look = f"tools/env pulumi preview --stack {NAME}"
         assert "this host belongs to fleet/another-stack" in newcomer.reader.types(look)
+        newcomer.reader.types(page.take())
+        assert _owner(newcomer).startswith(f"fleet/{NAME}")
+        _of_another(newcomer)
         newcomer.reader.types_on(HOST, page.take())
         newcomer.reader.types(UP)
-    assert NAME in newcomer.reader.clone.ssh(HOST, "sudo cat /etc/ai-client/claim.json").output
+    assert _owner(newcomer).startswith(f"fleet/{NAME}")
+
+
+def _of_another(newcomer: Newcomer) -> str:
+    """Makes a host another stack's, and answers its owner."""
+    newcomer.reader.clone.ssh(HOST, f"sudo sed -i s/{NAME}/another-stack/g /etc/ai-client/claim.json")
+    return _owner(newcomer)
+
+
+def _owner(newcomer: Newcomer) -> str:
+    marker = newcomer.reader.clone.ssh(HOST, "sudo cat /etc/ai-client/claim.json").output
+    return str(json.loads(marker)["owner"])
 
 
 def test_a_host_that_is_gone_is_forgotten_by_its_section(newcomer: Newcomer) -> None:

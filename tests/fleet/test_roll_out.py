@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.hosts]
 CANARIES = ("api-dev-01", "batch-dev-01")
 PER_SECOND = 20
 GATE_S = 6
-APP = "client/src/ai_client/gateway/app.py"
+APP = "client/src/ai_client/gateway/app/app.py"
 # What it answers itself is right, so that its health check passes; what the upstream answers becomes a 500.
 BROKEN = """
 

@@ -21,8 +21,8 @@ from tests.fleet.shared import (
     small_project,
     stored,
 )
+from tests.infra.hosts.test_ec2 import config, launch, subnets
 from tests.infra.stacks import HOST_KEY, KEY
-from tests.infra.test_ec2 import config, launch, subnets
 
 pytestmark = [pytest.mark.engine]
 

@@ -152,7 +152,7 @@ def test_a_complete_stack_breaks_no_policy(pack: Pack, resources: list[Resource]
         ("ai_verify_ssl", False, "tls-is-verified"),
         ("ai_gateway_host", "10.0.1.21", "gateways-need-tokens"),
         ("ai_log_level", "DEBUG", "production-does-not-debug"),
-        ("ai_client_version", "0.1.0", "artefacts-are-pinned"),
+        ("ai_client_version", "1.0.0", "artefacts-are-pinned"),
         ("ansible_ssh_common_args", "-F none", "host-keys-are-pinned"),
         ("ai_cost_tags", {"owner": KEY}, "secrets-stay-secret"),
     ],

@@ -74,10 +74,11 @@ def test_a_preview_shows_no_key_to_the_rules(
     [
         ({"ai_verify_ssl": False}, "tls-is-verified"),
         ({"ai_base_url": "http://10.0.0.9/v1"}, "tls-is-verified"),
+        ({"ai_upstreams": {"other": {"base_url": "http://10.0.0.9/v1"}}}, "tls-is-verified"),
         ({"ai_gateway_host": ANYWHERE}, "gateways-need-tokens"),
         ({"ai_log_level": "DEBUG"}, "production-does-not-debug"),
-        ({"ai_client_version": "0.1.0"}, "artefacts-are-pinned"),
-        ({"ai_client_version": "0.1.0", "ai_client_digest": "abc"}, "artefacts-are-pinned"),
+        ({"ai_client_version": "1.0.0"}, "artefacts-are-pinned"),
+        ({"ai_client_version": "1.0.0", "ai_client_digest": "abc"}, "artefacts-are-pinned"),
         ({"ansible_ssh_extra_args": "-o StrictHostKeyChecking=no"}, "host-keys-are-pinned"),
         ({"ansible_become_pass": "word"}, "secrets-stay-secret"),
         ({"ai_cost_tags": {"owner": KEY}}, "secrets-stay-secret"),
@@ -100,7 +101,7 @@ def test_what_the_settings_leave_to_the_policy_is_stopped_in_a_preview(
     clone: Clone, config: dict[str, Any]
 ) -> None:
     """Debug logs in production and a version without digest pass the program: the policy names each host."""
-    config["groups"]["ai_api_clients"]["vars"] |= {"ai_log_level": "DEBUG", "ai_client_version": "0.1.0"}
+    config["groups"]["ai_api_clients"]["vars"] |= {"ai_log_level": "DEBUG", "ai_client_version": "1.0.0"}
     clone.configure(config)
     lines = judge(*shown(clone.preview("--stack", "production")))
     assert broken_rules(lines) == {"production-does-not-debug", "artefacts-are-pinned"}
@@ -190,8 +191,10 @@ def test_a_deploy_that_names_no_digest_is_found(good: tuple[dict[str, str], list
     waves = [resource for resource in resources if "HOSTS" in resource["props"].get("environment", {})]
     assert len(waves) == 4
     for content in ("", "latest", None):
-        facts = {**waves[0]["props"]["environment"], "CONTENT": content}
-        assert broken_rules(judge(config, [edited(waves[0], environment=facts)])) == {"artefacts-are-pinned"}
+        visible_inputs = {**waves[0]["props"]["environment"], "CONTENT": content}
+        assert broken_rules(judge(config, [edited(waves[0], environment=visible_inputs)])) == {
+            "artefacts-are-pinned"
+        }
 
 
 def test_what_is_not_known_yet_breaks_no_rule(good: tuple[dict[str, str], list[Resource]]) -> None:
@@ -247,6 +250,25 @@ def test_a_preview_that_shows_too_little_is_not_called_good(clone: Clone) -> Non
         assert said in done.stderr
     with pytest.raises(PreviewError):
         read(["no event", "{broken"])
+
+
+def test_a_preview_that_is_not_read_whole_is_not_judged() -> None:
+    """A resource in a line that was damaged, or behind the end, would pass unseen."""
+    whole = [
+        json.dumps({"resourcePreEvent": {"metadata": _declares_inventory()}}),
+        json.dumps({"summaryEvent": {"result": "succeeded"}}),
+    ]
+    assert len(read(["said beside it", *whole])[1]) == 1
+    for lines, said in (
+        (whole[:1], "before its summary"),
+        ([*whole[:1], '{"resourcePre', *whole[1:]], "no event"),
+    ):
+        with pytest.raises(PreviewError, match=said):
+            read(lines)
+
+
+def _declares_inventory() -> dict[str, Any]:
+    return {"urn": "urn::a::wave", "type": COMMAND, "new": {"inputs": {"inventory": "{}"}}}
 
 
 def test_the_pack_is_where_pulumi_looks_for_it() -> None:

@@ -69,5 +69,8 @@ def copy_checkout(source: Path, target: Path) -> Checkout:
     for script in (target / "tools" / "artefact").iterdir():
         if not script.suffix:
             script.chmod(0o755)
+    # Without its __init__.py it were a namespace package, and that of another checkout on the path came before it.
+    for name in ("run", "__init__.py"):
+        shutil.copy(source / "tools" / name, target / "tools" / name)
     (target / ".venv").symlink_to(ROOT / ".venv")
     return Checkout(target)

@@ -1,29 +1,23 @@
 """Fleets of real hosts for these tests; every one is purged at the end, also after a failure."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.tools.hosts_control import Control, leftovers
+from tests.tools.hosts_control import Control, own_fleet
 
 FIRST_LINK_OCTET = 200
 
 
 @pytest.fixture(scope="session")
-def new_control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Control]]:
+def new_control() -> Iterator[Callable[[str], Control]]:
     """Makes a fleet's control side; nothing of any of them may be left when the session ends."""
-    made: list[Control] = []
-
-    def make(fleet: str) -> Control:
-        control = Control(tmp_path_factory.mktemp(f"local-{fleet}"), fleet, FIRST_LINK_OCTET + len(made))
-        made.append(control)
-        return control
-
-    yield make
-    for control in made:
-        control.ask("purge")
-    assert [left for control in made for left in leftovers(control)] == []
+    octets = count(FIRST_LINK_OCTET)
+    with ExitStack() as fleets:
+        yield lambda fleet: fleets.enter_context(own_fleet(fleet, next(octets)))
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,21 @@
 """A fleet as its users drive it: the command, its answers, and what it must never leave behind."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.hosts.places import FOLDER_VARIABLE, FleetPlaces, fleet_places
+from tools.hosts.places import DEFAULT_FOLDER, FOLDER_VARIABLE, FleetPlaces, fleet_places
 
 ROOT = Path(__file__).resolve().parents[2]
-CRASHER = Path(__file__).with_name("hosts_crasher.py")
+CRASHER = "tests.tools.hosts_crasher"
+# The same folder in every run, so that a run finds what one before it left that was killed.
+_FOLDER = DEFAULT_FOLDER.with_name("tests")
 BRIDGE = "10.88.0.1/24"
 VERB_TIMEOUT_S = 300
 
@@ -62,7 +66,7 @@ class Control:
 
     def run_crashing(self, at: int, *verb: str, order: Mapping[str, object] | None = None) -> int:
         """Runs a verb and kills it before its step number `at` (0: never); returns the steps it reached."""
-        done = self.run_program([sys.executable, str(CRASHER), str(at), *verb], order or {})
+        done = self.run_program([sys.executable, "-m", CRASHER, str(at), *verb], order or {})
         assert done.returncode == (-9 if at else 0), done.stderr
         return int(done.stderr.rsplit("steps: ", 1)[1])
 
@@ -108,6 +112,27 @@ class Control:
     def recorded_pid(record: Path) -> int:
         """The process that a record names."""
         return int(json.loads(record.read_text())["pid"])
+
+
+@contextmanager
+def own_fleet(fleet: str, link_octet: int) -> Iterator[Control]:
+    """A fleet of these tests' own: free of what a killed run left, and gone at the end, also after a failure."""
+    folder = _FOLDER / f"{fleet}-{link_octet}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".tests-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AssertionError(
+                f"another run of the tests has the hosts of {folder}; wait for its end"
+            ) from None
+        control = Control(folder, fleet, link_octet)
+        control.ask("purge")
+        try:
+            yield control
+        finally:
+            control.ask("purge")
+        assert leftovers(control) == []
 
 
 def leftovers(control: Control) -> list[str]:

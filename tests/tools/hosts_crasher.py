@@ -5,7 +5,6 @@ import runpy
 import signal
 import sys
 import threading
-from pathlib import Path
 
 STEPS = ("subprocess.Popen", "os.rename", "os.rmdir", "os.kill")
 
@@ -33,6 +32,5 @@ def run_until(at: int) -> None:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     last_step = int(sys.argv.pop(1))
     run_until(last_step)

@@ -87,6 +87,14 @@ def test_a_second_call_builds_nothing(checkout):
     assert (Path(second.stdout.strip()) / f"{TAG}.tar.gz").stat() == before
 
 
+def test_who_only_asks_builds_nothing(checkout):
+    """`--if-built` prints the folder of a build that is there, and an empty line where there is none."""
+    assert checkout.build("--tag", TAG, "--if-built").stdout == "\n"
+    assert not checkout.cache.exists()
+    first = checkout.build("--tag", TAG)
+    assert checkout.build("--tag", TAG, "--if-built").stdout == first.stdout
+
+
 def test_a_changed_source_gives_another_folder_and_digest(checkout):
     """Folders are named by what goes in; a stray file beside the sources goes not in."""
     first = checkout.build("--tag", TAG)
@@ -112,6 +120,23 @@ def test_a_damaged_cached_tree_is_built_anew(checkout):
 
     assert second.returncode == 0
     assert packed.read_bytes() == whole
+
+
+def test_a_tree_that_another_build_holds_is_not_built_again(checkout):
+    """Alone or among others it is the same bytes; one that is damaged is built."""
+    first = checkout.build("--tag", TAG)
+    packed = Path(first.stdout.strip()) / f"{TAG}.tar.gz"
+    whole = packed.read_bytes()
+
+    both = checkout.build("--tag", TAG, OTHER_TAG)
+    packed.write_bytes(whole[:1000])
+    alone = checkout.build("--tag", OTHER_TAG)
+
+    assert f"{TAG}: " not in both.stderr
+    assert f"{OTHER_TAG}: " in both.stderr
+    assert (Path(both.stdout.strip()) / f"{TAG}.tar.gz").read_bytes() == whole
+    assert sorted(read_index(both.stdout)["trees"]) == sorted([TAG, OTHER_TAG])
+    assert f"{OTHER_TAG}: " not in alone.stderr
 
 
 def test_a_killed_build_leaves_nothing_that_the_next_one_does_not_mend(checkout):
@@ -209,14 +234,16 @@ def test_two_versions_of_the_client_are_refused(checkout):
     assert f"the client's version is 9.9.9 in {init}, but {VERSION} in" in result.stderr
 
 
-def test_a_checkout_without_its_environment_names_the_remedy(checkout):
-    """Without .venv there is no uv: the script says how to make it."""
+def test_a_checkout_without_its_environment_is_set_up_first(checkout):
+    """Without .venv there is no uv; where the setting up fails, its status and its words are the build's."""
     (checkout.root / ".venv").unlink()
+    setup = checkout.root / "tools" / "setup"
+    setup.write_text('#!/bin/sh\necho "setup: $1 failed" >&2\nexit 3\n')
+    setup.chmod(0o755)
 
     result = checkout.build()
 
-    assert result.returncode == 1
-    assert result.stderr == f"artefact: {checkout.root}/.venv is missing; run tools/setup control\n"
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "setup: control failed\n")
 
 
 def test_the_builder_needs_nothing_but_the_standard_library(checkout):

@@ -37,7 +37,7 @@ def write_tree(path: Path, *, metadata: str, sbom: dict | None = None) -> Path:
 
 
 def test_everything_that_hosts_install_is_under_an_allowed_licence():
-    """The real trees pass, and the list names the client, a dependency and a crate inside one."""
+    """The real trees pass, and the list names the client and its dependencies."""
     build(out=None, tags=DEFAULT_TAGS)
     result = run()
 
@@ -48,8 +48,7 @@ def test_everything_that_hosts_install_is_under_an_allowed_licence():
     listed = {line.split("\t")[0]: line.split("\t")[2] for line in result.stdout.splitlines()}
     assert listed["ai-client"] == "Apache-2.0"
     assert listed["certifi"] == "MPL-2.0"
-    assert listed["pydantic-core/ahash"] == "MIT OR Apache-2.0"
-    assert len(listed) > 80
+    assert {"aiohttp", "httptools", "httpx", "msgspec", "multidict", "redis", "uvloop", "yarl"} <= set(listed)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,10 @@ def test_everything_that_hosts_install_is_under_an_allowed_licence():
             "License-Expression: GPL-3.0-only",
             "thing 1 is under GPL-3.0-only, and GPL-3.0-only is not allowed",
         ),
-        ("License-Expression: MIT AND LGPL-2.1+", "is under MIT AND LGPL-2.1+, and LGPL-2.1+ is not allowed"),
+        (
+            "License-Expression: MIT AND LGPL-2.1+",
+            "is under MIT AND LGPL-2.1+, and LGPL-2.1-or-later is not allowed",
+        ),
         ("Summary: no licence at all", "thing 1 names no licence; read its sources"),
         ("License: Copyright of somebody", "thing 1 names no licence"),
         ("License-Expression: MIT OR", "thing 1 has a licence that can't be read"),
@@ -124,7 +126,18 @@ def test_an_expression_is_judged_as_spdx_means_it(expression, against):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "MIT AND", "OR MIT", "(MIT", "MIT)", "MIT Apache-2.0", "MIT WITH", "MIT, BSD", "MIT WITH AND MIT"],
+    [
+        "",
+        "MIT AND",
+        "OR MIT",
+        "(MIT",
+        "MIT)",
+        "MIT Apache-2.0",
+        "MIT WITH",
+        "MIT, BSD",
+        "MIT WITH AND MIT",
+        "BSD",
+    ],
 )
 def test_what_is_no_expression_is_an_error(text):
     """A licence that can't be read is never taken for an allowed one."""

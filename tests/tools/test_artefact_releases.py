@@ -15,7 +15,7 @@ def build(cache: Path, name: str, *, used_s: int) -> Path:
     folder = cache / "ai-client-fleet" / "artefacts" / name
     folder.mkdir(parents=True)
     tree = {"file": "t.tar.gz", "sha256": hashlib.sha256(name.encode()).hexdigest()}
-    (folder / "index.json").write_text(json.dumps({"version": "0.1.0", "trees": {"cp311-x86_64": tree}}))
+    (folder / "index.json").write_text(json.dumps({"version": "1.0.0", "trees": {"cp311-x86_64": tree}}))
     os.utime(folder, (used_s, used_s))
     return folder
 
@@ -37,9 +37,9 @@ def test_builds_are_listed_with_their_digests_the_one_used_last_first(
     index = [hashlib.sha256((folder / "index.json").read_bytes()).hexdigest() for folder in (new, old)]
     tree = [hashlib.sha256(name).hexdigest() for name in (b"new", b"old")]
     assert capsys.readouterr().out.splitlines() == [
-        f"{index[0]}  0.1.0  last used 1970-01-11",
+        f"{index[0]}  1.0.0  last used 1970-01-11",
         f"  {tree[0]}  cp311-x86_64",
-        f"{index[1]}  0.1.0  last used 1970-01-02",
+        f"{index[1]}  1.0.0  last used 1970-01-02",
         f"  {tree[1]}  cp311-x86_64",
     ]
 

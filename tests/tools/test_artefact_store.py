@@ -139,3 +139,30 @@ def test_a_malformed_tag_is_refused(text):
     """The form is cp3<minor>-<machine>."""
     with pytest.raises(ArtefactError, match="such as cp311-x86_64"):
         parse_tag(text)
+
+
+def test_a_build_that_is_there_waits_for_no_other_build(tmp_path):
+    """Another checkout builds other inputs in the same cache meanwhile: nobody waits, nobody removes the other's."""
+
+    def meanwhile(stage: Path) -> None:
+        store.ensure(tmp_path / "second", inputs="a", fill=fill, say=said.append)
+        store.ensure(tmp_path / "second", inputs="a", fill=fill, say=said.append)
+        assert store.drop_unused(tmp_path, now_s=0) == []
+        fill(stage)
+
+    said: list[str] = []
+    store.ensure(tmp_path / "first", inputs="a", fill=meanwhile, say=said.append)
+
+    assert said == []
+    assert all(store.is_current(tmp_path / name, inputs="a") for name in ("first", "second"))
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one_of_its_inputs_or_with_time(tmp_path):
+    """A stage of the same build goes at once, one of another when it is old: it may be at work."""
+    for name, age_s in (("build-x", 0), ("other-x", 0), ("other-y", store.KEEP_UNUSED_S + 1)):
+        stage = tmp_path / f".artefact-partial-{name}"
+        stage.mkdir()
+        os.utime(stage, (NOW_S - age_s, NOW_S - age_s))
+    store.ensure(tmp_path / "build", inputs="a", fill=fill, say=print)
+    store.drop_unused(tmp_path, now_s=NOW_S)
+    assert [path.name for path in tmp_path.glob(".artefact-partial-*")] == [".artefact-partial-other-x"]

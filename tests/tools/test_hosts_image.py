@@ -44,7 +44,7 @@ def test_another_recipe_is_another_image(monkeypatch):
 
 
 @pytest.mark.hosts
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie", "forky"])
 def test_an_image_holds_what_hosts_share_and_nothing_of_one_host(suite):
     """No host key, no machine id, no packages' archives; the login, its sudo, and no needless unit."""
     image = ensure_image(suite, print)

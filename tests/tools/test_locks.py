@@ -1,6 +1,7 @@
 """The locks: exact versions, hashes, and nothing of where they came from."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -37,3 +38,22 @@ def test_the_client_has_one_version_of_each_package_wherever_it_runs():
     for name in ("control", "dev", "bench"):
         pins = {pin.name: pin.version for pin in read_pins((ROOT / f"requirements/{name}.txt").read_text())}
         assert {package: pins[package] for package in client} == client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.14"])
+def test_every_supported_python_has_all_packages_of_the_control_machine(version, tmp_path):
+    """By wheels alone, with the lock's hashes: nothing is compiled on a machine whose Python this one lacks."""
+    done = subprocess.run(
+        [
+            *(ROOT / ".venv/bin/uv", "pip", "install", "--dry-run", "--python-version", version),
+            *("--target", tmp_path, "--only-binary", ":all:", "--require-hashes"),
+            *("-r", ROOT / "requirements/control.txt"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Would install" in done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -13,14 +12,14 @@ import yaml
 from infra.errors import SettingsError
 from tests.fleet.clones import clone
 from tests.infra.stacks import KEY, PROJECT
-from tools import stack_file
-from tools.new_stack import make, text
+from tools.stacks import stack_file
+from tools.stacks.new_stack import make, text
 
 pytestmark = pytest.mark.slow
 
 
 def new_stack(*words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, str(PROJECT / "tools/new_stack.py"), *words]
+    argv = [str(PROJECT / "tools/new-stack"), *words]
     return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False)
 
 
@@ -96,7 +95,7 @@ def test_a_folder_that_is_not_there_is_an_error_without_traceback(tmp_path: Path
 def test_make_new_stack_takes_the_name(tmp_path: Path) -> None:
     """Without a name, `make new-stack` says how to give one."""
     line = next(
-        line for line in (PROJECT / "Makefile").read_text().splitlines() if "tools/new_stack.py" in line
+        line for line in (PROJECT / "Makefile").read_text().splitlines() if "tools/new-stack" in line
     ).strip("\t@")
     environment = {**os.environ, "NAME": ""}
     done = subprocess.run(
@@ -130,4 +129,4 @@ def test_a_new_stack_previews_on_the_real_engine(tmp_path: Path) -> None:
     assert "claim-api-staging-01" in run.changed()
     assert "no pinned host key for api-staging-01" in run.messages()
     assert KEY not in path.read_text() + run.output
-    assert "# How many hosts one run may remove." in path.read_text()
+    assert "# The most hosts that one run may remove." in path.read_text()

@@ -1,23 +1,24 @@
 """The command that renders a preview: files, outputs for later steps, exit status."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.infra.report.samples import command, document, stream
 
-PROGRAM = Path(__file__).resolve().parents[2] / "tools" / "plan_comment.py"
+PROJECT = Path(__file__).resolve().parents[2]
+PROGRAM = PROJECT / "tools" / "plan-comment"
 SAME = stream(outputs={"plan": {"api-1": {"state": "same"}}, "planDigest": "0123456789abcdef"})
 CHANGES = stream(outputs={"plan": {"api-1": {"state": "differs"}}})
 
 
 def run(folder: Path, *words: str, preview: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the program with the system's interpreter and nothing installed, as a job without `.venv` would."""
+    """Runs the program from another folder, as a job does that has its files elsewhere."""
     return subprocess.run(
-        [sys.executable, "-S", PROGRAM, *words],
+        [PROGRAM, *words],
         cwd=folder,
+        env={"PATH": "/usr/bin:/bin"},
         input=preview,
         capture_output=True,
         text=True,
@@ -27,7 +28,7 @@ def run(folder: Path, *words: str, preview: str | None = None) -> subprocess.Com
 
 @pytest.mark.parametrize("preview", [SAME, document(command("a", "create", new={"HOSTS": "api-1"}))])
 def test_both_forms_of_previews_are_rendered_to_files(tmp_path: Path, preview: str) -> None:
-    """From a file, without anything installed; nothing but the files is written."""
+    """From a file; nothing but the files is written."""
     (tmp_path / "preview.json").write_text(preview)
     done = run(tmp_path, "preview.json", "--comment", "comment.md", "--html", "plan.html")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -36,7 +37,7 @@ def test_both_forms_of_previews_are_rendered_to_files(tmp_path: Path, preview: s
 
 
 def test_without_files_the_comment_goes_to_the_console(tmp_path: Path) -> None:
-    """`pulumi preview --json | tools/plan_comment.py`."""
+    """`pulumi preview --json | tools/plan-comment`."""
     done = run(tmp_path, preview=SAME)
     assert done.returncode == 0
     assert "**Nothing to change: 1 host as declared.**" in done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.forge import TOKEN, Forge, Handler, running
-from tools import post_comment
+from tools.report import post_comment
 
 MARKER = "<!-- fleet-plan: production -->"
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from applier.on_controller import wire
+from applier.on_controller.delivery import make_delivery
+
+from tests.ansible.folder_host import KEY
+from tests.ansible.test_role import TEMPLATES, defaults
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.append(str(PROJECT / "ansible" / "applier"))
-
-from ai_client_delivery import wire  # noqa: E402
 
 AS_NOBODY = """
 import io, json, os, re, sys
@@ -29,6 +31,7 @@ REQUEST: dict[str, Any] = {
     "cert_path": "",
     "spool_dir": "",
     "collect": {},
+    "python": "auto",
     "units": {"ai-client.service": "", "ai-client-tcp.socket": ""},
     "trees": {"cp311-x86_64": {"digest": "ab" * 32, "glibc_min": ""}},
 }
@@ -62,7 +65,7 @@ def asked(
     program: Path, *words: str, artefact: bytes = b"", **changes: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """The answer to a request as a controller sends it, with another program before it."""
-    other = wire.encode_program(b"raise SystemExit('ran')", {"ai_client_applier": "raise SystemExit('ran')"})
+    other = wire.encode_program(b"raise SystemExit('ran')", {"on_host": "raise SystemExit('ran')"})
     return run(program, wire.encode_input(other, {**REQUEST, **changes}, artefact), *words)
 
 
@@ -93,12 +96,72 @@ def is_refused(done: subprocess.CompletedProcess[bytes]) -> bool:
         {"trees": {"cp311-x86_64": {"digest": "../../../etc", "glibc_min": ""}}},
         {"trees": {"../x": {"digest": "ab" * 32, "glibc_min": ""}}},
         {"trees": {"cp311-x86_64": "ab"}},
+        {"cert_path": "/var/cache/ai-client/planted/shadow"},
+        {"directories": {**REQUEST["directories"], "config": "/var/log/ai-client/planted"}},
+        {"directories": {"config": "/etc/ai-client"}},
+        {"parts": ["config", "decommission"]},
+        {"parts": "config"},
+        {"claim": {"name": "a", "owner": "b", "more": "c"}},
+        {"units": {"ai-client.service": {"text": 1}}},
+        {"key": ["a"]},
+        {"config": None},
+        {"profile": "of a later program"},
+        {"trees": {"cp311-x86_64": {"digest": "ab" * 32, "glibc_min": "", "path": "/etc"}}},
     ],
     ids=str,
 )
 def test_what_is_more_than_a_look_is_refused(program: Path, changes: dict[str, Any]) -> None:
     """Before anything of the applier runs."""
     assert is_refused(asked(program, **changes))
+
+
+HIDDEN = [
+    ({"cert_path": "/etc/shadow"}, {"cert_path": ""}),
+    ({"mode": "collect", "collect": {"path": "/etc/shadow"}}, {"mode": "apply", "collect": {}}),
+    ({"mode": "decommission"}, {"mode": "apply"}),
+    ({"units": {"../../../etc/shadow": "x"}}, {"units": {}}),
+    ({"directories": {**REQUEST["directories"], "config": "/root"}}, {"directories": REQUEST["directories"]}),
+    ({}, {"key": "x"}),
+    ({"check": False}, {}),
+    ({"run": "x"}, {}),
+    ({"gate": {"metrics": "10.0.0.1:80"}}, {}),
+]
+
+
+@pytest.mark.parametrize(("desired", "manner"), HIDDEN, ids=str)
+def test_what_is_checked_is_what_runs(program: Path, desired: dict[str, Any], manner: dict[str, Any]) -> None:
+    """A member in the other half of the request hides nothing from the check."""
+    halves = (
+        {**{n: v for n, v in REQUEST.items() if n not in ("check", "run")}, "protocol": 1, **desired},
+        {"check": True, "run": "", **manner},
+    )
+    texts = [json.dumps(half).encode() for half in halves]
+    stdin = b"0\n0\n%d %d 0\n%b%b" % (len(texts[0]), len(texts[1]), *texts)
+    assert is_refused(run(program, stdin))
+
+
+def test_a_link_on_the_host_leads_nowhere(program: Path, tmp_path: Path) -> None:
+    """A path below an allowed one that a local user has made a way out of."""
+    (tmp_path / "out").symlink_to("/etc")
+    for allowed in (str(tmp_path), f"{tmp_path}/"):
+        done = asked(program, allowed, cert_path=f"{tmp_path}/out/shadow", protocol=999)
+        assert is_refused(done)
+    assert asked(program, str(tmp_path), cert_path=f"{tmp_path}/ca.pem", protocol=999).returncode == 0
+
+
+def test_every_member_of_a_real_request_is_allowed(program: Path) -> None:
+    """What a controller sends today, whole; a new member has to be judged before it is looked at."""
+    made = make_delivery(
+        mode="apply",
+        parts=frozenset({"config", "secrets", "verify"}),
+        check=True,
+        values=defaults(),
+        secrets={"ai_api_key": KEY},
+        templates=TEMPLATES,
+    )
+    done = run(program, wire.encode_input(wire.program_text(), {**made.request, "protocol": 999}))
+    assert done.returncode == 0, done.stderr
+    assert "999" in json.loads(done.stdout.removeprefix(b"ai-client-applier: "))["message"]
 
 
 def test_an_artefact_is_refused(program: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 _GZIP_LEVEL = 6
 _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
+_PROGRAM_MODE = 0o755
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Archive:
     tar_sha256: str
 
 
-def pack(files: dict[str, bytes]) -> Archive:
-    """A gzipped tar: sorted names, no times, owner 0, modes that depend on no umask."""
-    tar = _tar(files)
+def pack(files: dict[str, bytes], *, programs: frozenset[str] = frozenset()) -> Archive:
+    """A gzipped tar: sorted names, no times, owner 0, modes that depend on no umask. `programs` may be started."""
+    tar = tarred(files, programs=programs)
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=buffer, mtime=0) as out:
         out.write(tar)
@@ -36,7 +37,8 @@ def pack(files: dict[str, bytes]) -> Archive:
     )
 
 
-def _tar(files: dict[str, bytes]) -> bytes:
+def tarred(files: dict[str, bytes], *, programs: frozenset[str] = frozenset()) -> bytes:
+    """The same tar, not packed: for what is packed already."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name in sorted(files.keys() | _folders(files)):
@@ -46,7 +48,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
                 info.type, info.mode = tarfile.DIRTYPE, _DIRECTORY_MODE
                 tar.addfile(info)
             else:
-                info.size, info.mode = len(content), _FILE_MODE
+                info.size, info.mode = len(content), _PROGRAM_MODE if name in programs else _FILE_MODE
                 tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 

@@ -10,19 +10,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tools.artefact import store
+from tools.artefact import own_python, store
 from tools.artefact.archive import pack
 from tools.artefact.elf import glibc_min, is_elf
 from tools.artefact.errors import ArtefactError
 from tools.artefact.package import Package, read_package
-from tools.artefact.tags import DEFAULT_TAGS, Tag, parse_tag
+from tools.artefact.tags import DEFAULT_TAGS, OWN_TAGS, AnyTag, OwnTag, Tag, parse_tag
 from tools.artefact.tree import collect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,10 @@ _LOCK = "requirements/client.txt"
 _INPUT_FILES = (
     _LOCK,
     "requirements/bootstrap.txt",
-    *(f"tools/artefact/{name}.py" for name in ("archive", "build", "elf", "package", "tags", "tree")),
+    *(
+        f"tools/artefact/{name}.py"
+        for name in ("archive", "build", "elf", "own_python", "package", "tags", "tree")
+    ),
 )
 _INSTALL_TIMEOUT_S = 900
 
@@ -40,25 +43,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parser().parse_args(argv)
     try:
-        print(build(out=options.out, tags=options.tag or DEFAULT_TAGS))
+        tags = [*(options.tag or DEFAULT_TAGS), *(OWN_TAGS if options.own else ())]
+        folder = built(out=options.out, tags=tags) if options.if_built else build(out=options.out, tags=tags)
+        print(folder or "")
     except ArtefactError as error:
         print(f"artefact: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def build(*, out: Path | None, tags: Sequence[Tag]) -> Path:
+def build(*, out: Path | None, tags: Sequence[AnyTag]) -> Path:
     """Builds what is missing and returns the folder; `out` None is a folder in the user's cache."""
     package = read_package(ROOT / "client")
-    tags = sorted(set(tags))
+    tags = sorted(set(tags), key=str)
     inputs = inputs_digest(package, tags=tags)
     folder = out.absolute() if out else cache_folder(os.environ) / inputs
     if not store.is_current(folder, inputs=inputs):
         _say(f"building {', '.join(map(str, tags))}")
-    fill = partial(_fill, package=package, tags=tags, inputs=inputs)
+    cache = folder.parent if out is None else None
+    fill = partial(_fill, package=package, tags=tags, inputs=inputs, cache=cache)
     store.ensure(folder, inputs=inputs, fill=fill, say=_say)
     if out is None:
         store.drop_unused(folder.parent, now_s=time.time())
+    return folder
+
+
+def built(*, out: Path | None, tags: Sequence[AnyTag]) -> Path | None:
+    """The folder of the build, which counts as used; None where it was not built yet."""
+    inputs = inputs_digest(read_package(ROOT / "client"), tags=sorted(set(tags), key=str))
+    folder = out.absolute() if out else cache_folder(os.environ) / inputs
+    if not store.is_current(folder, inputs=inputs):
+        return None
+    os.utime(folder)
     return folder
 
 
@@ -68,7 +84,7 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(base) / "ai-client-fleet" / "artefacts"
 
 
-def inputs_digest(package: Package, *, tags: Sequence[Tag]) -> str:
+def inputs_digest(package: Package, *, tags: Iterable[AnyTag | str]) -> str:
     """A digest of everything that decides the trees' bytes, and of nothing else (no path, no time)."""
     digest = hashlib.sha256(" ".join(map(str, tags)).encode())
     contents = {name: (ROOT / name).read_bytes() for name in _INPUT_FILES} | package.files
@@ -77,34 +93,55 @@ def inputs_digest(package: Package, *, tags: Sequence[Tag]) -> str:
     return digest.hexdigest()
 
 
-def _fill(stage: Path, *, package: Package, tags: Sequence[Tag], inputs: str) -> None:
+def _fill(
+    stage: Path, *, package: Package, tags: Sequence[AnyTag], inputs: str, cache: Path | None = None
+) -> None:
+    """Builds the trees that no other build in `cache` has from the same sources."""
+    trees = _kept(cache, stage=stage, package=package, tags=tags) if cache else {}
+    missing = [tag for tag in tags if str(tag) not in trees]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        trees = list(pool.map(lambda tag: _build_tree(stage, tag=tag, package=package), tags))
-    index = {
-        "version": package.version,
-        "inputs": inputs,
-        "trees": dict(zip(map(str, tags), trees, strict=True)),
-    }
+        built = pool.map(lambda tag: _build_tree(stage, tag=tag, package=package), missing)
+        trees |= dict(zip(map(str, missing), built, strict=True))
+    index = {"version": package.version, "inputs": inputs, "trees": trees}
     (stage / store.INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _build_tree(stage: Path, *, tag: Tag, package: Package) -> dict[str, Any]:
+def _kept(cache: Path, *, stage: Path, package: Package, tags: Sequence[AnyTag]) -> dict[str, dict[str, Any]]:
+    """Trees of other builds from the same sources, copied into `stage`: a tree is the same in every set of trees."""
+    wanted = set(map(str, tags))
+    trees: dict[str, dict[str, Any]] = {}
+    for folder in sorted(entry.parent for entry in cache.glob(f"*/{store.INDEX}")):
+        held = store.read_trees(folder, inputs_of=partial(inputs_digest, package))
+        for name, tree in held.items():
+            content = store.read_tree(folder, tree) if name in wanted - trees.keys() else None
+            if content is not None:
+                (stage / tree["file"]).write_bytes(content)
+                trees[name] = tree
+    return trees
+
+
+def _build_tree(stage: Path, *, tag: AnyTag, package: Package) -> dict[str, Any]:
     """Writes `<tag>.tar.gz` and returns its entry in the index."""
     started_s = time.monotonic()
+    plain = tag.like if isinstance(tag, OwnTag) else tag
     with TemporaryDirectory(dir=stage) as target:
-        _install(Path(target), tag=tag)
-        files = collect(Path(target), tag=tag, client=package.files)
-    archive = pack(files)
+        _install(Path(target), tag=plain)
+        files = collect(Path(target), tag=plain, client=package.files)
+    # Its own C library comes with the interpreter.
+    needs = None if isinstance(tag, OwnTag) else glibc_min(filter(is_elf, files.values()))
+    own = own_python.fetch(tag) if isinstance(tag, OwnTag) else None
+    archive = pack(files | (own.files if own else {}), programs=own_python.PROGRAMS)
     name = f"{tag}.tar.gz"
     (stage / name).write_bytes(archive.content)
     _say(f"{tag}: {len(archive.content) / 1e6:.1f} MB in {time.monotonic() - started_s:.1f} s")
-    return {
+    entry = {
         "file": name,
         "sha256": archive.sha256,
         "tar_sha256": archive.tar_sha256,
         "size": len(archive.content),
-        "glibc_min": glibc_min(content for content in files.values() if is_elf(content)),
+        "glibc_min": needs,
     }
+    return entry | ({"suite": own_python.SUITE, "packages": own.packages} if own else {})
 
 
 def _install(target: Path, *, tag: Tag) -> None:
@@ -134,7 +171,7 @@ def _say(text: str) -> None:
     print(f"artefact: {text}", file=sys.stderr, flush=True)
 
 
-def _tag_argument(text: str) -> Tag:
+def _tag_argument(text: str) -> AnyTag:
     try:
         return parse_tag(text)
     except ArtefactError as error:
@@ -144,6 +181,16 @@ def _tag_argument(text: str) -> Tag:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/artefact/build", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for the build (default: one in the user's cache)")
+    parser.add_argument(
+        "--own",
+        action="store_true",
+        help="trees that bring their own interpreter, too (ai_python: own, auto)",
+    )
+    parser.add_argument(
+        "--if-built",
+        action="store_true",
+        help="build nothing: print the folder, or an empty line where there is none",
+    )
     parser.add_argument(
         *("--tag", "-t"),
         type=_tag_argument,

@@ -30,6 +30,8 @@ def read_package(client: Path) -> Package:
         for path in _sources(client / "src", project=project)
     }
     info = f"ai_client-{version}.dist-info"
+    for name in project["project"].get("license-files", ()):
+        files[f"{info}/licenses/{name}"] = (client / name).read_bytes()
     files[f"{info}/METADATA"] = _metadata(project["project"])
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/entry_points.txt"] = _entry_points(project["project"])
@@ -68,6 +70,7 @@ def _metadata(project: dict[str, Any]) -> bytes:
         f"Version: {project['version']}",
         f"Summary: {project['description']}",
         f"License-Expression: {project['license']}",
+        *(f"License-File: {name}" for name in project.get("license-files", ())),
         f"Requires-Python: {project['requires-python']}",
         *(f"Requires-Dist: {requirement}" for requirement in project["dependencies"]),
     ]

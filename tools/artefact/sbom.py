@@ -13,20 +13,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.bom_ref import BomRef
+from cyclonedx.model.component import Component as Described
+from cyclonedx.model.component import ComponentType
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.license import LicenseExpression
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
 from packaging.requirements import Requirement
 
 from tools.artefact.build import ROOT, build
 from tools.artefact.components import Component, Embedded, read_components
 from tools.artefact.errors import ArtefactError
 from tools.artefact.lockfile import Pin, normalized, read_pins
+from tools.artefact.own_python import ARCHITECTURES
 from tools.artefact.store import INDEX
-from tools.artefact.tags import DEFAULT_TAGS, Tag, parse_tag
+from tools.artefact.tags import DEFAULT_TAGS, AnyTag, OwnTag, Tag, parse_tag
 
 CLIENT = "ai-client"
 _LOCK = ROOT / "requirements" / "client.txt"
 _PROPERTY = "ai-client-fleet"
 
-Trees = dict[Tag, list[Component]]
+Trees = dict[AnyTag, list[Component]]
 
 
 def document(trees: Trees, *, index: dict[str, Any], pins: Sequence[Pin]) -> dict[str, Any]:
@@ -34,24 +44,23 @@ def document(trees: Trees, *, index: dict[str, Any], pins: Sequence[Pin]) -> dic
     merged = _merge(trees)
     client = merged.pop(CLIENT)
     hashes = {(pin.name, pin.version): pin.sha256s for pin in pins}
+    bom = Bom(metadata=BomMetaData(component=_application(client, index=index)))
     libraries = [
         _library(variants, sha256s=_hashes_of(variants, hashes=hashes)) for variants in merged.values()
     ]
-    body = {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": _application(client, index=index)},
-        "components": libraries,
-        "dependencies": _dependencies(trees),
-    }
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
-    return body | {"serialNumber": f"urn:uuid:{uuid.UUID(bytes=digest[:16], version=5)}"}
+    interpreter = _interpreter(index)
+    bom.components = [*libraries, *interpreter]
+    bom.dependencies = [*_dependencies(trees), *(Dependency(each.bom_ref) for each in interpreter)]
+    made: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
+    # The library's own are of this very moment.
+    del made["metadata"]["timestamp"], made["serialNumber"]
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).digest()
+    return made | {"serialNumber": f"urn:uuid:{uuid.UUID(bytes=digest[:16], version=5)}"}
 
 
-def _merge(trees: Trees) -> dict[str, dict[Tag, Component]]:
+def _merge(trees: Trees) -> dict[str, dict[AnyTag, Component]]:
     """Each distribution with its variant in each tree, by name."""
-    merged: dict[str, dict[Tag, Component]] = {}
+    merged: dict[str, dict[AnyTag, Component]] = {}
     for tag, components in trees.items():
         for component in components:
             merged.setdefault(component.name, {})[tag] = component
@@ -62,12 +71,12 @@ def _purl(component: Component) -> str:
     return f"pkg:pypi/{component.name}@{component.version}"
 
 
-def _any(variants: dict[Tag, Component]) -> Component:
+def _any(variants: dict[AnyTag, Component]) -> Component:
     return next(iter(variants.values()))
 
 
 def _hashes_of(
-    variants: dict[Tag, Component], *, hashes: dict[tuple[str, str], tuple[str, ...]]
+    variants: dict[AnyTag, Component], *, hashes: dict[tuple[str, str], tuple[str, ...]]
 ) -> tuple[str, ...]:
     component = _any(variants)
     try:
@@ -79,57 +88,84 @@ def _hashes_of(
         ) from error
 
 
-def _described(component: Component, *, kind: str) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "type": kind,
-        "bom-ref": _purl(component),
-        "name": component.name,
-        "version": component.version,
-        "description": component.summary,
-        "purl": _purl(component),
-    }
-    return described | _licences(component.licence)
+def _described(component: Component, *, kind: ComponentType) -> Described:
+    return Described(
+        type=kind,
+        bom_ref=_purl(component),
+        name=component.name,
+        version=component.version,
+        description=component.summary,
+        purl=PackageURL.from_string(_purl(component)),
+        licenses=_licences(component.licence),
+    )
 
 
-def _licences(licence: str | None) -> dict[str, Any]:
-    return {"licenses": [{"expression": licence}]} if licence else {}
+def _licences(licence: str | None) -> list[LicenseExpression]:
+    return [LicenseExpression(licence)] if licence else []
 
 
-def _library(variants: dict[Tag, Component], *, sha256s: tuple[str, ...]) -> dict[str, Any]:
+def _library(variants: dict[AnyTag, Component], *, sha256s: tuple[str, ...]) -> Described:
     component = _any(variants)
     embedded = sorted({item for variant in variants.values() for item in variant.embedded})
-    library = _described(component, kind="library") | {
-        "hashes": [{"alg": "SHA-256", "content": sha256} for sha256 in sha256s],
-        "properties": [
-            {"name": f"{_PROPERTY}:record-sha256:{tag}", "value": variant.record_sha256}
-            for tag, variant in variants.items()
-        ],
-    }
-    if embedded:
-        library["components"] = [_embedded(item, inside=component) for item in embedded]
+    library = _described(component, kind=ComponentType.LIBRARY)
+    library.hashes = [HashType(alg=HashAlgorithm.SHA_256, content=sha256) for sha256 in sha256s]
+    library.properties = [
+        Property(name=f"{_PROPERTY}:record-sha256:{tag}", value=variant.record_sha256)
+        for tag, variant in variants.items()
+    ]
+    library.components = [_embedded(item, inside=component) for item in embedded]
     return library
 
 
-def _embedded(item: Embedded, *, inside: Component) -> dict[str, Any]:
-    return {
-        "type": "library",
-        "bom-ref": f"{_purl(inside)}#{item.purl}",
-        "name": item.name,
-        "version": item.version,
-        "purl": item.purl,
-    } | _licences(item.licence)
+def _embedded(item: Embedded, *, inside: Component) -> Described:
+    return Described(
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{_purl(inside)}#{item.purl}",
+        name=item.name,
+        version=item.version,
+        purl=PackageURL.from_string(item.purl),
+        licenses=_licences(item.licence),
+    )
 
 
-def _application(variants: dict[Tag, Component], *, index: dict[str, Any]) -> dict[str, Any]:
-    properties = [
-        {"name": f"{_PROPERTY}:{digest}:{tag}", "value": tree[digest]}
+def _interpreter(index: dict[str, Any]) -> list[Described]:
+    """Debian's packages that the trees with an interpreter of their own are made of; apt checked their signature."""
+    return [
+        _of_debian(name, version, tag=tag, suite=tree["suite"])
         for tag, tree in sorted(index["trees"].items())
+        for name, version in sorted(tree.get("packages", {}).items())
+    ]
+
+
+def _of_debian(name: str, version: str, *, tag: str, suite: str) -> Described:
+    purl = debian_purl(name, version, suite=suite, machine=tag.partition("-")[2])
+    return Described(
+        type=ComponentType.LIBRARY,
+        bom_ref=purl.to_string(),
+        name=name,
+        version=version,
+        description=f"Part of the interpreter of {tag}, from Debian {suite}",
+        purl=purl,
+    )
+
+
+def debian_purl(name: str, version: str, *, suite: str, machine: str) -> PackageURL:
+    """As scanners know a package of Debian, by which they find its security advisories."""
+    qualifiers = {"arch": ARCHITECTURES.get(machine, machine), "distro": suite}
+    return PackageURL("deb", "debian", name, version, qualifiers)
+
+
+def _application(variants: dict[AnyTag, Component], *, index: dict[str, Any]) -> Described:
+    application = _described(_any(variants), kind=ComponentType.APPLICATION)
+    application.properties = [
+        Property(name=f"{_PROPERTY}:{digest}:{tag}", value=tree[digest])
+        for tag, tree in index["trees"].items()
         for digest in ("sha256", "tar_sha256")
     ]
-    return _described(_any(variants), kind="application") | {"properties": properties}
+    return application
 
 
-def _dependencies(trees: Trees) -> list[dict[str, Any]]:
+def _dependencies(trees: Trees) -> list[Dependency]:
     """Who needs whom in at least one tree."""
     edges: dict[str, set[str]] = {}
     for tag, components in trees.items():
@@ -137,10 +173,14 @@ def _dependencies(trees: Trees) -> list[dict[str, Any]]:
         for component in components:
             needed = {purls[name] for name in _needs(component, tag=tag) if name in purls}
             edges.setdefault(_purl(component), set()).update(needed)
-    return [{"ref": ref, "dependsOn": sorted(needed)} for ref, needed in sorted(edges.items())]
+    return [
+        Dependency(BomRef(ref), [Dependency(BomRef(other)) for other in needed])
+        for ref, needed in edges.items()
+    ]
 
 
-def _needs(component: Component, *, tag: Tag) -> set[str]:
+def _needs(component: Component, *, tag: AnyTag) -> set[str]:
+    like: Tag = tag.like if isinstance(tag, OwnTag) else tag
     environment = {
         "extra": "",
         "implementation_name": "cpython",
@@ -148,8 +188,8 @@ def _needs(component: Component, *, tag: Tag) -> set[str]:
         "platform_machine": tag.machine,
         "platform_python_implementation": "CPython",
         "platform_system": "Linux",
-        "python_full_version": f"{tag.python_version}.0",
-        "python_version": tag.python_version,
+        "python_full_version": f"{like.python_version}.0",
+        "python_version": like.python_version,
         "sys_platform": "linux",
     }
     requirements = map(Requirement, component.requires)

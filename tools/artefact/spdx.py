@@ -1,10 +1,12 @@
 """Licence expressions (SPDX specification 3.0, annex B), and the older ways in which packages name a licence."""
 
-import re
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
-_TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.+:-]+)")
-_OPERATORS = frozenset({"AND", "OR", "WITH", "(", ")"})
+import boolean
+import license_expression
+from license_expression import AND, OR, LicenseWithExceptionSymbol, get_spdx_licensing
 
 # Words of packages made before License-Expression (PEP 639), and the classifiers that name one licence exactly.
 _OLD_WORDS = {
@@ -24,7 +26,7 @@ _OLD_WORDS = {
 
 
 class ExpressionError(ValueError):
-    """The text is no licence expression."""
+    """The text is no licence expression, or names a licence that SPDX does not list."""
 
 
 def refused(expression: str, *, allowed: frozenset[str]) -> frozenset[str]:
@@ -32,11 +34,7 @@ def refused(expression: str, *, allowed: frozenset[str]) -> frozenset[str]:
 
     Of alternatives (OR) one allowed is enough, of parts (AND) each must be. What follows WITH only grants more.
     """
-    tokens = _tokens(expression)
-    result, rest = _alternatives(tokens, allowed=allowed)
-    if rest:
-        raise ExpressionError(f"{expression!r} goes on after its end, with {rest[0]!r}")
-    return result
+    return _against(_parsed(expression), allowed)
 
 
 def expression_of(*, expression: str | None, text: str | None, classifiers: Iterable[str]) -> str | None:
@@ -54,53 +52,41 @@ def expression_of(*, expression: str | None, text: str | None, classifiers: Iter
 
 def _is_expression(text: str) -> bool:
     try:
-        refused(text, allowed=frozenset())
+        _parsed(text)
     except ExpressionError:
         return False
-    # One word such as `BSD` has the form but names no licence.
-    return "-" in text or text.strip() in {"MIT", "ISC", "Zlib", "Unlicense"}
+    return True
 
 
-def _tokens(expression: str) -> list[str]:
-    tokens, position = [], 0
-    text = expression.rstrip()
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise ExpressionError(f"{expression!r} has an unexpected {text[position:].strip()[:1]!r}")
-        tokens.append(match[1])
-        position = match.end()
-    return tokens
+@cache
+def _licensing() -> Any:
+    return get_spdx_licensing()
 
 
-def _alternatives(tokens: list[str], *, allowed: frozenset[str]) -> tuple[frozenset[str], list[str]]:
-    result, rest = _parts(tokens, allowed=allowed)
-    branches = [result]
-    while rest and rest[0] == "OR":
-        result, rest = _parts(rest[1:], allowed=allowed)
-        branches.append(result)
-    return (frozenset() if not all(branches) else frozenset().union(*branches)), rest
+def _parsed(text: str) -> Any:
+    try:
+        parsed = _licensing().parse(text, strict=True)
+    except (license_expression.ExpressionError, boolean.ParseError) as error:
+        raise ExpressionError(f"{text!r}: {error}") from error
+    if parsed is None:
+        raise ExpressionError("it is empty")
+    unknown = sorted(key for key in _licensing().license_keys(parsed) if _known(key) is None)
+    if unknown:
+        raise ExpressionError(f"{text!r} names {', '.join(unknown)}, which SPDX does not list")
+    return parsed
 
 
-def _parts(tokens: list[str], *, allowed: frozenset[str]) -> tuple[frozenset[str], list[str]]:
-    result, rest = _licence(tokens, allowed=allowed)
-    while rest and rest[0] == "AND":
-        more, rest = _licence(rest[1:], allowed=allowed)
-        result |= more
-    return result, rest
+def _known(key: str) -> str | None:
+    """The licence as SPDX lists it; `+` (or any later version) may follow each."""
+    listed = _licensing().known_symbols
+    return next((name for name in (key, key.removesuffix("+")) if name in listed), None)
 
 
-def _licence(tokens: list[str], *, allowed: frozenset[str]) -> tuple[frozenset[str], list[str]]:
-    if not tokens or (tokens[0] in _OPERATORS and tokens[0] != "("):
-        raise ExpressionError(f"a licence is missing before {' '.join(tokens) or 'the end'!r}")
-    if tokens[0] == "(":
-        result, rest = _alternatives(tokens[1:], allowed=allowed)
-        if rest[:1] != [")"]:
-            raise ExpressionError("a closing parenthesis is missing")
-        return result, rest[1:]
-    name, rest = tokens[0], tokens[1:]
-    if rest[:1] == ["WITH"]:
-        if len(rest) < 2 or rest[1] in _OPERATORS:
-            raise ExpressionError(f"the exception after {name} WITH is missing")
-        rest = rest[2:]
-    return frozenset() if name.removesuffix("+") in allowed else frozenset({name}), rest
+def _against(node: Any, allowed: frozenset[str]) -> frozenset[str]:
+    if isinstance(node, AND | OR):
+        parts = [_against(part, allowed) for part in node.args]
+        is_open = isinstance(node, OR) and not all(parts)
+        return frozenset() if is_open else frozenset().union(*parts)
+    symbol = node.license_symbol if isinstance(node, LicenseWithExceptionSymbol) else node
+    name = _known(symbol.key) or symbol.key
+    return frozenset() if name in allowed else frozenset({name})

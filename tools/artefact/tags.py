@@ -8,6 +8,9 @@ from tools.artefact.errors import ArtefactError
 # The oldest C library for which every dependency publishes wheels; each tree records what it really needs.
 MANYLINUX = "manylinux_2_17"
 
+OWN_MINOR = 13
+"""The CPython that a tree of its own brings."""
+
 # e_machine of an ELF header (System V ABI, figure 4-3 and the processors' supplements).
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
@@ -35,15 +38,37 @@ class Tag:
         return f"{self.machine}-{MANYLINUX}"
 
 
-def parse_tag(text: str) -> Tag:
-    """`cp311-x86_64` as a Tag."""
+@dataclass(frozen=True, order=True)
+class OwnTag:
+    """A tree that brings its own interpreter (own_python.py), written `own-x86_64`."""
+
+    machine: str
+
+    @property
+    def like(self) -> Tag:
+        """The tree whose packages it holds."""
+        return Tag(OWN_MINOR, self.machine)
+
+    def __str__(self) -> str:
+        return f"own-{self.machine}"
+
+
+AnyTag = Tag | OwnTag
+
+
+def parse_tag(text: str) -> AnyTag:
+    """`cp311-x86_64` as a Tag, `own-x86_64` as an OwnTag."""
     match = _TAG.fullmatch(text)
-    if match is None:
-        raise ArtefactError(
-            f"tag {text!r} is unknown; write cp3<minor>-<x86_64 or aarch64>, such as cp311-x86_64"
-        )
-    return Tag(int(match["minor"]), match["machine"])
+    if match:
+        return Tag(int(match["minor"]), match["machine"])
+    machine = text.removeprefix("own-")
+    if text.startswith("own-") and machine in ELF_MACHINES:
+        return OwnTag(machine)
+    raise ArtefactError(
+        f"tag {text!r} is unknown; write cp3<minor>-<x86_64 or aarch64>, such as cp311-x86_64, or own-x86_64"
+    )
 
 
-# Debian 12, Ubuntu 24.04 and Debian 13, each on both processors.
-DEFAULT_TAGS = tuple(Tag(minor, machine) for minor in (11, 12, 13) for machine in ("aarch64", "x86_64"))
+# Debian 12, Ubuntu 24.04, Debian 13, and Ubuntu 26.04 with Debian 14, each on both processors.
+DEFAULT_TAGS = tuple(Tag(minor, machine) for minor in (11, 12, 13, 14) for machine in ("aarch64", "x86_64"))
+OWN_TAGS = tuple(OwnTag(machine) for machine in sorted(ELF_MACHINES))

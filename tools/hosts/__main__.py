@@ -18,6 +18,7 @@ from tools.hosts.prerequisites import TO_MAKE, TO_REMOVE, require_programs, requ
 from tools.hosts.purge import purge
 from tools.hosts.services import service_down, service_up
 from tools.hosts.status import status
+from tools.hosts.suites import DEFAULT
 
 Answer = dict[str, object]
 
@@ -49,7 +50,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m tools.hosts", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     image = verbs.add_parser("image", help="make the base image")
-    image.add_argument("--suite", default=inputs.SUITES[0])
+    image.add_argument("--suite", default=DEFAULT)
     for verb in ("network", "host", "service"):
         verbs.add_parser(verb, help=f"make or remove a {verb}").add_argument("way", choices=("up", "down"))
     verbs.add_parser("status", help="tell what of a fleet is there")
@@ -59,7 +60,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _run(given: argparse.Namespace) -> Answer:
     if given.verb == "status":
-        return status(_places(inputs.parse_fleet(_order())))
+        return status(_places(inputs.read(inputs.FleetName, _order()).fleet))
     if given.verb == "image":
         suite = inputs.suite_name(given.suite)
         require_root()
@@ -74,19 +75,19 @@ def _run(given: argparse.Namespace) -> Answer:
 def _parsed(verb: str, text: str) -> Callable[[], Answer]:
     """What a verb does with its input; the input is checked before anything else."""
     if verb == "network up":
-        network = inputs.parse_network(text)
+        network = inputs.read(inputs.NetworkSpec, text)
         return lambda: network_up(_places(network.fleet), network, say)
     if verb == "host up":
-        host = inputs.parse_host(text)
+        host = inputs.read(inputs.HostSpec, text)
         return lambda: host_up(_places(host.fleet), host, say)
     if verb == "service up":
-        service = inputs.parse_service(text)
+        service = inputs.read(inputs.ServiceSpec, text)
         return lambda: service_up(_places(service.fleet), service, say)
     if verb in ("host down", "service down"):
-        named = inputs.parse_name(text)
+        named = inputs.read(inputs.HostName, text)
         down = host_down if verb == "host down" else service_down
         return lambda: down(_places(named.fleet), named.name, say)
-    fleet = inputs.parse_fleet(text)
+    fleet = inputs.read(inputs.FleetName, text).fleet
     if verb == "network down":
         return lambda: network_down(_places(fleet), fleet, say)
     return lambda: purge(_places(fleet), say)

@@ -15,6 +15,7 @@ from tools.hosts.inputs import LOGIN
 from tools.hosts.mounts import remove_folder
 from tools.hosts.places import images_folder
 from tools.hosts.prerequisites import TO_BUILD, require_programs, require_space
+from tools.hosts.suites import SUITES
 
 NEEDED_MB = 700
 BUILD_TIMEOUT_S = 1800.0
@@ -73,9 +74,11 @@ def _build(suite: str, image: Path, say: Say) -> None:
         "debootstrap",
         "--variant=minbase",
         f"--cache-dir={debs}",
-        f"--include={','.join(recipe.PACKAGES)}",
+        f"--include={','.join(recipe.packages(suite))}",
     ]
-    _follow(suite, [*argv, suite, str(building), *filter(None, [mirror])], say)
+    # An empty mirror is the script's own; an empty script is the suite's.
+    source = (mirror or "", SUITES[suite].script)
+    _follow(suite, [*argv, suite, str(building), *source], say)
     _finish(suite, building)
     run(["sync", "--file-system", str(building)], timeout_s=300, remedy=_REMEDY)
     building.rename(image)
@@ -106,6 +109,8 @@ def _finish(suite: str, building: Path) -> None:
     for name, (mode, text) in recipe.files(suite).items():
         (building / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(building / name, text, mode=mode)
+    for name, target in recipe.links(suite).items():
+        (building / name).symlink_to(target)
     for unit in recipe.MASKED_UNITS:
         link = building / "etc" / "systemd" / "system" / unit
         link.unlink(missing_ok=True)

@@ -1,139 +1,193 @@
 """What each verb takes, from JSON to frozen values; nothing else in the package sees unchecked text."""
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
-from typing import TypeVar
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tools.hosts.errors import HostsError
+from tools.hosts.suites import DEFAULT, SUITES
 
-SUITES = ("bookworm", "trixie")
 LOGIN = "deploy"
 FLEET_MAX_CHARS = 20
 HOST_MAX_CHARS = 32
-_Address = TypeVar("_Address", IPv4Address, IPv4Interface)
+_T = TypeVar("_T")
 # No "--": it is what separates fleet from host in the name of a namespace.
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_LIKE = "use one like 10.88.0.21/24, or 10.88.0.1 for a service"
+_EXACT = ConfigDict(extra="forbid")
+# What takes a thing down may be given the whole input that put it up.
+_OPEN = ConfigDict(extra="ignore")
 
 
-@dataclass(frozen=True)
+def _refusal(reason: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{reason}", {"reason": reason, "remedy": remedy})
+
+
+def _named(max_chars: int) -> BeforeValidator:
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > max_chars:
+            remedy = f"use up to {max_chars} lower-case letters, digits and single hyphens between them"
+            raise _refusal(f"{value!r} is not a name", remedy)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _only_text(value: object) -> object:
+    """Pydantic would take a number for an address."""
+    if isinstance(value, str | IPv4Address):
+        return value
+    raise _refusal(f"{value!r} is not an address", _LIKE)
+
+
+def _of_a_host(value: IPv4Interface) -> IPv4Interface:
+    if value.network.prefixlen > 30:
+        raise _refusal(f"'{value.ip}' leaves room for no other", "use a prefix length of 30 or less")
+    if value.ip in (value.network.network_address, value.network.broadcast_address):
+        raise _refusal(f"'{value}' is not a host's address", "choose one within the network")
+    return value
+
+
+def _known_suite(value: object) -> str:
+    if value not in SUITES or not isinstance(value, str):
+        raise _refusal(f"{value!r} is not known", f"use one of {', '.join(SUITES)}")
+    return value
+
+
+def _local_login(value: object) -> str:
+    if value != LOGIN:
+        raise _refusal(f"{value!r} does not exist on local hosts", f"use {LOGIN!r}")
+    return LOGIN
+
+
+Fleet = Annotated[str, _named(FLEET_MAX_CHARS)]
+Name = Annotated[str, _named(HOST_MAX_CHARS)]
+Interface = Annotated[IPv4Interface, BeforeValidator(_only_text), AfterValidator(_of_a_host)]
+SuiteName = Annotated[str, BeforeValidator(_known_suite)]
+
+
+@dataclass(frozen=True, config=_EXACT)
 class Link:
     """The only way in: a point-to-point link from this machine to the jump host."""
 
-    control: IPv4Interface
-    jump: IPv4Interface
+    control: Interface
+    jump: Interface
+
+    @model_validator(mode="after")
+    def _has_two_ends(self) -> Self:
+        if self.control.network != self.jump.network or self.control.ip == self.jump.ip:
+            reason = f"{self.control} and {self.jump} are not two addresses of one network"
+            raise _refusal(reason, "give both ends the same network")
+        return self
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
-    """A private network: its bridge's own address and, where there is a jump host, the link to it."""
+@dataclass(frozen=True, config=_OPEN)
+class FleetName:
+    """One fleet."""
 
-    fleet: str
-    bridge: IPv4Interface
-    link: Link | None
+    fleet: Fleet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_OPEN)
 class HostName:
     """One host of one fleet (or one service: they share the rules for names)."""
 
-    fleet: str
-    name: str
+    fleet: Fleet
+    name: Name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_EXACT)
+class NetworkSpec:
+    """A private network: its bridge's own address and, where there is a jump host, the link to it."""
+
+    fleet: Fleet
+    bridge: Interface
+    link: Link | None = None
+
+
+@dataclass(frozen=True, config=_EXACT)
 class HostSpec:
     """A host as it shall be."""
 
-    fleet: str
-    name: str
-    address: IPv4Interface
-    suite: str
-    link: IPv4Interface | None
+    fleet: Fleet
+    name: Name
+    address: Interface
+    suite: SuiteName = DEFAULT
+    link: Interface | None = None
+    login: Annotated[str, BeforeValidator(_local_login)] = LOGIN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_EXACT)
 class Endpoint:
     """Where a service listens, seen from the fleet's bridge."""
 
-    address: IPv4Address
-    port: int
+    address: Annotated[IPv4Address, BeforeValidator(_only_text)]
+    port: Annotated[int, Field(strict=True, gt=0, lt=65536)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_EXACT)
 class ServiceSpec:
     """A process in the fleet's bridge namespace; `argv` is relative to the project folder."""
 
-    fleet: str
-    name: str
-    argv: tuple[str, ...]
-    ready: Endpoint | None
+    fleet: Fleet
+    name: Name
+    argv: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+    ready: Endpoint | None = None
 
 
-def fleet_name(value: object) -> str:
-    """A fleet's name, which becomes part of paths and namespace names."""
-    return _name("fleet", value, FLEET_MAX_CHARS)
-
-
-def parse_fleet(text: str) -> str:
-    """Reads `{"fleet": …}`."""
-    return fleet_name(_object(text, ("fleet",), optional=None)["fleet"])
-
-
-def parse_name(text: str) -> HostName:
-    """Reads `{"fleet": …, "name": …}`."""
-    given = _object(text, ("fleet", "name"), optional=None)
-    return HostName(fleet_name(given["fleet"]), _name("name", given["name"], HOST_MAX_CHARS))
-
-
-def parse_network(text: str) -> NetworkSpec:
-    """Reads the input of `network up`."""
-    given = _object(text, ("fleet", "bridge"), optional=("link",))
-    link = given.get("link")
-    return NetworkSpec(
-        fleet_name(given["fleet"]),
-        _interface("bridge", given["bridge"]),
-        None if link is None else _link(link),
-    )
-
-
-def parse_host(text: str) -> HostSpec:
-    """Reads the input of `host up`."""
-    given = _object(text, ("fleet", "name", "address"), optional=("suite", "link", "login"))
-    if given.get("login", LOGIN) != LOGIN:
-        raise HostsError("login", f"{given['login']!r} does not exist on local hosts", f"use {LOGIN!r}")
-    link = given.get("link")
-    return HostSpec(
-        fleet_name(given["fleet"]),
-        _name("name", given["name"], HOST_MAX_CHARS),
-        _interface("address", given["address"]),
-        suite_name(given.get("suite", SUITES[0])),
-        None if link is None else _interface("link", link),
-    )
-
-
-def parse_service(text: str) -> ServiceSpec:
-    """Reads the input of `service up`."""
-    given = _object(text, ("fleet", "name", "argv"), optional=("ready",))
-    argv = given["argv"]
-    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-        raise HostsError("argv", f"{argv!r} is not a list of words", "give the program and its arguments")
-    ready = given.get("ready")
-    return ServiceSpec(
-        fleet_name(given["fleet"]),
-        _name("name", given["name"], HOST_MAX_CHARS),
-        tuple(argv),
-        None if ready is None else _endpoint(ready),
-    )
+def read(kind: type[_T], text: str) -> _T:
+    """The input of this kind that standard input holds, such as `{"fleet": …, "name": …}`. Raises HostsError."""
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise _explained(error.errors()[0]) from None
 
 
 def suite_name(value: object) -> str:
-    """One of the Debian releases that boot here."""
-    if value not in SUITES or not isinstance(value, str):
-        raise HostsError("suite", f"{value!r} is not known", f"use one of {', '.join(SUITES)}")
-    return value
+    """One of the Debian releases that boot here. Raises HostsError."""
+    try:
+        return _known_suite(value)
+    except PydanticCustomError as error:
+        facts: Any = error.context
+        raise HostsError("suite", facts["reason"], facts["remedy"]) from None
+
+
+def _explained(error: ErrorDetails) -> HostsError:
+    """Pydantic's first complaint, with what helps."""
+    *outer, key = error["loc"] or ("stdin",)
+    where = ".".join(map(str, outer)) or "stdin"
+    match error["type"]:
+        case "missing":
+            return HostsError(where, f"{key!r} is missing", f"add {key!r} to the object")
+        case "unexpected_keyword_argument":
+            return HostsError(where, f"{key!r} is unknown", "leave it out")
+        case "json_invalid":
+            return HostsError("stdin", error["msg"], "pipe one JSON object in")
+        case "refused":
+            return HostsError(_dotted(error), error["ctx"]["reason"], error["ctx"]["remedy"])
+        case "ip_v4_interface" | "ip_v4_address":
+            return HostsError(_dotted(error), f"{error['input']!r} is not an address", _LIKE)
+        case _:
+            return HostsError(
+                _dotted(error), f"{error['input']!r}: {error['msg']}", "give what the verb takes"
+            )
+
+
+def _dotted(error: ErrorDetails) -> str:
+    return ".".join(map(str, error["loc"])) or "stdin"
 
 
 def check_placement(host: HostSpec, network: NetworkSpec) -> None:
@@ -147,66 +201,3 @@ def check_placement(host: HostSpec, network: NetworkSpec) -> None:
         wanted = None if network.link is None else str(network.link.jump)
         reason = f"its link {host.link} is not the network's ({wanted})"
         raise HostsError(f"host {host.name}", reason, "give both the same address")
-
-
-def _object(text: str, required: Iterable[str], optional: Iterable[str] | None = ()) -> Mapping[str, object]:
-    """A JSON object with the required keys. Without a list of optional ones any other key may be there: what takes a
-    thing down may be given the whole order that put it up."""
-    try:
-        given = json.loads(text)
-    except ValueError as error:
-        raise HostsError("stdin", f"not JSON ({error})", "pipe one JSON object in") from error
-    if not isinstance(given, dict):
-        raise HostsError("stdin", "not a JSON object", "pipe one JSON object in")
-    for key in required:
-        if key not in given:
-            raise HostsError("stdin", f"{key!r} is missing", f"add {key!r} to the object")
-    known = {*required, *(optional or ())}
-    for key in given if optional is not None else ():
-        if key not in known:
-            raise HostsError("stdin", f"{key!r} is unknown", f"use only {', '.join(sorted(known))}")
-    return given
-
-
-def _name(what: str, value: object, max_chars: int) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > max_chars:
-        remedy = f"use up to {max_chars} lower-case letters, digits and single hyphens between them"
-        raise HostsError(what, f"{value!r} is not a name", remedy)
-    return value
-
-
-def _link(value: object) -> Link:
-    if not isinstance(value, dict) or set(value) != {"control", "jump"}:
-        raise HostsError("link", f"{value!r} is not a link", 'give {"control": …, "jump": …}')
-    link = Link(_interface("link.control", value["control"]), _interface("link.jump", value["jump"]))
-    if link.control.network != link.jump.network or link.control.ip == link.jump.ip:
-        reason = f"{link.control} and {link.jump} are not two addresses of one network"
-        raise HostsError("link", reason, "give both ends the same network")
-    return link
-
-
-def _interface(what: str, value: object) -> IPv4Interface:
-    interface = _parsed(what, value, IPv4Interface, "one like 10.88.0.21/24")
-    if interface.network.prefixlen > 30:
-        raise HostsError(what, f"{value!r} leaves room for no other", "use a prefix length of 30 or less")
-    if interface.ip in (interface.network.network_address, interface.network.broadcast_address):
-        raise HostsError(what, f"{value!r} is not a host's address", "choose one within the network")
-    return interface
-
-
-def _endpoint(value: object) -> Endpoint:
-    if not isinstance(value, dict) or set(value) != {"address", "port"}:
-        raise HostsError("ready", f"{value!r} is not an endpoint", 'give {"address": …, "port": …}')
-    port = value["port"]
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-        raise HostsError("ready.port", f"{port!r} is not a port", "use 1 to 65535")
-    return Endpoint(_parsed("ready.address", value["address"], IPv4Address, "one like 10.88.0.1"), port)
-
-
-def _parsed(what: str, value: object, parse: Callable[[str], _Address], example: str) -> _Address:
-    try:
-        if isinstance(value, str):
-            return parse(value)
-    except ValueError:
-        pass
-    raise HostsError(what, f"{value!r} is not an address", f"use {example}")

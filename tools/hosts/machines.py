@@ -21,6 +21,7 @@ from tools.hosts.inputs import LOGIN, HostSpec, NetworkSpec, check_placement
 from tools.hosts.network import read_network
 from tools.hosts.places import FOLDER_VARIABLE, FleetPlaces, HostPlaces
 from tools.hosts.prerequisites import require_inotify_instances, require_space
+from tools.hosts.suites import SUITES
 
 BOOT_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -196,7 +197,7 @@ def _boot(host: HostPlaces, made: Made, say: Say) -> None:
     netns.wire_host(host, made.spec, made.network.link if made.spec.link else None)
     host.console.unlink(missing_ok=True)
     processes.start(
-        nspawn_argv(host),
+        nspawn_argv(host, suite=made.spec.suite),
         cgroup=host.cgroup,
         log=host.console,
         cwd=host.folder,
@@ -205,9 +206,10 @@ def _boot(host: HostPlaces, made: Made, say: Say) -> None:
     )
 
 
-def nspawn_argv(host: HostPlaces) -> list[str]:
+def nspawn_argv(host: HostPlaces, *, suite: str) -> list[str]:
     """The container, known to no service manager: PID 1 of this machine may be anything."""
     return [
+        *(("env", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") if SUITES[suite].is_unified else ()),
         "systemd-nspawn",
         "--quiet",
         "--boot",

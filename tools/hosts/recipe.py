@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from tools.hosts.inputs import LOGIN
+from tools.hosts.suites import SUDO_RS_FOLDER, SUITES
 
 REVISION = 1
 """Counts changes in how the image is made from what stands here."""
@@ -17,7 +18,6 @@ PACKAGES = (
     "openssh-server",
     "openssl",
     "python3",
-    "sudo",
     "systemd",
     "systemd-sysv",
 )
@@ -68,14 +68,31 @@ MaxStartups 500
 MaxSessions 500
 """
 
-# OpenSSH since 9.8 shuts out an address after a few failures; behind the jump host all have the same one.
-_SSHD_SINCE_TRIXIE = "PerSourcePenalties no\n"
+# The package of sudo-rs brings none.
+_SUDOERS = """\
+Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+root ALL=(ALL:ALL) ALL
+@includedir /etc/sudoers.d
+"""
+
+
+def packages(suite: str) -> tuple[str, ...]:
+    """What debootstrap installs beside the base system."""
+    return tuple(sorted((*PACKAGES, SUITES[suite].sudo)))
+
+
+def links(suite: str) -> dict[str, str]:
+    """Links laid over the packages' own: path to target."""
+    if SUITES[suite].sudo != "sudo-rs":
+        return {}
+    return {f"usr/bin/{name}": f"{SUDO_RS_FOLDER}/{name}" for name in ("sudo", "visudo")}
 
 
 def files(suite: str) -> dict[str, tuple[int, str]]:
     """Files laid over the packages' own: path to mode and text."""
-    sshd = _SSHD + (_SSHD_SINCE_TRIXIE if suite == "trixie" else "")
-    return {
+    sshd = _SSHD + SUITES[suite].sshd
+    sudoers = {"etc/sudoers": (0o440, _SUDOERS)} if SUITES[suite].sudo == "sudo-rs" else {}
+    return sudoers | {
         "etc/ssh/sshd_config.d/10-fleet.conf": (0o644, sshd),
         f"etc/sudoers.d/{LOGIN}": (0o440, f"{LOGIN} ALL=(ALL:ALL) NOPASSWD: ALL\n"),
         "etc/machine-id": (0o444, ""),
@@ -90,10 +107,11 @@ def digest(suite: str) -> str:
     parts = [
         REVISION,
         suite,
-        PACKAGES,
+        packages(suite),
         DPKG_WHILE_BUILDING,
         MASKED_UNITS,
         sorted(files(suite).items()),
+        *sorted(links(suite).items()),
         LOGIN,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -7,13 +7,30 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
 
-from infra.content import ROLE, role_variables
+from ai_client.settings import sections
+from infra.project_files import ROLE, role_variables
 from tools.pages import markdown
 
 _INTRO = """\
-`/etc/ai-client/ai-client.conf`, which the role writes from [its variables](role-variables.md). `ai-client config check`
-says all that is wrong with such a file. Beside these, `[model_costs]` has a line `MODEL = DOLLARS` or
-`MODEL = input=…, output=…, cached_input=…` a model (dollars per million tokens), `[cost_tags]` any `NAME = VALUE`."""
+`/etc/ai-client/ai-client.conf`, which the role writes from [its variables](role-variables.md). `ai-client config
+check` lists every mistake in it. In addition to the sections below, `[cost_tags]` takes any `NAME = VALUE`, and
+`[model_costs]` one line for each model, or `*` for all others: `MODEL = DOLLARS` per million tokens, or members such
+as `input=2, output=8, cached_input=0.5, cache_write=2.5, cache_write_1h=4, reasoning=8, audio_input=40,
+audio_output=80`, dollars each for `request=`, `image=` and `search=`, and tiers of service by a factor (`flex=0.5`)
+or by member (`priority.output=14`). `long_from=200000, long.input=4, long.output=12` is the price of a call with more
+input than `long_from`. What is left out costs as its kind of token does: a model with sound costs what its sound
+does, unless `audio_input` and `audio_output` say more, and what a cache keeps for an hour 1.6 times what
+`cache_write` says.
+
+With `told_cost = true` the ledger books the cost that the upstream reports with an answer (OpenRouter's `usage.cost`,
+xAI's `cost_in_usd_ticks`, Perplexity's `cost.total_cost`), if it reports one. Under a hard budget it must not exceed
+the most that the call could cost by the price list. Set it only for an upstream whose bill you pay.
+
+Under a hard budget (`hard_stop`) a request is sent only if its cost has an upper bound. Refused with a 400: a model
+or a dearer tier without a price, search and tools that the provider runs itself, other models to answer in its place,
+stored prompts, files for models whose context window is not known, and passed-through requests that do more than
+read. If neither caller nor model limits the output, or the caller sets only `max_completion_tokens`, which some
+servers ignore, `max_tokens` is added."""
 
 # No kind of value takes this, so each says what it wants instead.
 _IMPOSSIBLE = "\0\n"
@@ -22,14 +39,12 @@ _LINE = re.compile(r"^(\w+) = .*?\b(ai_\w+)")
 
 def text() -> str:
     """The page."""
-    from ai_client.settings import model  # noqa: PLC0415 - the client may lack parts while it grows
-
     variables = _variables()
-    sections = {**model.SECTIONS, f"{model.TENANT_PREFIX}NAME": model.TenantSettings}
+    listed = {**sections.SECTIONS, f"{sections.TENANT_PREFIX}NAME": sections.TenantSettings}
     return markdown.page(
         "The client's file",
         _INTRO,
-        *(_section(name, section, variables) for name, section in sections.items()),
+        *(_section(name, section, variables) for name, section in listed.items()),
     )
 
 

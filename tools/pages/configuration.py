@@ -22,10 +22,20 @@ _PLACES: Mapping[str, str] = {
     "JumpHostSettings": "fleet:jumpHosts.HOST",
     "SshSettings": "fleet:ssh",
     "AccountSettings": "fleet:account",
-    "ApiKeySecretSettings": "fleet:apiKeySecret",
+    "KeySourceSettings": "fleet:keySource",
+    "ApiKeySecretSettings": "fleet:keySource.aws",
+    "VaultSettings": "fleet:keySource.vault",
+    "VaultLoginSettings": "fleet:keySource.vault.login",
+    "CommandSettings": "fleet:keySource.command",
+    "SopsSettings": "fleet:keySource.sops",
+    "AgeSettings": "fleet:keySource.age",
+    "CoordinationSettings": "fleet:coordination",
     "LocalSettings": "fleet:local",
     "SimulatorSettings": "fleet:local.simulator",
 }
+
+# Where a model stands as well, as it did in the first version.
+_ALSO: Mapping[str, str] = {"ApiKeySecretSettings": "fleet:apiKeySecret"}
 
 
 def text() -> str:
@@ -35,6 +45,7 @@ def text() -> str:
     models = {name: model for name, model in schema["$defs"].items() if name not in {"Secret", "Variables"}}
     ordered = sorted(models, key=lambda name: [*_PLACES, name].index(name))
     sections = [_section(_PLACES.get(name, name), models[name]) for name in ordered]
+    sections += [_section(place, models[name]) for name, place in _ALSO.items()]
     return markdown.page("Configuration", _INTRO, _table(config), *sections)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any, get_args
 
+from ai_client.contract import events
 from tools.pages import markdown
 
 _INTRO = """\
-What happens to requests, as one typed stream (`ai_client.events`). None holds a key or any text of a caller. Times are
-seconds; `at` is wall-clock time since the epoch."""
+What happens to requests, as one typed stream (`ai_client.contract.events`). None holds a key or any text of a caller.
+Times are seconds; `at` is wall-clock time since the epoch."""
 
 
 def text() -> str:
     """The page."""
-    from ai_client import events  # noqa: PLC0415 - the client may lack parts while it grows
-
     shared = [f"`{name}`" for name in events.RequestEvent.__annotations__]
     intro = f"{_INTRO}\n\nEvents of a request have, beside their own, {', '.join(shared)}."
     sections = [_section(kind, events.RequestEvent) for kind in get_args(events.Event)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 def page(title: str, *parts: str) -> str:
     """A whole page. It says that nobody should edit it."""
-    note = "<!-- Written by tools/reference.py from the code: change that, then `make reference`. -->"
+    note = "<!-- Written by tools/reference from the code: change that, then `make reference`. -->"
     return "\n\n".join([f"# {title}", note, *(part.strip("\n") for part in parts if part)]) + "\n"
 
 

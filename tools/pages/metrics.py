@@ -6,27 +6,33 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from ai_client import AIAPIClient
+from ai_client.coordination.coordinator import Status
+from ai_client.gateway.watch import gauges
+from ai_client.metrics import Recorder
 from tools.pages import markdown
 
 _INTRO = """\
 What `http://127.0.0.1:9090/metrics` shows. Names are OpenTelemetry's for generative AI where there is one. A histogram
-has `_bucket`, `_sum` and `_count`. Models and tenants beyond a number of them are counted together as `other`."""
+has `_bucket`, `_sum` and `_count`. Models and tenants beyond a number of them are counted together as `other`.
+`ai_client_quota_…` is there if [one quota is shared](../how-to/coordination.md)."""
+
+
+# With `[coordination]` alone, there are metrics of the fleet's quota; their values are on no page.
+_COORDINATED = Status("leased", None, 0, 0, 0, 0, 0, False, 0, 0, 0, 0)
 
 
 def text() -> str:
     """The page."""
-    from ai_client import AIAPIClient  # noqa: PLC0415 - the client may lack parts while it grows
-    from ai_client.gateway import gauges  # noqa: PLC0415
-    from ai_client.metrics import Recorder  # noqa: PLC0415
-
-    moment = gauges.Moment(
+    moment = gauges.ServiceState(
         connections=0,
         requests_in_flight=0,
         client=AIAPIClient("hs_test_reference").get_stats(),
         certificate_expires_at_s=0.0,
+        quota=_COORDINATED,
     )
     recorder = Recorder(provider="", models=(), tenants=())
-    registry = gauges.registry_of(recorder, gauges.MomentCollector(moment))
+    registry = gauges.registry_of(recorder, gauges.StateCollector(moment))
     rows = sorted(map(_row, registry.collect()))
     return markdown.page("Metrics", _INTRO, markdown.table(("metric", "kind", "labels", "meaning"), rows))
 

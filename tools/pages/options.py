@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from ai_client.cli import arguments
 from tools.pages import markdown
 
 _INTRO = """\
@@ -14,8 +15,6 @@ all is well, 1 where not, 2 where the command line itself is wrong."""
 
 def text() -> str:
     """The page."""
-    from ai_client.cli import arguments  # noqa: PLC0415 - the client may lack parts while it grows
-
     parser = arguments.build()
     shared = frozenset(option for action in _plain(parser) for option in action.option_strings)
     return markdown.page(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from infra import content
+from infra import project_files
 from tools.pages import markdown
 
 _INTRO = """\
 Variables of the role `ai_client`. In a stack they stand under `vars` of the fleet, of a group or of a host, the nearest
 wins; without Pulumi they are ordinary Ansible variables. A variable that is not
-listed here, or of another type, is refused.
+listed here, of another type, or out of its bounds is refused.
 
 `environment` is a keyword of Ansible's: what it means to users is `ai_environment`, and the program renames it.
 The upstream key is never among a stack's variables: `pulumi config set --secret apiKey`."""
@@ -16,7 +16,7 @@ The upstream key is never among a stack's variables: `pulumi config set --secret
 
 def text() -> str:
     """The page."""
-    defaults = content.role_defaults()
+    defaults = project_files.role_defaults()
     rows = [
         (
             f"`{name}`",
@@ -24,7 +24,7 @@ def text() -> str:
             "secret" if spec.get("no_log") else markdown.code(defaults.get(name)),
             str(spec.get("description", "")),
         )
-        for name, spec in content.role_variables().items()
+        for name, spec in project_files.role_variables().items()
     ]
     return markdown.page(
         "Role variables", _INTRO, markdown.table(("variable", "value", "default", "meaning"), rows)

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from infra import content, descriptions
-from infra import schema as infra_schema
-from infra.schema import FleetSettings
-from infra.settings import PREFIX
+from infra import project_files
+from infra.config import descriptions, key_source
+from infra.config import schema as infra_schema
+from infra.config.schema import PREFIX, FleetSettings
 
 Schema = dict[str, Any]
 
 _NOT_KEYS = frozenset({"stack"})
-_SECRETS = frozenset({"apiKey", "apiKeyNext"})
+_SECRETS = frozenset({"apiKey", "apiKeyNext", "password"})
 _SECRETS_BY_GROUP = "apiKeys"
 _NEVER = frozenset({"ai_api_key", "ai_api_key_next"})
 
@@ -69,7 +69,8 @@ def described(model: str, alias: str, key: Mapping[str, Any]) -> str:
 
 
 def _fields(model: str) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = getattr(infra_schema, model).model_fields
+    holder = key_source if hasattr(key_source, model) else infra_schema
+    fields: Mapping[str, Any] = getattr(holder, model).model_fields
     return fields
 
 
@@ -127,6 +128,8 @@ def _top(name: str, key: Schema) -> Schema:
         return {**key, "type": ["integer", "string"], "pattern": "^[0-9]+$"}
     if key.get("type") == "boolean":
         return {**key, "type": ["boolean", "string"], "enum": [True, False, "true", "false"]}
+    if any(each.get("type") == "boolean" for each in key.get("anyOf", ())):
+        return {**key, "anyOf": [_top(name, each) for each in key["anyOf"]]}
     return key
 
 
@@ -141,7 +144,9 @@ def _secret() -> Schema:
 
 
 def _variables() -> Schema:
-    known = {name: _variable(spec) for name, spec in content.role_variables().items() if name not in _NEVER}
+    known = {
+        name: _variable(spec) for name, spec in project_files.role_variables().items() if name not in _NEVER
+    }
     return {
         "description": "Variables of the role, and Ansible's own (`ansible_…`).",
         "type": "object",

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ai_client.fleet.applier.on_controller import (
+    delivery,
+    results,
+    round_trips,
+    variables,
+    wire,
+)
+from ansible_collections.ai_client.fleet.applier.on_controller.errors import DeliveryError
+from ansible_collections.ai_client.fleet.applier.on_controller.rendering import load_templates
 
 from ansible.plugins.action import ActionBase
 
-_ANSIBLE = Path(__file__).resolve().parents[2]
-_ROLE = _ANSIBLE / "roles" / "ai_client"
-sys.path.append(str(_ANSIBLE / "applier"))
-
-from ai_client_delivery import exchange, order, results, variables, wire  # noqa: E402
-from ai_client_delivery.errors import DeliveryError  # noqa: E402
-from ai_client_delivery.rendering import load_templates  # noqa: E402
+_ROLE = Path(__file__).resolve().parents[2] / "roles" / "ai_client"
 
 # Read once, in the process that all hosts' workers are forked from.
 _OPTIONS = variables.load_options(_ROLE)
@@ -40,7 +42,7 @@ class ActionModule(ActionBase):
         variables_of_host = task_vars or {}
         mode, parts = self._arguments()
         try:
-            made = order.make_order(
+            made = delivery.make_delivery(
                 mode=mode,
                 parts=parts,
                 check=bool(self._task.check_mode),
@@ -48,7 +50,8 @@ class ActionModule(ActionBase):
                 secrets=self._secrets(variables_of_host) if "secrets" in parts else {},
                 templates=_TEMPLATES,
             )
-            answer = exchange.run(made, program=_PROGRAM, send=self._sender(variables_of_host))
+            start = self._start(variables_of_host)
+            answer = round_trips.run(made, program=_PROGRAM, send=self._send, start=start)
         except DeliveryError as error:
             raise AnsibleActionFail(str(error)) from None
         return result | results.from_answer(answer, diff=bool(self._task.diff))
@@ -56,8 +59,8 @@ class ActionModule(ActionBase):
     def _arguments(self) -> tuple[str, frozenset[str]]:
         _, arguments = self.validate_argument_spec(
             {
-                "mode": {"type": "str", "default": "apply", "choices": list(order.MODES)},
-                "parts": {"type": "list", "elements": "str", "default": [], "choices": list(order.PARTS)},
+                "mode": {"type": "str", "default": "apply", "choices": list(delivery.MODES)},
+                "parts": {"type": "list", "elements": "str", "default": [], "choices": list(delivery.PARTS)},
             }
         )
         if arguments["mode"] == "apply" and not arguments["parts"]:
@@ -84,18 +87,13 @@ class ActionModule(ActionBase):
         )
         return secrets
 
-    def _sender(self, task_vars: Mapping[str, Any]) -> Callable[[bytes], tuple[int, str, str]]:
-        command = shlex.join(wire.command(self._python(task_vars)))
+    def _send(self, command: str, stdin: bytes) -> tuple[int, str, str]:
         # Named, or Ansible appends a command of its own that mends a race of terminals; there is none here.
         shell = self._play_context.executable or "/bin/sh"
+        done = self._low_level_execute_command(command, in_data=stdin, executable=shell)
+        return done["rc"], done["stdout"], done["stderr"]
 
-        def send(stdin: bytes) -> tuple[int, str, str]:
-            done = self._low_level_execute_command(command, in_data=stdin, executable=shell)
-            return done["rc"], done["stdout"], done["stderr"]
-
-        return send
-
-    def _python(self, task_vars: Mapping[str, Any]) -> str:
-        """The host's interpreter; those that Ansible would have to look for are the system's."""
+    def _start(self, task_vars: Mapping[str, Any]) -> str:
+        """By the interpreter that the inventory names; without one, and for modes of looking, by the first there is."""
         python = str(self._templar.template(task_vars.get("ansible_python_interpreter")) or "")
-        return python if python.startswith("/") else "/usr/bin/python3"
+        return shlex.join(wire.command(python)) if python.startswith("/") else wire.find_and_start()

@@ -17,7 +17,7 @@ type: notification
 short_description: one JSON line for each host
 description:
   - Appends a line with the host's outcome to the file that the environment names; does nothing without it.
-  - Nothing in it is secret.
+  - It holds no key; differences and messages may show what else is secret on a host. infra gives a file in memory.
 requirements: [an entry in C(callbacks_enabled)]
 options: {}
 """
@@ -25,7 +25,7 @@ options: {}
 _VARIABLE = "AI_CLIENT_FLEET_RESULTS"
 _TASK = "ai_client_apply"
 _COPIED = ("actions", "changed_paths", "health", "rolled_back", "release", "config_digest", "key_fingerprint")
-_COPIED_TOO = ("key_next_fingerprint", "claim", "journal", "watched", "tried_keys")
+_COPIED_TOO = ("key_next_fingerprint", "claim", "journal", "watched", "tried_keys", "notes")
 
 
 class CallbackModule(CallbackBase):
@@ -39,6 +39,8 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._started_s: dict[str, float] = {}
+        self._written: dict[str, dict[str, Any]] = {}
+        self._other_faults: dict[str, str] = {}
         self._path = os.environ.get(_VARIABLE, "")
         self.disabled = not self._path
 
@@ -51,15 +53,31 @@ class CallbackModule(CallbackBase):
         self._write(result, outcome={"failed": False, "unreachable": False})
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """A host failed."""
+        """A host failed; at which task of others is told at the end, since a rescue may still come."""
+        if not self._is_ours(result):
+            said = dict(result.result).get("msg") or "failed"
+            self._other_faults[result.host.get_name()] = f"the task {result.task.get_name()!r} failed: {said}"
+            return
         self._write(result, outcome={"failed": True, "unreachable": False})
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Everything has ended: hosts that failed at another task than ours have no line yet, or one that says well."""
+        for host, message in self._other_faults.items():
+            before = self._written.get(host, {"changed": False, "duration_s": 0.0, "diffs": []})
+            if stats.failures.get(host) and not before.get("failed"):
+                fault = {"failed": True, "unreachable": False, "own_task": True, "message": message}
+                self._append({"host": host, **before, **fault})
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """A host was not reached, whatever the task."""
         self._write(result, outcome={"failed": False, "unreachable": True})
 
+    @staticmethod
+    def _is_ours(result: Any) -> bool:
+        return str(result.task.action).rpartition(".")[2] == _TASK
+
     def _write(self, result: Any, *, outcome: dict[str, bool]) -> None:
-        if result.task.action.rpartition(".")[2] != _TASK and not outcome["unreachable"]:
+        if not self._is_ours(result) and not outcome["unreachable"]:
             return
         host = result.host.get_name()
         values = dict(result.result)
@@ -72,6 +90,10 @@ class CallbackModule(CallbackBase):
             **{name: values.get(name) for name in _COPIED + _COPIED_TOO},
             "diffs": [_with_text(entry) for entry in values.get("diff") or []],
         }
+        self._append(line)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._written[line["host"]] = line
         with Path(self._path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

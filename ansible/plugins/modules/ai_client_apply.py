@@ -35,7 +35,7 @@ author: The fleet's maintainers
 
 EXAMPLES = r"""
 - name: Put the host into its declared state
-  ai_client_apply:
+  ai_client.fleet.ai_client_apply:
     parts: [deploy, config, secrets, verify]
 """
 
@@ -78,6 +78,11 @@ tried_keys:
   description: What the provider said of each key before it was laid down.
   type: list
   elements: dict
+  returned: always
+notes:
+  description: What others changed on the host that is left alone, such as drop-ins of the service's unit.
+  type: list
+  elements: str
   returned: always
 journal:
   description: The newest record of the host's release journal.

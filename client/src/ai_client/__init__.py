@@ -7,7 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ai_client.admission.window import TokenBucket as TokenBucket
+    from ai_client.calls.routing import ImportanceRouting as ImportanceRouting
+    from ai_client.calls.routing import RoutingPolicy as RoutingPolicy
+    from ai_client.calls.streams import StreamResponse as StreamResponse
     from ai_client.client import AIAPIClient as AIAPIClient
+    from ai_client.contract.events import EventStream as EventStream
+    from ai_client.contract.keys import KeyProvider as KeyProvider
+    from ai_client.contract.options import ClientOptions as ClientOptions
+    from ai_client.contract.options import Limits as Limits
+    from ai_client.contract.request import CacheMode as CacheMode
+    from ai_client.contract.request import Importance as Importance
+    from ai_client.contract.request import Request as Request
+    from ai_client.contract.request import Response as Response
+    from ai_client.contract.request import Usage as Usage
     from ai_client.errors import AIClientError as AIClientError
     from ai_client.errors import AuthenticationError as AuthenticationError
     from ai_client.errors import BudgetExceeded as BudgetExceeded
@@ -18,47 +31,34 @@ if TYPE_CHECKING:
     from ai_client.errors import PoolTimeout as PoolTimeout
     from ai_client.errors import RateLimitError as RateLimitError
     from ai_client.errors import TLSVerificationError as TLSVerificationError
-    from ai_client.events import EventStream as EventStream
-    from ai_client.keys import KeyProvider as KeyProvider
-    from ai_client.limits import TokenBucket as TokenBucket
-    from ai_client.options import ClientOptions as ClientOptions
-    from ai_client.options import Limits as Limits
-    from ai_client.request import CacheMode as CacheMode
-    from ai_client.request import Importance as Importance
-    from ai_client.request import Request as Request
-    from ai_client.request import Response as Response
-    from ai_client.request import Usage as Usage
-    from ai_client.routing import ImportanceRouting as ImportanceRouting
-    from ai_client.routing import RoutingPolicy as RoutingPolicy
-    from ai_client.streaming import StreamResponse as StreamResponse
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _WHERE = {
     "AIAPIClient": "client",
     "AIClientError": "errors",
     "AuthenticationError": "errors",
     "BudgetExceeded": "errors",
-    "CacheMode": "request",
-    "ClientOptions": "options",
+    "CacheMode": "contract.request",
+    "ClientOptions": "contract.options",
     "DeadlineExceeded": "errors",
-    "EventStream": "events",
-    "Importance": "request",
-    "ImportanceRouting": "routing",
-    "KeyProvider": "keys",
-    "Limits": "options",
+    "EventStream": "contract.events",
+    "Importance": "contract.request",
+    "ImportanceRouting": "calls.routing",
+    "KeyProvider": "contract.keys",
+    "Limits": "contract.options",
     "MaxRetriesExceeded": "errors",
     "ModelNotFoundError": "errors",
     "OverloadError": "errors",
     "PoolTimeout": "errors",
     "RateLimitError": "errors",
-    "Request": "request",
-    "Response": "request",
-    "RoutingPolicy": "routing",
-    "StreamResponse": "streaming",
+    "Request": "contract.request",
+    "Response": "contract.request",
+    "RoutingPolicy": "calls.routing",
+    "StreamResponse": "calls.streams",
     "TLSVerificationError": "errors",
-    "TokenBucket": "limits",
-    "Usage": "request",
+    "TokenBucket": "admission.window",
+    "Usage": "contract.request",
 }
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604 - a table of names
 

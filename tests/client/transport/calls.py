@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from ai_client.transport.aiohttp import AiohttpTransport
 from ai_client.transport.base import Transport, TransportOptions, WireRequest
-from ai_client.transport.direct import default_transport
 from ai_client.transport.httpx import HttpxTransport
+from ai_client.transport.proxies import default_transport
 
 Make = Callable[..., Transport]
 KINDS: dict[str, Callable[[TransportOptions], Transport]] = {
-    "direct": default_transport,
+    "direct": lambda options: default_transport(options, environment={}),
     "aiohttp": AiohttpTransport,
     "httpx": lambda options: HttpxTransport(options=options),
 }

@@ -12,7 +12,7 @@ import pytest
 from ai_client.errors import AIClientError, ConnectionLostError, MalformedResponseError
 from ai_client.transport.base import Timeouts, TransportOptions, WireRequest
 from ai_client.transport.direct import DirectTransport
-from tests.client.scheduling import until
+from tests.client.admission.scheduling import until
 from tests.client.transport.upstreams import OK, Connection, Handler, answer_all, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -10,6 +10,8 @@ from infra.report.model import Cause, Change, HostPlan, Plan, ResourceChange
 
 CANARY = "xCANARYx"
 STACK_URN = "urn:pulumi:production::fleet::pulumi:pulumi:Stack::fleet-production"
+# How the engine says that a property differs.
+UPDATED = {"diffKind": "update"}
 COMMAND_URN = "urn:pulumi:production::fleet::fleet:index:Deployment$command:local:Command::"
 
 _PIECES = [
@@ -32,7 +34,7 @@ HOSTS = st.builds(
     message=HOSTILE,
     changes=st.lists(CHANGES, max_size=3).map(tuple),
     cause=st.sampled_from(Cause),
-    facts=st.lists(st.sampled_from(["key", "variables"]), max_size=2).map(tuple),
+    visible_inputs=st.lists(st.sampled_from(["key", "variables"]), max_size=2).map(tuple),
 )
 PLANS = st.builds(
     Plan,

@@ -1,12 +1,14 @@
 """The page: it needs nothing else, shows everything, and hostile text does nothing in it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 
 from infra.report.model import Plan
 from infra.report.page import page
+from tests.browser import shown_at
 from tests.infra.report.readers import html
 from tests.infra.report.samples import CANARY, PLANS, differing
 
@@ -69,3 +71,16 @@ def test_lines_of_a_difference_are_marked() -> None:
     assert '<span class="added">+line 0 of the configuration </span>' in text
     assert '<span class="place">@@ -1 +1 @@</span>' in text
     assert "<span>--- /etc/x.conf on the host</span><span>+++ /etc/x.conf declared</span>" in text
+
+
+def test_every_host_is_shown_from_400_px_to_wide_dark_and_light(tmp_path: Path) -> None:
+    """Names, states and lines of a difference, however long; nothing sticks out of the page."""
+    names = ("web-prod-01", "a-host-with-a-long-name-" * 3)
+    plan = Plan(stack="production", hosts=tuple(differing(name, lines=3) for name in names))
+    colours = set()
+    for width, scheme in ((400, 1), (400, 0), (2400, 1)):
+        shown = shown_at(page(plan), tmp_path, width=width, scheme=scheme)
+        assert shown.needed_px <= width, (width, shown.needed_px)
+        assert all(name in shown.text for name in names)
+        colours.add(shown.colours)
+    assert len(colours) == 2

@@ -10,7 +10,7 @@ from infra.report import words
 from infra.report.events import PreviewError
 from infra.report.model import Cause, Change, Plan, ResourceChange
 from infra.report.reading import read
-from tests.infra.report.samples import STACK_URN, command, document, stream
+from tests.infra.report.samples import STACK_URN, UPDATED, command, document, stream
 
 RUN = {"HOSTS": "api-1,api-2", "CONTENT": "c", "VARIABLES": "v", "KEY": "k", "NONCE": "n"}
 DIFF = "--- /etc/x on the host\n+++ /etc/x declared\n@@ -1 +1 @@\n-a\n+b"
@@ -47,7 +47,7 @@ def test_a_plan_of_paths_alone_is_read_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "cause", "facts"),
+    ("change", "cause", "visible_inputs"),
     [
         ({"NONCE": "m"}, Cause.DRIFT, ()),
         ({"VARIABLES": "w"}, Cause.DECLARED, ("variables",)),
@@ -58,12 +58,14 @@ def test_a_plan_of_paths_alone_is_read_too() -> None:
     ],
 )
 def test_a_host_drifted_where_nothing_declared_has_changed(
-    change: dict[str, str], cause: Cause, facts: tuple[str, ...]
+    change: dict[str, str], cause: Cause, visible_inputs: tuple[str, ...]
 ) -> None:
     """A run repeated for its nonce alone mends drift; anything else that changed in it is named in words of our own."""
-    run = command("api-1", "update", old=RUN, new={**RUN, **change}, diff={} if change else {"stdin": {}})
+    run = command(
+        "api-1", "update", old=RUN, new={**RUN, **change}, diff={} if change else {"stdin": UPDATED}
+    )
     plan = read(stream(run, outputs=planned(api_1={"state": "differs"}, api_2={"state": "same"})))
-    assert (plan.hosts[0].cause, plan.hosts[0].facts) == (cause, facts)
+    assert (plan.hosts[0].cause, plan.hosts[0].visible_inputs) == (cause, visible_inputs)
 
 
 def test_a_host_that_differs_and_that_no_run_mends_has_drifted() -> None:
@@ -99,7 +101,7 @@ def test_a_claim_that_is_deleted_is_a_host_to_decommission() -> None:
 def test_resources_that_change_are_listed_in_both_forms(form: object) -> None:
     """Reads and resources that stay are none; a replacement is one."""
     commands = (
-        command("a", "update", old=RUN, new=RUN, diff={"environment.KEY": {}, "stdin": {}}),
+        command("a", "update", old=RUN, new=RUN, diff={"environment.KEY": UPDATED, "stdin": UPDATED}),
         command("b", "create", new=RUN),
         command("c", "create-replacement", old=RUN, new=RUN),
         command("c", "replace", old=RUN, new=RUN),
@@ -113,6 +115,25 @@ def test_resources_that_change_are_listed_in_both_forms(form: object) -> None:
         ResourceChange("replace", "c", kind),
         ResourceChange("update", "a", kind, ("KEY", "stdin")),
     )
+
+
+def test_hosts_of_which_the_same_was_said_are_all_read() -> None:
+    """Changes have a line a host above one difference; a cause has one line for all hosts that suffer from it."""
+    plan = read(
+        document(
+            said=(
+                ("info", f"api-1: differs\napi-2: differs\n{DIFF}"),
+                ("warning", "web-1, web-2 (2 hosts): unreachable: jump host jump-1 does not answer: refused"),
+            )
+        )
+    )
+    assert {host.name: (host.state, len(host.changes)) for host in plan.hosts} == {
+        "api-1": ("differs", 1),
+        "api-2": ("differs", 1),
+        "web-1": ("unreachable", 0),
+        "web-2": ("unreachable", 0),
+    }
+    assert plan.warnings == ()
 
 
 def test_a_document_shows_hosts_by_what_was_said_of_them() -> None:
@@ -200,7 +221,7 @@ def test_secrets_are_masked_wherever_they_stand() -> None:
     """In differences, paths, messages, blockers, errors, warnings, names of resources."""
     plan = read(
         stream(
-            command(f"claim-{KEY}", "create", new=RUN, diff={f"environment.{KEY}": {}}),
+            command(f"claim-{KEY}", "create", new=RUN, diff={f"environment.{KEY}": UPDATED}),
             outputs={
                 "plan": {
                     "a": {
@@ -278,3 +299,20 @@ def test_drift_that_the_console_marks_is_read() -> None:
     marked = DIFF.replace("on the host\n", "on the host (drift)\n")
     (host,) = read(document(said=(("info", f"api-1: differs\n{marked}"),))).hosts
     assert host.changes == (Change("/etc/x", DIFF, is_drift=True),)
+
+
+def test_a_cause_and_the_plans_of_its_hosts_are_read_together() -> None:
+    """The cause is said once, and then what is planned for each."""
+    plan = "\n--- /etc/x last applied\n+++ /etc/x declared\n@@ -1 +1 @@\n-a\n+b"
+    hosts = read(
+        document(
+            said=(
+                ("warning", "api-1, api-2 (2 hosts): failed: one cause"),
+                ("info", f"api-1: failed: planned from what was last applied{plan}"),
+            )
+        )
+    ).hosts
+    assert [(host.name, host.message, len(host.changes)) for host in hosts] == [
+        ("api-1", "one cause", 1),
+        ("api-2", "one cause", 0),
+    ]

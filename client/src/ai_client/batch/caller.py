@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ ABSENCE_S = 120.0
 ABSENCE_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 
+#: The code of an account without credit.
+OUT_OF_CREDIT = "insufficient_quota"
 # What passes by itself: not a fault of the line.
 _PASSING = frozenset(
     {"overloaded", "draining", "circuit_open", "rate_limit_exceeded", "client_closed", "pool_timeout"}
@@ -35,13 +37,29 @@ class Answer:
     request_id: str
     cost_usd: float
     body: bytes
+    #: How long the gateway says that this lasts, in seconds.
+    retry_after_s: float = 0.0
+
+    #: Whether it was answered, and nobody knows at what cost.
+    is_cost_unknown: bool = False
+
+    def counted(self, worst_usd: float) -> Answer:
+        """The same at the most that it may have cost, where that is not known."""
+        return replace(self, cost_usd=worst_usd) if self.is_cost_unknown else self
+
+    @property
+    def is_out_of_quota(self) -> bool:
+        """Whether the provider answers nobody for long: no credit, or a quota of the day that is spent."""
+        return self.code == OUT_OF_CREDIT or (
+            self.code == "rate_limit_exceeded" and self.retry_after_s > LONGEST_WAIT_S
+        )
 
 
 class GatewayAbsentError(Exception):
     """The gateway does not answer; the text names its socket and the remedy."""
 
 
-class Caller:
+class LineSender:
     """An async context manager; `send` may be called many times at once."""
 
     def __init__(
@@ -60,7 +78,7 @@ class Caller:
         self._wait = wait
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Caller:
+    async def __aenter__(self) -> LineSender:
         connector = aiohttp.UnixConnector(str(self._socket), limit=self._at_once)
         timeout = aiohttp.ClientTimeout(total=None)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -87,7 +105,7 @@ class Caller:
                 await self._wait(ABSENCE_WAIT_S)
                 continue
             absent_s = 0.0
-            if answer.code not in _PASSING or attempt >= self._max_attempts:
+            if answer.code not in _PASSING or answer.is_out_of_quota or attempt >= self._max_attempts:
                 return answer
             if answer.code != "draining":
                 attempt += 1
@@ -95,7 +113,7 @@ class Caller:
 
     async def _ask(self, line: RequestLine, data: bytes) -> tuple[Answer, float]:
         if self._session is None:
-            raise RuntimeError("enter the Caller with `async with` first")
+            raise RuntimeError("enter the LineSender with `async with` first")
         headers = {
             "content-type": "application/json",
             "x-priority": str(LEAST_URGENT),
@@ -110,7 +128,12 @@ class Caller:
         retry_s = float(response.headers.get("retry-after-ms", "1000")) / 1000
         cost_usd = float(response.headers.get("x-ai-cost-usd", "0"))
         request_id = response.headers.get("x-request-id", "")
-        return Answer(response.status, code, message, request_id, cost_usd, body), retry_s
+        is_unknown = response.status == 200 and response.headers.get("x-ai-cache") == "miss"
+        is_unknown = is_unknown and "x-ai-cost-usd" not in response.headers
+        answer = Answer(
+            response.status, code, message, request_id, cost_usd, body, retry_s, is_cost_unknown=is_unknown
+        )
+        return answer, retry_s
 
 
 def _error_of(body: bytes, status: int) -> tuple[str, str]:

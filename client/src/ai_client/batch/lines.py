@@ -12,7 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+URLS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/moderations",
+    "/v1/rerank",
+)
 ID_PREFIX = "batch_req_"
 INVALID_LINE = "invalid_line"
 

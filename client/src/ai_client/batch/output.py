@@ -68,14 +68,22 @@ class LineFile:
         os.close(self._descriptor)
 
     def append(self, line: bytes) -> None:
-        """Append one line. Raises OSError."""
-        written = os.write(self._descriptor, line)
-        while written < len(line):
-            written += os.write(self._descriptor, line[written:])
+        """Append one line, whole or not at all. Raises OSError, which names the file."""
+        before = os.fstat(self._descriptor).st_size
+        try:
+            written = os.write(self._descriptor, line)
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError as exc:
+            os.ftruncate(self._descriptor, before)
+            raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
 
     def sync(self) -> None:
-        """Make what was appended outlive a power cut."""
-        os.fsync(self._descriptor)
+        """Make what was appended outlive a power cut. Raises OSError, which names the file."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(self.path)) from exc
 
     def recover(self) -> Iterator[Answered]:
         """Cut off a torn end, and give what is in the file. Raises OutputError for a file that is none of ours."""

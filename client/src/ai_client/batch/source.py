@@ -20,14 +20,14 @@ class InputError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fingerprint:
+class InputIdentity:
     """Tells whether an input is still the one that a run began with: lines may be added, but not changed."""
 
     size: int
     head_sha256: str
 
     @classmethod
-    def of(cls, path: Path, *, size: int | None = None) -> Fingerprint:
+    def of(cls, path: Path, *, size: int | None = None) -> InputIdentity:
         """That of a file, or of its first `size` bytes. Raises InputError."""
         try:
             with path.open("rb") as file:
@@ -42,11 +42,11 @@ def check_same(source: Path, memory: Path) -> None:
     """Remember the input beside the output, or compare it with what is remembered. Raises InputError."""
     if memory.exists():
         remembered = json.loads(memory.read_text())
-        before = Fingerprint(remembered["size"], remembered["head_sha256"])
-        if source.stat().st_size < before.size or Fingerprint.of(source, size=before.size) != before:
+        before = InputIdentity(remembered["size"], remembered["head_sha256"])
+        if source.stat().st_size < before.size or InputIdentity.of(source, size=before.size) != before:
             remedy = f"use the same input, or name another output ({memory} remembers the first one)"
             raise InputError(f"{source} is not the input that this output was begun with; {remedy}")
-    now = Fingerprint.of(source)
+    now = InputIdentity.of(source)
     memory.write_text(json.dumps({"size": now.size, "head_sha256": now.head_sha256}))
 
 

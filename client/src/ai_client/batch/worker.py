@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_client import logs
-from ai_client.batch.caller import Caller
+from ai_client.batch.caller import LineSender
 from ai_client.batch.lines import RequestLine
 from ai_client.batch.output import OutputError
-from ai_client.batch.runner import Batch, Ending, Plan
+from ai_client.batch.runner import Batch, BatchEnd, Plan
 from ai_client.batch.source import InputError
 from ai_client.batch.spool import Claim, Spool
+from ai_client.platform import json_log
 
 LOOK_EVERY_S = 1.0
 # Money and service come back by themselves, but not within a second.
@@ -55,6 +55,8 @@ class Worker:
         """Claim and work."""
         while not self._stopping.is_set():
             claim = self._spool.claim()
+            for name, reason in self._spool.take_refused():
+                _log.error("spool_file_failed", extra=json_log.fields({"file": name, "reason": reason}))
             if claim is not None:
                 pause_s = await self._work(claim)
             elif once:
@@ -73,19 +75,31 @@ class Worker:
 
     async def _work(self, claim: Claim) -> float:
         """One file: how long to wait before the next."""
+        try:
+            return await self._try(claim)
+        except OSError as exc:
+            # The spool's disk is full or at fault: the file is as good as before, and waits.
+            facts = {"file": claim.name, "path": exc.filename or "", "reason": exc.strerror or str(exc)}
+            _log.error("spool_unwritable", extra=json_log.fields(facts))
+            claim.release()
+            return self._plan.pause_s
+
+    async def _try(self, claim: Claim) -> float:
+        if claim.finish_interrupted():
+            return 0.0
         number = claim.begin()
         if number > self._plan.max_attempts:
             folder = claim.fail(
                 f"given up after {self._plan.max_attempts} attempts that ended without a result"
             )
-            _log.error("spool_file_failed", extra=logs.fields({"file": claim.name, "folder": folder}))
+            _log.error("spool_file_failed", extra=json_log.fields({"file": claim.name, "folder": folder}))
             return 0.0
-        _log.info("spool_file_begun", extra=logs.fields({"file": claim.name, "attempt": number}))
+        _log.info("spool_file_begun", extra=json_log.fields({"file": claim.name, "attempt": number}))
         try:
             return await self._batch_of(claim)
         except (InputError, OutputError) as exc:
             folder = claim.fail(str(exc))
-            _log.error("spool_file_failed", extra=logs.fields({"file": claim.name, "reason": str(exc)}))
+            _log.error("spool_file_failed", extra=json_log.fields({"file": claim.name, "reason": str(exc)}))
             return 0.0
 
     async def _batch_of(self, claim: Claim) -> float:
@@ -93,7 +107,9 @@ class Worker:
         # The inode and not the name: a second file of the same name is another batch.
         inode = claim.source.stat().st_ino
         name = hashlib.sha256(f"{claim.source}\0{inode}".encode()).hexdigest()[:16]
-        caller = Caller(plan.socket, batch_name=name, max_attempts=plan.max_attempts, at_once=plan.at_once)
+        caller = LineSender(
+            plan.socket, batch_name=name, max_attempts=plan.max_attempts, at_once=plan.at_once
+        )
         async with caller:
             self._batch = Batch(_plan_of(claim, plan, worst_usd=_free_of_charge), caller)
             if self._stopping.is_set():
@@ -103,14 +119,14 @@ class Worker:
         self._batch = None
         facts = {"file": claim.name, "ending": ending, "answered": tally.answered, "failed": tally.failed}
         _log.info(
-            "spool_file_ended", extra=logs.fields({**facts, "cost_usd": tally.cost_usd, "why": trouble})
+            "spool_file_ended", extra=json_log.fields({**facts, "cost_usd": tally.cost_usd, "why": trouble})
         )
-        if ending is Ending.DONE:
+        if ending is BatchEnd.DONE:
             claim.finish()
             return 0.0
         claim.forgive()
         claim.release()
-        return 0.0 if ending is Ending.STOPPED else plan.pause_s
+        return 0.0 if ending is BatchEnd.STOPPED else plan.pause_s
 
 
 def _free_of_charge(line: RequestLine) -> float:

@@ -81,10 +81,33 @@ def bodies(load: Load) -> list[dict[str, Any]]:
     return made
 
 
+def outlook(load: Load, requests_per_minute: int | None) -> str:
+    """How long a run takes at least, by the limit of requests; "" where that does not hold it up for a minute.
+
+    A window lets its whole limit through at once, and then again a minute later. Repeats come from the cache.
+    """
+    new = len({str(body["messages"]) for body in bodies(load)})
+    minutes = (new - 1) // requests_per_minute if requests_per_minute else 0
+    if not minutes:
+        return ""
+    plural = "" if minutes == 1 else "s"
+    return (
+        f"{load.requests} requests, {new} of them new, at {requests_per_minute} a minute: "
+        f"{minutes} minute{plural} or more; --requests for fewer"
+    )
+
+
 async def drive(
-    load: Load, provider: Provider, *, clock: Callable[[], float] = time.perf_counter
+    load: Load,
+    provider: Provider,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    seen: Callable[[int], None] | None = None,
 ) -> tuple[list[Sample], float]:
-    """Send it all: the samples, and how long it took in seconds. Stops early where it has cost `max_usd`."""
+    """Send it all: the samples, and how long it took in seconds. Stops early where it has cost `max_usd`.
+
+    `seen` is told how many are done, after each.
+    """
     samples: list[Sample] = []
     began_s = clock()
 
@@ -101,6 +124,8 @@ async def drive(
                 first_byte_s=outcome.first_byte_s,
             )
         )
+        if seen is not None:
+            seen(len(samples))
 
     def is_affordable() -> bool:
         return sum(sample.cost_usd for sample in samples) < load.max_usd

@@ -10,10 +10,14 @@ from ai_client.bench.measure import Sample, Summary
 WIDTH, HEIGHT, EDGE = 720, 260, 46
 _COLOURS = ("#2f6fde", "#c0562c", "#1a7f4b", "#7a4fbf")
 _STYLE = (
-    "body{font:14px/1.5 system-ui,sans-serif;margin:24px;color:#1c2430;background:#fff}"
+    ":root{color-scheme:light dark;--ink:#1c2430;--dim:#5d6b7e;--line:#d9e0e8;--page:#fff}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6ebf2;--dim:#93a1b5;--line:#2c3643;--page:#10151c}}"
+    "body{font:14px/1.5 system-ui,sans-serif;margin:24px;color:var(--ink);background:var(--page);"
+    "overflow-wrap:anywhere}"
     "table{border-collapse:collapse;margin:12px 0}td,th{padding:4px 14px 4px 0;text-align:right}"
-    "th:first-child,td:first-child{text-align:left}tr{border-bottom:1px solid #d9e0e8}"
-    "svg{border:1px solid #d9e0e8;border-radius:6px;margin:4px 12px 12px 0}text{font-size:11px;fill:#5d6b7e}"
+    "th:first-child,td:first-child{text-align:left}tr{border-bottom:1px solid var(--line)}"
+    "svg{border:1px solid var(--line);border-radius:6px;margin:4px 12px 12px 0;max-width:100%;height:auto;"
+    "box-sizing:border-box}text{font-size:11px;fill:var(--dim)}"
 )
 
 Run = tuple[Summary, Sequence[Sample]]
@@ -26,7 +30,8 @@ def page(title: str, runs: Sequence[Run], verdicts: Sequence[str]) -> str:
         for number, (summary, _) in enumerate(runs)
     )
     return (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p>{legend}</p>{_table(runs)}"
         f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in verdicts)}</ul>"
         f"{_distribution(runs)}{_timeline(runs)}</html>\n"

@@ -13,10 +13,10 @@ import aiohttp
 
 from ai_client.bench.load import Outcome
 from ai_client.client import AIAPIClient
+from ai_client.contract.request import CacheMode, Request, Usage
+from ai_client.dialects.stream_reader import StreamReader
 from ai_client.errors import AIClientError
-from ai_client.prices import NANO_PER_DOLLAR, Prices
-from ai_client.request import CacheMode, Request, Usage
-from ai_client.sse import StreamTail
+from ai_client.ledger.prices import NANO_PER_DOLLAR, Prices
 
 LOOK_S = 0.2
 
@@ -64,16 +64,23 @@ class ServiceProvider:
         except (aiohttp.ClientError, OSError) as exc:
             return Outcome(type(exc).__name__, 0.0, is_cached=False)
         whole = b"".join(pieces)
-        code = (
-            ""
-            if answer.status == 200 and b'data: {"error"' not in whole[-4096:]
-            else _code(whole, answer.status)
-        )
         is_cached = answer.headers.get("x-ai-cache") == "hit"
+        if answer.status != 200:
+            return Outcome(_code(whole, answer.status), 0.0, is_cached)
         cost_usd = float(answer.headers.get("x-ai-cost-usd", "0"))
-        if body.get("stream") and not is_cached:
-            cost_usd = _cost_usd(self._prices, answer.headers.get("x-ai-model", ""), _usage_of(whole))
+        code = ""
+        if body.get("stream"):
+            code, usage = _stream_end(whole)
+            if not is_cached:
+                cost_usd = _cost_usd(self._prices, answer.headers.get("x-ai-model", ""), usage)
         return Outcome(code, cost_usd, is_cached, first_byte_s)
+
+    async def requests_per_minute(self) -> int | None:
+        """The service's limit; None where it has none or does not say."""
+        with suppress(aiohttp.ClientError, OSError, KeyError, ValueError, TypeError):
+            async with self._open().get("http://localhost/status.json") as answer:
+                return int((await answer.json())["limits"]["rpm"]) or None
+        return None
 
     async def _look(self) -> None:
         """The pool's use, a few times a second."""
@@ -106,6 +113,10 @@ class DirectProvider:
     async def __aenter__(self) -> Self:
         return self
 
+    async def requests_per_minute(self) -> int | None:
+        """None: it is asked without a limit of this host's."""
+        return None
+
     async def __aexit__(self, *exc_info: object) -> None:
         await self._client.aclose()
 
@@ -134,18 +145,20 @@ class DirectProvider:
         return Outcome("", _cost_usd(self._prices, request.model, usage), False, first_byte_s)
 
 
-def _usage_of(stream: bytes) -> Usage | None:
-    tail = StreamTail()
-    tail.feed(stream)
-    return tail.usage
+def _stream_end(stream: bytes) -> tuple[str, Usage | None]:
+    """The code of what went wrong in a stream, "" where it was whole; and its usage."""
+    reader = StreamReader()
+    try:
+        reader.feed(stream)
+        reader.finish()
+    except AIClientError as exc:
+        return exc.code, None
+    if reader.fault is not None:
+        return reader.fault.code or "error", reader.usage
+    return "" if reader.is_whole else "connection_lost", reader.usage
 
 
 def _cost_usd(prices: Prices, model: str, usage: Usage | None) -> float:
     if usage is None:
         return 0.0
-    nusd = prices.of(model).cost_nusd(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-    )
-    return nusd / NANO_PER_DOLLAR
+    return prices.of(model).cost_nusd(usage) / NANO_PER_DOLLAR

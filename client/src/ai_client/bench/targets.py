@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from ai_client.bench.measure import Summary
 
-_FORM = re.compile(r"\s*([a-z0-9_]+)\s*(<=|>=|<|>|=)\s*([0-9.]+)\s*")
+_FORM = re.compile(r"\s*([a-z0-9_]+)\s*(<=|>=|<|>|=)\s*([0-9]+(?:\.[0-9]*)?)\s*")
 _NUMBERS = tuple(item.name for item in fields(Summary) if item.name not in ("provider", "errors"))
 
 
@@ -16,7 +16,7 @@ class TargetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """One of them. `=` means at most for times, costs and errors, at least for the others."""
 
     name: str
@@ -37,13 +37,13 @@ class Target:
         return f"{self.name} {shown} ({'at most' if self.is_at_most else 'at least'} {self.bound:g})"
 
 
-def parse(text: str) -> Target:
+def parse(text: str) -> BenchTarget:
     """Raises TargetError."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise TargetError(f"{text!r} is no target; write NAME<=NUMBER or NAME>=NUMBER")
+        raise TargetError("write NAME<=NUMBER or NAME>=NUMBER, such as p95_ms<=800")
     name, mark, number = match.groups()
     if name not in _NUMBERS:
-        raise TargetError(f"{name!r} is not measured; known are: {', '.join(_NUMBERS)}")
+        raise TargetError(f"{name!r} is not measured; known are {', '.join(_NUMBERS)}")
     is_better_low = name.endswith(("_ms", "_usd", "error_rate", "seconds", "pool_peak"))
-    return Target(name, is_better_low if mark == "=" else mark.startswith("<"), float(number))
+    return BenchTarget(name, is_better_low if mark == "=" else mark.startswith("<"), float(number))

@@ -14,6 +14,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"ai-client {__version__}")
         return 0
-    from ai_client.cli.arguments import run  # noqa: PLC0415  see the module's docstring
+    from ai_client.cli.terminal import guarded  # noqa: PLC0415  see the module's docstring
+
+    return guarded(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    from ai_client.cli.arguments import run  # noqa: PLC0415  Ctrl-C while it is imported is Ctrl-C too
 
     return run(arguments)

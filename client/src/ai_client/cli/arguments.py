@@ -6,81 +6,177 @@ import argparse
 import importlib
 import os
 import sys
-from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
 from ai_client import __version__
+from ai_client.cli import parser as words
+from ai_client.cli.bench_arguments import BENCH_EXAMPLES, add_bench
+from ai_client.cli.host import CONFIG_VARIABLE, DEFAULT_CONFIG
+from ai_client.cli.parser import EXIT_USAGE, Parser
+from ai_client.settings import ConfigError, kinds
 
-DEFAULT_CONFIG = "/etc/ai-client/ai-client.conf"
-CONFIG_VARIABLE = "AI_CLIENT_CONFIG"
-EXIT_USAGE = 2
+LONGEST_DAYS = 3660
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 _EXAMPLES = """\
 examples:
-  ai-client --health-check            is everything fine on this host?
-  ai-client config check              is the configuration file right?
   ai-client serve                     run the gateway in the foreground
-  ai-client reload                    make the running service read key and configuration anew
-  ai-client chat what is a quota?     ask a model
+  ai-client chat 'What is a quota?'   ask a model
+  ai-client --health-check            check everything on this host
+  ai-client config check              check the configuration file
+  ai-client reload                    load a new key and configuration
+  ai-client usage --by day,model      show what was spent
   ai-client bench --plot bench.html   measure the service
-  ai-client usage --by day,model      what was spent
-  ai-client simulate --port 8900      a provider to try against
+  ai-client simulate --port 8900      run a simulated provider
+
+`ai-client COMMAND --help` describes a command.
 """
 
 
-def build() -> argparse.ArgumentParser:
+# Those of `testing.likeness`, which is not loaded for a line of help.
+PROVIDERS = (
+    "openai",
+    "azure",
+    "anthropic",
+    "deepseek",
+    "gemini",
+    "mistral",
+    "xai",
+    "groq",
+    "moonshot",
+    "openrouter",
+    "bedrock",
+    "vertex",
+    "vllm",
+    "llamacpp",
+    "ollama",
+    "holysheep",
+)
+
+
+def build() -> Parser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ai-client",
-        description="Concurrency-controlled client and local gateway for OpenAI-compatible AI APIs.",
+        description="Client and local gateway for OpenAI-compatible APIs: one queue, one quota,\n"
+        "one cache and one ledger for every program on this host.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("-V", "--version", action="version", version=f"ai-client {__version__}")
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"ai-client {__version__}", help="print the version"
+    )
     parser.add_argument("--health-check", action="store_true", help="check this host; exit code 0 or 1")
     _add_shared(parser, with_defaults=True)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    shared = Parser(add_help=False)
     _add_shared(shared, with_defaults=False)
-    commands.add_parser("serve", parents=[shared], help="run the gateway")
-    commands.add_parser("reload", parents=[shared], help="make the running service read key and config anew")
-    config = commands.add_parser("config", parents=[shared], help="look at the configuration")
-    config.add_argument("action", choices=["check"], help="check the file and say all that is wrong with it")
-    _add_chat(commands.add_parser("chat", parents=[shared], help="ask a model"))
-    completion = commands.add_parser("completion", help="print a completion script for a shell")
-    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
-    _add_bench(commands, shared)
-    _add_usage(commands.add_parser("usage", parents=[shared], help="what was spent"))
-    audit = commands.add_parser("audit", parents=[shared], help="look at the audit trail")
-    audit.add_argument("action", choices=["verify"], help="find lines that were changed or removed")
-    audit.add_argument("--folder", type=Path, help="default: [logging] log_dir")
-    _add_batch(commands.add_parser("batch", help="work through files of requests"), shared)
-    _add_simulate(commands.add_parser("simulate", parents=[shared], help="run the provider simulator"))
+    _add_serve(commands, shared)
+    _add(commands, "reload", shared, "load the key and configuration again, without a restart")
+    config = _add(commands, "config", shared, "check the configuration")
+    config.add_argument("action", choices=["check"], metavar="check", help="list every mistake in the file")
+    _add_chat(_add(commands, "chat", shared, "ask a model"))
+    completion = _add(commands, "completion", None, "print a completion script for your shell")
+    completion.add_argument(
+        "shell", choices=["bash", "zsh", "fish"], metavar="SHELL", help="bash, zsh or fish"
+    )
+    what = "measure the service, or compare it with a provider"
+    add_bench(_add(commands, "bench", shared, what, BENCH_EXAMPLES))
+    _add_usage(_add(commands, "usage", shared, "show what was spent"))
+    fleet = _add(commands, "fleet", shared, "show the hosts that share the quota", _FLEET_EXAMPLES)
+    fleet.add_argument(
+        "--forget", metavar="HOST", help="remove a host that is gone for good, and free its share"
+    )
+    _add_audit(_add(commands, "audit", shared, "check the audit trail"))
+    _add_batch(_add(commands, "batch", None, "process files of requests"), shared)
+    _add_simulate(_add(commands, "simulate", shared, "run the provider simulator"))
     return parser
 
 
-def _add_shared(parser: argparse.ArgumentParser, *, with_defaults: bool) -> None:
+def _add_audit(audit: Parser) -> None:
+    audit.add_argument(
+        "action", choices=["verify"], metavar="verify", help="find lines that were changed or removed"
+    )
+    audit.add_argument("--folder", type=Path, metavar="DIR", help="the trail (default: [logging] log_dir)")
+    audit.add_argument(
+        "--anchor",
+        action="append",
+        default=[],
+        metavar="SEQ:HASH",
+        help="a line's number and hash, from a copy kept elsewhere",
+    )
+    audit.add_argument(
+        "--anchors",
+        type=Path,
+        metavar="FILE",
+        help="file with anchors or audit_anchor log lines (-: stdin)",
+    )
+
+
+def _add(commands: _Commands, name: str, shared: Parser | None, help_: str, epilog: str = "") -> Parser:
+    description = f"{help_[0].upper()}{help_[1:]}."
+    parents = [] if shared is None else [shared]
+    return commands.add_parser(name, parents=parents, help=help_, description=description, epilog=epilog)
+
+
+def _add_shared(parser: Parser, *, with_defaults: bool) -> None:
     """Options that stand before or after the command: the later parser must not reset the earlier one's."""
 
     def default(value: object) -> object:
         return value if with_defaults else argparse.SUPPRESS
 
-    config = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG))
-    parser.add_argument(
-        "--config", type=Path, default=default(config), metavar="FILE", help="default: %(default)s"
+    config = os.environ.get(CONFIG_VARIABLE) or str(DEFAULT_CONFIG)
+    group = parser.add_argument_group("for every command")
+    group.add_argument(
+        "--config",
+        type=Path,
+        default=default(None),
+        metavar="FILE",
+        help=f"configuration (default: {config.replace('%', '%%')})",
     )
-    parser.add_argument(
-        "--key-file", type=Path, default=default(None), metavar="FILE", help="the upstream's key"
+    group.add_argument(
+        "--key-file", type=Path, default=default(None), metavar="FILE", help="file with the provider's key"
     )
-    parser.add_argument(
-        "--socket", type=Path, default=default(None), metavar="FILE", help="the service's socket"
+    group.add_argument(
+        "--socket", type=Path, default=default(None), metavar="FILE", help="socket of the gateway"
     )
-    parser.add_argument("--json", action="store_true", default=default(False), help="answer in JSON")
+    group.add_argument("--json", action="store_true", default=default(False), help="print JSON")
 
+
+_SERVE_EXAMPLES = """\
+examples:
+  ai-client serve                       defaults, files below your home folder
+  AI_CLIENT_API_KEY=... ai-client serve
+  ai-client serve --base-url http://127.0.0.1:8900/v1
+
+Without a configuration and a key, the built-in simulator answers: nothing
+leaves this host.
+"""
+
+
+def _add_serve(commands: _Commands, shared: Parser) -> None:
+    parser = _add(commands, "serve", shared, "run the gateway in the foreground", _SERVE_EXAMPLES)
+    parser.add_argument(
+        "--base-url", type=words.url, metavar="URL", help="provider to ask (default: [api] base_url)"
+    )
+    parser.add_argument(
+        "--port", type=words.port, metavar="N", help="TCP port, 0 for none (default: [gateway] port)"
+    )
+
+
+_FLEET_EXAMPLES = """\
+examples:
+  sudo ai-client fleet                    show all hosts, from any host
+  sudo ai-client fleet --json
+  sudo ai-client fleet --forget web-7     remove a host that is gone for good
+
+Hosts report these values themselves, to the engine of [coordination].
+
+exit codes:
+  0 shown or removed, 1 the engine or the service does not answer,
+  3 not removed: the host may still be using its share
+"""
 
 _BATCH_EXAMPLES = """\
 examples:
@@ -88,136 +184,156 @@ examples:
   ai-client batch run requests.jsonl -o answers.jsonl --max-usd 5
   ai-client batch run requests.jsonl -o answers.jsonl --retry-failed
 
-A line of the input: {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
-The same command again goes on where the last one stopped, however that ended.
-exit codes: 0 all answered, 1 some lines failed, 2 a file can't be used, 3 budget or cap reached, 4 no gateway
+A line of the input:
+  {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
+   "body": {...}}
+Run the same command again to continue an interrupted batch.
+
+exit codes:
+  0 every line answered, 1 some lines failed, 2 a file can't be used,
+  3 budget or cap reached, 4 no gateway, 5 the output can't be written,
+  6 the provider's account has no credit, or no quota for a long time
 """
 
 
-def _add_batch(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    run_parser = actions.add_parser(
-        "run",
-        parents=[shared],
-        help="answer every line of a file",
-        epilog=_BATCH_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run_parser.add_argument("source", type=Path, metavar="IN.jsonl")
-    run_parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.jsonl")
-    run_parser.add_argument("--errors", type=Path, metavar="FILE", help="default: OUT.jsonl.errors")
-    run_parser.add_argument("--at-once", type=_positive, default=64, metavar="N", help="default: %(default)s")
+def _add_batch(parser: Parser, shared: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    run_parser = _add(actions, "run", shared, "answer every line of a file", _BATCH_EXAMPLES)
+    run_parser.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests")
     run_parser.add_argument(
-        "--max-usd", type=float, metavar="USD", help="stop before the batch can cost more"
+        "-o", "--output", type=Path, required=True, metavar="OUT.jsonl", help="where the answers go"
     )
-    run_parser.add_argument("--retry-failed", action="store_true", help="send lines that failed once more")
-    serve = actions.add_parser("serve", parents=[shared], help="work through a spool folder")
-    serve.add_argument("--spool", type=Path, metavar="DIR", help="default: [batch] spool_dir")
-    serve.add_argument("--workers", type=_positive, default=2, metavar="N", help="files at once (default: 2)")
+    run_parser.add_argument(
+        "--errors", type=Path, metavar="FILE", help="where failures go (default: OUT.jsonl.errors)"
+    )
+    run_parser.add_argument(
+        "--at-once", type=words.positive, default=64, metavar="N", help="lines in parallel (default: 64)"
+    )
+    run_parser.add_argument(
+        "--max-usd", type=words.dollars, metavar="USD", help="stop before the batch can cost more than this"
+    )
+    run_parser.add_argument("--retry-failed", action="store_true", help="send failed lines again")
+    serve = _add(actions, "serve", shared, "process every file that is put into a folder")
+    serve.add_argument("--spool", type=Path, metavar="DIR", help="the folder (default: [batch] spool_dir)")
     serve.add_argument(
-        "--at-once", type=_positive, default=32, metavar="N", help="lines at once of each (default: 32)"
+        "--workers", type=words.positive, default=2, metavar="N", help="files in parallel (default: 2)"
     )
-    serve.add_argument("--once", action="store_true", help="end when the folder is empty")
+    serve.add_argument(
+        "--at-once",
+        type=words.positive,
+        default=32,
+        metavar="N",
+        help="lines in parallel for each file (default: 32)",
+    )
+    serve.add_argument("--once", action="store_true", help="stop when the folder is empty")
 
 
-def _add_chat(parser: argparse.ArgumentParser) -> None:
+def _add_chat(parser: Parser) -> None:
     parser.add_argument(
-        "text", nargs="*", help="the question; a conversation where there is none; - reads stdin"
+        "text", nargs="*", help="the question; without one, a conversation; - reads standard input"
     )
-    parser.add_argument("--model", help="default: [models] default")
-    parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
-    parser.add_argument("--max-tokens", type=_positive, metavar="N")
+    parser.add_argument("--model", help="model to ask (default: [models] default)")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
+    parser.add_argument("--max-tokens", type=words.positive, metavar="N", help="longest answer, in tokens")
     parser.add_argument(
-        "--priority", type=int, choices=range(10), default=5, metavar="0-9", help="default: 5"
+        "--priority",
+        type=words.value(kinds.integer(least=0, most=9)),
+        default=5,
+        metavar="0-9",
+        help="0 is the most urgent (default: 5)",
     )
 
 
-_BENCH_EXAMPLES = """\
-examples:
-  ai-client bench                                       200 requests, 10 at once, by this host's service
-  ai-client bench --peak-rps 20                         at twice a peak of 20 a second, whatever the answers do
-  ai-client bench --target 'p95_ms<=800' --target 'error_rate<=0.01'
-  ai-client bench --against https://other.example/v1 --against-key-file other.key --plot bench.html
-
-It sends real requests, which cost real money: no more than --max-usd.
-exit codes: 0 targets met, 1 a target missed, 2 it could not be measured
-"""
-
-
-def _add_bench(commands: _Commands, shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser(
-        "bench",
-        parents=[shared],
-        help="measure the service, and a second provider beside it",
-        epilog=_BENCH_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--requests", type=_positive, default=200, metavar="N", help="default: %(default)s")
-    parser.add_argument("--at-once", type=_positive, default=10, metavar="N", help="default: %(default)s")
-    parser.add_argument("--peak-rps", type=float, metavar="N", help="send at a rate: a multiple of this peak")
-    parser.add_argument("--multiple", type=float, default=2.0, metavar="X", help="of the peak (default: 2)")
-    parser.add_argument("--model", help="default: [models] default")
-    parser.add_argument("--max-tokens", type=_positive, default=16, metavar="N", help="default: %(default)s")
-    parser.add_argument("--stream", action="store_true", help="ask for streams")
+def _add_usage(parser: Parser) -> None:
     parser.add_argument(
-        "--repeat", type=float, default=0.2, metavar="SHARE", help="of repeated requests (default: 0.2)"
+        "--by",
+        type=words.value(_dimensions),
+        default=("model",),
+        metavar="LIST",
+        help="group by day, month, tenant, model, tag:NAME (default: model)",
     )
     parser.add_argument(
-        "--max-usd", type=float, default=1.0, metavar="USD", help="default: %(default)s a provider"
+        "--days",
+        type=words.value(kinds.integer(least=1, most=LONGEST_DAYS)),
+        default=30,
+        metavar="N",
+        help="days to show, including today (default: 30)",
     )
     parser.add_argument(
-        "--target", action="append", default=[], metavar="NAME<=N", help="such as p95_ms<=800"
+        "--since", type=words.value(words.day), metavar="DAY", help="first day, such as 2026-11-24"
     )
-    parser.add_argument("--against", metavar="URL", help="a second provider's base_url, asked directly")
     parser.add_argument(
-        "--against-key-file", type=Path, metavar="FILE", help="its key; else the environment's"
+        "--until", type=words.value(words.day), metavar="DAY", help="last day (default: today)"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE.html", help="draw it")
-    parser.add_argument("--seed", type=int, help="the same requests again")
-
-
-def _add_usage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="the ledger (default: the service's)")
     parser.add_argument(
-        "--by", default="model", metavar="LIST", help="day, month, tenant, model, tag:NAME (default: model)"
+        "--fleet", action="store_true", help="today and this month, for every host that shares the quota"
     )
-    parser.add_argument("--days", type=_positive, default=30, help="how many, today included (default: 30)")
-    parser.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="such as 2026-11-24")
-    parser.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="default: today")
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="default: the service's")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
+def _dimensions(text: str) -> tuple[str, ...]:
+    from ai_client.ledger.usage import DIMENSIONS, TAG_PREFIX  # noqa: PLC0415  only where they are given
+
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [part for part in found if part not in DIMENSIONS and not part.startswith(TAG_PREFIX)]
+    if unknown or not found:
+        given = f"can't group by {', '.join(map(repr, unknown))}: " if unknown else ""
+        raise ValueError(f"{given}write {', '.join(DIMENSIONS)} or {TAG_PREFIX}NAME")
+    return found
 
 
-def _add_simulate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8900, help="0 for any free one (default: %(default)s)")
-    parser.add_argument("--rpm", type=int, help="requests a minute and key; no limit where not given")
-    parser.add_argument("--tpm", type=int, help="tokens a minute and key; no limit where not given")
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="median time to the first byte")
-    parser.add_argument("--latency-p99-ms", type=float, help="its 99th percentile")
-    parser.add_argument("--token-ms", type=float, default=0.0, help="time between two events of a stream")
-    parser.add_argument("--tls-cert", type=Path, help="serve TLS with this certificate chain")
-    parser.add_argument("--tls-key", type=Path, help="and this private key")
+def _add_simulate(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--port", type=words.port, default=8900, metavar="N", help="0 for any free port (default: 8900)")
+    add("--rpm", type=words.positive, metavar="N", help="requests per minute and key (default: no limit)")
+    add("--tpm", type=words.positive, metavar="N", help="tokens per minute and key (default: no limit)")
+    add(
+        "--latency-ms",
+        type=words.milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="median time to the first byte",
+    )
+    add(
+        "--latency-p99-ms",
+        type=words.milliseconds,
+        metavar="MS",
+        help="99th percentile of the time to the first byte",
+    )
+    add(
+        "--token-ms",
+        type=words.milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="time between two events in a stream",
+    )
+    add(
+        "--like",
+        choices=PROVIDERS,
+        metavar="NAME",
+        default="",
+        help=f"behave as one of: {', '.join(PROVIDERS)}",
+    )
+    add("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain")
+    add("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert")
 
 
 def run(arguments: list[str]) -> int:
     """Parse and run: the exit code."""
     parser = build()
     options = parser.parse_args(arguments)
-    if options.health_check:
-        name = "health"
-    elif options.command is not None:
-        name = options.command
-    else:
+    if options.health_check and options.command is not None:
+        parser.error(f"--health-check is a command of its own; leave out `{options.command}`")
+    if not options.health_check and options.command is None:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
-    module = importlib.import_module(f"ai_client.cli.{name}")
-    code = module.run(options)
+    name = "health" if options.health_check else options.command
+    try:
+        code = importlib.import_module(f"ai_client.cli.{name}").run(options)
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_USAGE
     if not isinstance(code, int):
         raise TypeError(f"ai_client.cli.{name}.run must return an exit code")
     return code

@@ -11,19 +11,25 @@ import sys
 import time
 from pathlib import Path
 
-from ai_client.batch.caller import Caller
+from ai_client.batch.caller import LineSender
 from ai_client.batch.cap import worst_cost
 from ai_client.batch.output import OutputError
 from ai_client.batch.progress import Display, progress
-from ai_client.batch.runner import Batch, Ending, Plan
+from ai_client.batch.runner import Batch, BatchEnd, Plan
 from ai_client.batch.source import InputError
-from ai_client.cli.service_socket import socket_path
-from ai_client.settings import ConfigError, Settings, load
+from ai_client.cli.host import socket_of, usable_settings
+from ai_client.settings import Settings
 
 # 0: every line is answered; 1: some lines failed; the rest say why it ended early.
 EXIT_FAILED_LINES = 1
 EXIT_UNUSABLE = 2
-EXIT_BY_ENDING = {Ending.BUDGET: 3, Ending.ABSENT: 4, Ending.STOPPED: 130}
+EXIT_BY_ENDING = {
+    BatchEnd.BUDGET: 3,
+    BatchEnd.ABSENT: 4,
+    BatchEnd.UNWRITABLE: 5,
+    BatchEnd.QUOTA: 6,
+    BatchEnd.STOPPED: 130,
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,20 +38,12 @@ def run(options: argparse.Namespace) -> int:
         from ai_client.cli import batch_serve  # noqa: PLC0415  a command of its own
 
         return batch_serve.run(options)
-    settings = _settings(options.config)
+    settings = usable_settings(options)
     try:
         return asyncio.run(_run(options, settings))
     except (InputError, OutputError) as exc:
         print(exc, file=sys.stderr)
         return EXIT_UNUSABLE
-
-
-def _settings(config: Path) -> Settings:
-    """Those of the host, or the defaults where this user can't read them: only prices are taken from them."""
-    try:
-        return load(config)
-    except ConfigError:
-        return Settings()
 
 
 def plan(options: argparse.Namespace, settings: Settings) -> Plan:
@@ -67,8 +65,8 @@ async def _run(options: argparse.Namespace, settings: Settings) -> int:
     chosen = plan(options, settings)
     # Two runs of one input to one output are one batch: its lines keep their idempotency keys.
     name = hashlib.sha256(f"{chosen.source.resolve()}\0{chosen.output.resolve()}".encode()).hexdigest()[:16]
-    caller = Caller(
-        socket_path(options.socket, options.config),
+    caller = LineSender(
+        socket_of(options),
         batch_name=name,
         max_attempts=settings.batch.max_attempts,
         at_once=chosen.at_once,
@@ -110,7 +108,7 @@ async def _watch(batch: Batch, display: Display | None) -> None:
         )
 
 
-def _report(batch: Batch, ending: Ending, chosen: Plan, *, as_json: bool, took_s: float) -> int:
+def _report(batch: Batch, ending: BatchEnd, chosen: Plan, *, as_json: bool, took_s: float) -> int:
     tally = batch.tally
     unwell = tally.failed + tally.rejected
     code = EXIT_BY_ENDING.get(ending, EXIT_FAILED_LINES if unwell else 0)
@@ -132,7 +130,7 @@ def _report(batch: Batch, ending: Ending, chosen: Plan, *, as_json: bool, took_s
     )
     if unwell:
         print(f"what failed is in {chosen.errors}; --retry-failed tries it again", file=sys.stderr)
-    if ending is not Ending.DONE:
+    if ending is not BatchEnd.DONE:
         print(
             f"not finished ({batch.trouble or ending}); the same command goes on from here", file=sys.stderr
         )

@@ -9,12 +9,12 @@ import signal
 import sys
 import time
 
-from ai_client import logs
 from ai_client.batch.spool import Spool
 from ai_client.batch.worker import Worker, WorkerPlan
-from ai_client.cli.service_socket import socket_path
-from ai_client.sdnotify import Notifier
-from ai_client.settings import ConfigError, Settings, load
+from ai_client.cli.host import settings_of, socket_of
+from ai_client.platform import json_log
+from ai_client.platform.systemd import Notifier
+from ai_client.settings import ConfigError, Settings
 
 EXIT_CONFIG = 78
 
@@ -22,7 +22,7 @@ EXIT_CONFIG = 78
 def run(options: argparse.Namespace) -> int:
     """The exit code."""
     try:
-        settings = load(options.config)
+        settings = settings_of(options)
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return EXIT_CONFIG
@@ -39,14 +39,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace, settings: Settings, spool: Spool) -> int:
-    logs.start(
+    json_log.start(
         folder=settings.logging.log_dir,
         level=settings.logging.level,
         retention_days=settings.logging.retention_days,
         wall_clock=time.time,
     )
     plan = WorkerPlan(
-        socket=socket_path(options.socket, options.config),
+        socket=socket_of(options),
         at_once=options.at_once,
         max_attempts=settings.batch.max_attempts,
         max_line_bytes=int(settings.gateway.max_body_mb * 1_000_000),

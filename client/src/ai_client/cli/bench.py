@@ -8,18 +8,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ai_client.bench.load import Load, drive
+from ai_client.bench.load import Load, drive, outlook
 from ai_client.bench.measure import Sample, Summary, summarize
 from ai_client.bench.picture import page
 from ai_client.bench.providers import DirectProvider, ServiceProvider
-from ai_client.bench.targets import Target, TargetError, parse
-from ai_client.cli.service_socket import socket_path
+from ai_client.bench.targets import BenchTarget
+from ai_client.cli.host import socket_of, usable_settings
 from ai_client.cli.table import table
-from ai_client.prices import Prices
-from ai_client.settings import ConfigError, KeyMissingError, Settings, load, read_key
+from ai_client.ledger.prices import Prices
+from ai_client.settings import KeyMissingError, Settings, read_key
 
 EXIT_TARGET = 1
 EXIT_UNUSABLE = 2
@@ -46,13 +47,23 @@ Run = tuple[Summary, Sequence[Sample]]
 def run(options: argparse.Namespace) -> int:
     """0 where all targets are met, 1 where one is not, 2 where it could not be measured."""
     try:
-        targets = [parse(text) for text in options.target]
-        settings = _settings(options.config)
+        settings = usable_settings(options)
         providers = _providers(options, settings)
-    except (TargetError, KeyMissingError) as exc:
+        if options.plot is not None:
+            _try_to_write(options.plot)
+    except KeyMissingError as exc:
         print(exc, file=sys.stderr)
         return EXIT_UNUSABLE
+    except OSError as exc:
+        print(f"{options.plot} can't be written ({exc.strerror}); name another file", file=sys.stderr)
+        return EXIT_UNUSABLE
+    targets: list[BenchTarget] = options.target
     runs = asyncio.run(_measure(_load(options, settings), providers))
+    if all(not sample.is_ok for sample in runs[0][1]):
+        print(
+            f"no request was answered: {_errors(runs[0][0])}; see `ai-client --health-check`", file=sys.stderr
+        )
+        return EXIT_UNUSABLE
     missed = [target for target in targets if not target.is_met(runs[0][0])]
     verdicts = [
         ("missed: " if target in missed else "met: ") + target.describe(runs[0][0]) for target in targets
@@ -65,21 +76,20 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(_text([summary for summary, _ in runs]))
         print("\n".join(verdicts), end="\n" if verdicts else "")
-    return _code(runs, missed)
-
-
-def _code(runs: Sequence[Run], missed: Sequence[Target]) -> int:
-    if all(not sample.is_ok for sample in runs[0][1]):
-        print("no request was answered; see `ai-client --health-check`", file=sys.stderr)
-        return EXIT_UNUSABLE
     return EXIT_TARGET if missed else 0
 
 
-def _settings(config: Path) -> Settings:
-    try:
-        return load(config)
-    except ConfigError:
-        return Settings()
+def _try_to_write(path: Path) -> None:
+    """Before anything is paid for. Raises OSError."""
+    is_new = not path.exists()
+    path.open("ab").close()
+    if is_new:
+        path.unlink()
+
+
+def _errors(summary: Summary) -> str:
+    counted = ", ".join(f"{count} x {code}" for code, count in sorted(summary.errors.items()))
+    return counted or "none was sent"
 
 
 def _load(options: argparse.Namespace, settings: Settings) -> Load:
@@ -98,7 +108,7 @@ def _load(options: argparse.Namespace, settings: Settings) -> Load:
 
 
 def _providers(options: argparse.Namespace, settings: Settings) -> list[ServiceProvider | DirectProvider]:
-    path = socket_path(options.socket, options.config)
+    path = socket_of(options)
     prices = Prices.from_settings(settings.model_costs)
     found: list[ServiceProvider | DirectProvider] = [ServiceProvider(path, name="this host", prices=prices)]
     if options.against:
@@ -113,7 +123,11 @@ async def _measure(chosen: Load, providers: Sequence[ServiceProvider | DirectPro
     runs: list[Run] = []
     for provider in providers:
         async with provider:
-            samples, seconds = await drive(chosen, provider)
+            said = outlook(chosen, await provider.requests_per_minute())
+            if said:
+                print(f"{provider.name}: {said}", file=sys.stderr)
+            with _counted(provider.name, chosen.requests) as seen:
+                samples, seconds = await drive(chosen, provider, seen=seen)
             summary = summarize(
                 provider.name,
                 samples,
@@ -123,6 +137,20 @@ async def _measure(chosen: Load, providers: Sequence[ServiceProvider | DirectPro
             )
         runs.append((summary, samples))
     return runs
+
+
+@contextmanager
+def _counted(name: str, requests: int) -> Iterator[Callable[[int], None] | None]:
+    """Counts on a terminal, on a line that is wiped at the end."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield lambda done: print(
+            f"\r{name}: {done} of {requests} requests", end="\033[K", file=sys.stderr, flush=True
+        )
+    finally:
+        print("\r", end="\033[K", file=sys.stderr, flush=True)
 
 
 def _text(summaries: Sequence[Summary]) -> str:

@@ -8,9 +8,13 @@ import os
 import signal
 import ssl
 import sys
+from pathlib import Path
 
-from ai_client.sdnotify import Notifier
+from ai_client.cli.parser import EXIT_USAGE
+from ai_client.platform.systemd import Notifier
 from ai_client.testing import Simulator, SimulatorOptions
+
+EXAMPLE_KEY = "hs_test_simulated"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,18 +27,35 @@ def run(options: argparse.Namespace) -> int:
         latency_ms=options.latency_ms,
         latency_p99_ms=options.latency_p99_ms,
         token_ms=options.token_ms,
+        like=options.like,
     )
-    tls = None
+    if options.tls_key is not None and options.tls_cert is None:
+        print("--tls-key needs --tls-cert, the certificate that the key belongs to", file=sys.stderr)
+        return EXIT_USAGE
     try:
-        if options.tls_cert is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(options.tls_cert, options.tls_key)
-        import uvloop  # noqa: PLC0415  only here is it needed
+        tls = _tls(options.tls_cert, options.tls_key)
+    except OSError as exc:
+        remedy = "give a PEM certificate chain and its private key"
+        print(f"TLS can't be served with {options.tls_cert} ({exc.strerror}); {remedy}", file=sys.stderr)
+        return 1
+    import uvloop  # noqa: PLC0415  only here is it needed
 
+    try:
         return uvloop.run(_serve(chosen, tls))
     except OSError as exc:
-        print(f"the simulator can't listen on {options.host}:{options.port}: {exc}", file=sys.stderr)
+        reason = exc.strerror or str(exc)
+        remedy = "name another with --host and --port (0 is any free port)"
+        print(f"can't listen on {options.host}:{options.port} ({reason}); {remedy}", file=sys.stderr)
         return 1
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """None where TLS is not asked for. Raises OSError."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 async def _serve(options: SimulatorOptions, tls: ssl.SSLContext | None) -> int:
@@ -44,6 +65,9 @@ async def _serve(options: SimulatorOptions, tls: ssl.SSLContext | None) -> int:
         loop.add_signal_handler(number, stop.set)
     async with Simulator(options, tls=tls) as simulator:
         Notifier(os.environ).ready("simulating")
-        print(f"simulating on {simulator.base_url}", flush=True)
+        print(f"listening on {simulator.base_url} (provider simulator, Ctrl-C ends it)")
+        prefix = simulator.options.key_prefix
+        begins = f" that begins with {prefix}" if prefix else ""
+        print(f"accepts every key{begins}, such as {EXAMPLE_KEY}", flush=True)
         await stop.wait()
     return 0

@@ -3,6 +3,7 @@
 AIClientError
 ├── ConfigurationError          the settings are wrong (file, line, section, key)
 ├── ClientClosedError           the client was closed before or during the call
+├── ClientInUseError            another running event loop, or the parent process, has it
 ├── BadRequestError             400, 409, 413, 415, 422: the caller's own mistake, never retried
 │   └── RequestTooLargeError    needs more tokens than the account has in a whole minute
 ├── AuthenticationError         401: the key is refused
@@ -17,10 +18,12 @@ AIClientError
 │   │   └── TLSVerificationError  (verify_reason, tls_version)
 │   ├── TransportTimeoutError   a phase took too long (phase, timeout_s)
 │   ├── ConnectionLostError     reset or closed before the answer was whole
-│   └── PoolTimeout             no free connection in time (size, in_use)
+│   ├── PoolTimeout             no free connection in time (size, in_use)
+│   └── HostResourcesError      this host is out of descriptors or memory
 ├── AdmissionError              refused here; nothing was sent
 │   ├── OverloadError           the queue is full (queued, limit)
 │   ├── BreakerOpenError        the model's circuit breaker is open (until it is tried again)
+│   ├── LeaseEndedError         the lease of a shared quota ended before the write (admitted again by itself)
 │   ├── CacheMissError          only-if-cached, and it is not
 │   └── LedgerUnavailableError  the ledger can't be written, and a hard budget forbids to go on without it
 ├── DeadlineExceeded            the request's deadline has passed, or can't be met
@@ -44,6 +47,7 @@ from ai_client.errors.answers import (
 from ai_client.errors.base import (
     AIClientError,
     ClientClosedError,
+    ClientInUseError,
     ConfigurationError,
     redact,
 )
@@ -53,6 +57,7 @@ from ai_client.errors.refusals import (
     BudgetExceeded,
     CacheMissError,
     DeadlineExceeded,
+    LeaseEndedError,
     LedgerUnavailableError,
     MaxRetriesExceeded,
     OverloadError,
@@ -60,6 +65,7 @@ from ai_client.errors.refusals import (
 from ai_client.errors.transport import (
     ConnectError,
     ConnectionLostError,
+    HostResourcesError,
     PoolTimeout,
     TLSVerificationError,
     TransportError,
@@ -75,10 +81,13 @@ __all__ = [
     "BudgetExceeded",
     "CacheMissError",
     "ClientClosedError",
+    "ClientInUseError",
     "ConfigurationError",
     "ConnectError",
     "ConnectionLostError",
     "DeadlineExceeded",
+    "HostResourcesError",
+    "LeaseEndedError",
     "LedgerUnavailableError",
     "MalformedResponseError",
     "MaxRetriesExceeded",

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 _SECRETS = re.compile(
     r"(?P<prefix>\b(?:hs_live_|hs_test_|sk-|pk-|rk_|ghp_|AKIA)|\b[Bb]earer\s+|\b[Bb]asic\s+)[A-Za-z0-9._~+/=\-]{4,}"
 )
-_URL_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.\-]*://[^/\s:@]*:)[^@/\s]+(?=@)", re.IGNORECASE)
+#: Prefixes by which vendors mark their keys, each with what has to follow; alike on the control side and on hosts.
+VENDORS: Final = (
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk[-_](?=[\w.-]{8})|[rp]k_(?:live|test)_(?=\w{8})|gh[opsur]_(?=\w{20})|github_pat_(?=\w{20})"
+    r"|glpat-(?=[\w-]{16})|xox[abeoprs]-(?=[\w-]{10})|npm_(?=\w{36})|pypi-(?=[\w-]{40})|hf_(?=\w{30})"
+    r"|dop_v1_(?=\w{40})|pul-(?=[0-9a-f]{40})|AGE-SECRET-KEY-(?=\w{20})|A[KS]IA(?=[A-Z0-9]{16})"
+    r"|AIza(?=[\w-]{30})|eyJ(?=[\w.-]{16})"
+    r")"
+)
+_VENDOR_KEY = re.compile(rf"(?P<prefix>{VENDORS})[\w.~+/-]+=*")
+# It begins where a word does: looked for from each of its letters, a long word would take the square of its length.
+_URL_PASSWORD = re.compile(
+    r"(?<![a-z0-9+.\-])(?P<head>[a-z0-9+.\-]++://[^/\s:@]*+:)[^@/\s]++(?=@)", re.IGNORECASE
+)
 
 
 def redact(text: str) -> str:
@@ -16,7 +29,8 @@ def redact(text: str) -> str:
 
     What stays of a key is its prefix (`hs_test_…`), which says which kind it is.
     """
-    return _URL_PASSWORD.sub(r"\g<head>…", _SECRETS.sub(r"\g<prefix>…", text))
+    text = _VENDOR_KEY.sub(r"\g<prefix>…", _SECRETS.sub(r"\g<prefix>…", text))
+    return _URL_PASSWORD.sub(r"\g<head>…", text)
 
 
 class AIClientError(Exception):
@@ -75,8 +89,29 @@ class ConfigurationError(AIClientError):
 
 
 class ClientClosedError(AIClientError):
-    """The client was closed. Remedy: make a new client, or close it after the last call."""
+    """The client was closed. Remedy: make a new client, or close it after the last call.
+
+    `is_handed_over`: it admits nothing more because another process does; nothing of the request is under way.
+    """
 
     http_status = 503
     code = "client_closed"
     default_remedy = "Make a new client, or close this one after its last call."
+    is_handed_over = False
+
+    @classmethod
+    def handed_over(cls) -> ClientClosedError:
+        """What those get who would have to be admitted here and are to ask the other process."""
+        error = cls("client", "has handed over to another process")
+        error.is_handed_over = True
+        return error
+
+
+class ClientInUseError(AIClientError):
+    """The client belongs to another event loop that is running, or to the process that this one was forked from.
+
+    Remedy: make one client for each event loop and each process.
+    """
+
+    code = "client_in_use"
+    default_remedy = "Make one client for each event loop (thread) and, after a fork, one in the child."

@@ -41,6 +41,17 @@ class BreakerOpenError(AdmissionError):
         self.retry_after_s = retry_after_s
 
 
+class LeaseEndedError(AdmissionError):
+    """What this process was lent of a shared quota ended before the request was written, or another process has it."""
+
+    code = "lease_ended"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "request", "was not sent: the quota that it was admitted under is not this process's any more"
+        )
+
+
 class CacheMissError(AdmissionError):
     """`only-if-cached` was asked for and no answer is cached. Remedy: ask without it."""
 

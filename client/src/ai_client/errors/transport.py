@@ -88,3 +88,14 @@ class PoolTimeout(TransportError):  # noqa: N818 - a name that users know
         self.size = size
         self.in_use = in_use
         self.timeout_s = timeout_s
+
+
+class HostResourcesError(TransportError):
+    """This host has no descriptor or memory left for the request: says nothing of the upstream.
+
+    Remedy: raise LimitNOFILE or MemoryMax, or lower max_concurrent_requests.
+    """
+
+    http_status = 503
+    code = "host_resources"
+    default_remedy = "Raise LimitNOFILE or MemoryMax of the service, or lower max_concurrent_requests."

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from ai_client.events import (
+from ai_client.contract.events import (
     Admitted,
     BreakerChanged,
     BudgetAlert,

@@ -1,25 +1,28 @@
 """The configuration file as frozen data, and the key that comes from elsewhere."""
 
-from ai_client.settings.credentials import (
+from ai_client.settings.ini import Problem
+from ai_client.settings.key_files import (
     DEFAULT_KEY_PATH,
-    ApiKey,
+    KEY_VARIABLES,
     KeyMissingError,
     KeyPair,
+    LoadedKey,
     read_key,
     read_keys,
 )
-from ai_client.settings.ini import Problem
 from ai_client.settings.load import DEFAULT_PATH, ConfigError, load, loads
-from ai_client.settings.model import (
+from ai_client.settings.prices import ModelPrice
+from ai_client.settings.sections import (
     LIST_PRICES,
     ApiSettings,
     AuditSettings,
     BatchSettings,
     BudgetSettings,
     CachingSettings,
+    CoordinationSettings,
     GatewaySettings,
+    LimitSettings,
     LoggingSettings,
-    ModelPrice,
     ModelSettings,
     MonitoringSettings,
     PerformanceSettings,
@@ -27,22 +30,27 @@ from ai_client.settings.model import (
     SecuritySettings,
     Settings,
     TenantSettings,
+    TracesSettings,
+    UpstreamSettings,
 )
 
 __all__ = [
     "DEFAULT_KEY_PATH",
     "DEFAULT_PATH",
+    "KEY_VARIABLES",
     "LIST_PRICES",
-    "ApiKey",
     "ApiSettings",
     "AuditSettings",
     "BatchSettings",
     "BudgetSettings",
     "CachingSettings",
     "ConfigError",
+    "CoordinationSettings",
     "GatewaySettings",
     "KeyMissingError",
     "KeyPair",
+    "LimitSettings",
+    "LoadedKey",
     "LoggingSettings",
     "ModelPrice",
     "ModelSettings",
@@ -53,6 +61,8 @@ __all__ = [
     "SecuritySettings",
     "Settings",
     "TenantSettings",
+    "TracesSettings",
+    "UpstreamSettings",
     "load",
     "loads",
     "read_key",

@@ -37,7 +37,9 @@ class Problem:
         where = path if self.line is None else f"{path}:{self.line}"
         name = " ".join(part for part in (self.section and f"[{self.section}]", self.key) if part)
         # A key that was pasted into a wrong place must not be shown by the error about that place.
-        return redact(f"{where}: {name + ': ' if name else ''}{self.reason}; {self.remedy}")
+        text = redact(f"{where}: {name + ': ' if name else ''}{self.reason}; {self.remedy}")
+        # Nor may what stands in a file steer the terminal that it is told on.
+        return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 @dataclass(frozen=True, slots=True)

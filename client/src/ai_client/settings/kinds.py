@@ -12,6 +12,7 @@ Kind = Callable[[str], object]
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ROUTE = re.compile(r"(?:[A-Z]+ )?/v1/[A-Za-z0-9._/-]+\*?")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
 
@@ -82,6 +83,36 @@ def models(text: str) -> tuple[str, ...]:
     return tuple(model(part.strip()) for part in text.split(",") if part.strip())
 
 
+def named_models(text: str) -> dict[str, str]:
+    """Model names separated by commas, each as `NAME` or as `NAME=NAME THERE`, what the upstream calls it."""
+    names: dict[str, str] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, mark, there = (each.strip() for each in part.partition("="))
+        if model(name) in names:
+            raise ValueError(f"name {name} once")
+        names[name] = model(there) if mark else name
+    return names
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Printable texts separated by commas."""
+    return tuple(word(part.strip()) for part in text.split(",") if part.strip())
+
+
+def routes(text: str) -> tuple[str, ...]:
+    """Paths separated by commas, with a method before or a `*` behind where wanted: `GET /v1/batches*`."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for each in found:
+        if not _ROUTE.fullmatch(each):
+            raise ValueError("write paths such as /v1/conversations, /v1/vector_stores/* or GET /v1/batches*")
+    return found
+
+
+def optional_text(text: str) -> str:
+    """A printable text, or none."""
+    return word(text) if text else ""
+
+
 def path(text: str) -> Path:
     """An absolute path."""
     value = Path(text)
@@ -125,6 +156,18 @@ def timezone(text: str) -> str:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("write a time zone such as UTC or Europe/Berlin") from None
     return text
+
+
+def endpoint(*schemes: str) -> Kind:
+    """An address without a user or a password in it."""
+    address = url(*schemes)
+
+    def convert(text: str) -> object:
+        if "@" in text:
+            raise ValueError("write the address without user and password; these have keys of their own")
+        return address(text)
+
+    return convert
 
 
 def word(text: str) -> str:

@@ -5,31 +5,42 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ai_client.settings import ini, kinds
 from ai_client.settings.ini import Document, Entry, Problem
-from ai_client.settings.model import (
+from ai_client.settings.prices import ANY_MODEL, price_of
+from ai_client.settings.sections import (
     FREE_SECTIONS,
+    LIMIT_PREFIX,
     LIST_PRICES,
+    NAMED_SECTIONS,
     SECTIONS,
     TENANT_PREFIX,
-    ModelPrice,
+    UPSTREAM_PREFIX,
+    LimitSettings,
     Settings,
     TenantSettings,
-    flat_price,
+    UpstreamSettings,
     keys_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Named = TypeVar("Named", TenantSettings, UpstreamSettings, LimitSettings)
+
 DEFAULT_PATH = Path("/etc/ai-client/ai-client.conf")
 
 _KEY_NAMES = frozenset({"key", "api_key", "apikey", "token", "secret", "password", "holysheep_api_key"})
 _KEY_TEXT = re.compile(r"\b(hs_(live|test)_|sk-)\w")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_PRICE = kinds.number(least=0, most=1e6)
+_ARTICLES = {TENANT_PREFIX: "a tenant", UPSTREAM_PREFIX: "an upstream", LIMIT_PREFIX: "a model"}
+_NAMES = {
+    TENANT_PREFIX: _NAME,
+    UPSTREAM_PREFIX: _NAME,
+    LIMIT_PREFIX: re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,190}"),
+}
 
 
 class ConfigError(Exception):
@@ -47,9 +58,12 @@ def load(path: Path) -> Settings:
         data = path.read_bytes()
         text = data.decode()
     except OSError as exc:
-        problem = Problem(
-            None, None, None, f"can't be read ({exc.strerror})", "lay the file down, or name it with --config"
-        )
+        remedies = {
+            PermissionError: "run it as root or as the service's user",
+            IsADirectoryError: "name the file in it with --config",
+        }
+        remedy = remedies.get(type(exc), "write the file, or name it with --config")
+        problem = Problem(None, None, None, f"can't be read ({exc.strerror})", remedy)
         raise ConfigError(path=str(path), problems=(problem,)) from exc
     except UnicodeDecodeError as exc:
         line = data[: exc.start].count(b"\n") + 1
@@ -109,7 +123,7 @@ def _key_in_file(entry: Entry) -> Problem:
 
 def _convert(entry: Entry) -> tuple[str, Any]:
     if entry.section == "model_costs":
-        return kinds.model(entry.key), _price(entry.value)
+        return entry.key if entry.key == ANY_MODEL else kinds.model(entry.key), price_of(entry.value)
     if entry.section == "cost_tags":
         return kinds.word(entry.key), kinds.word(entry.value)
     name, kind = _keys(entry.section)[entry.key]
@@ -125,37 +139,14 @@ def _value_reason(value: str) -> str:
 
 
 def _keys(section: str) -> dict[str, tuple[str, kinds.Kind]]:
-    if section.startswith(TENANT_PREFIX):
-        return keys_of(TenantSettings)
+    for prefix, kind in NAMED_SECTIONS.items():
+        if section.startswith(prefix):
+            return keys_of(kind)
     return keys_of(SECTIONS[section]) if section in SECTIONS else {}
 
 
-def _price(text: str) -> ModelPrice:
-    """`8`, or `input=8, output=24, cached_input=2`; a price left out is the input price."""
-    wanted = "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens)"
-    if "=" not in text:
-        return flat_price(_number(text, wanted))
-    parts: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, amount = (piece.strip() for piece in part.partition("="))
-        if name not in ("input", "output", "cached_input") or name in parts:
-            raise ValueError(wanted)
-        parts[name] = _number(amount, wanted)
-    if "input" not in parts:
-        raise ValueError(wanted)
-    price = parts["input"]
-    return ModelPrice(price, parts.get("output", price), parts.get("cached_input", price))
-
-
-def _number(text: str, wanted: str) -> float:
-    try:
-        return _PRICE(text)
-    except ValueError:
-        raise ValueError(wanted) from None
-
-
 def _is_known(section: str) -> bool:
-    return section in SECTIONS or section in FREE_SECTIONS or section.startswith(TENANT_PREFIX)
+    return section in SECTIONS or section in FREE_SECTIONS or section.startswith(tuple(NAMED_SECTIONS))
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
@@ -167,28 +158,37 @@ def _section_problems(document: Document) -> list[Problem]:
     problems = []
     for section, line in document.sections.items():
         if not _is_known(section):
-            remedy = _suggest(section, [*SECTIONS, *FREE_SECTIONS, "tenant NAME"])
+            remedy = _suggest(
+                section, [*SECTIONS, *FREE_SECTIONS, "tenant NAME", "upstream NAME", "limit NAME"]
+            )
             problems.append(Problem(line, section, None, "this section is not known", remedy))
-        elif section.startswith(TENANT_PREFIX):
-            name = section.removeprefix(TENANT_PREFIX)
-            if not _NAME.fullmatch(name):
-                remedy = "use letters, digits, dot, dash and underscore, up to 63"
-                problems.append(Problem(line, section, None, "is not a tenant's name", remedy))
+            continue
+        prefix = next((each for each in NAMED_SECTIONS if section.startswith(each)), None)
+        if prefix is not None and not _NAMES[prefix].fullmatch(section.removeprefix(prefix)):
+            remedy = "use letters, digits, dot, dash and underscore, up to 63"
+            problems.append(Problem(line, section, None, f"is not {_ARTICLES[prefix]}'s name", remedy))
     return problems
 
 
 def _assemble(values: dict[str, dict[str, Any]], document: Document) -> Settings:
     parts: dict[str, Any] = {name: cls(**values.get(name, {})) for name, cls in SECTIONS.items()}
-    tenants = tuple(
-        TenantSettings(name=section.removeprefix(TENANT_PREFIX), **values.get(section, {}))
-        for section in document.sections
-        if section.startswith(TENANT_PREFIX)
-    )
     return Settings(
         **parts,
-        tenants=tenants,
+        tenants=_named(TenantSettings, TENANT_PREFIX, values, document),
+        upstreams=_named(UpstreamSettings, UPSTREAM_PREFIX, values, document),
+        limits=_named(LimitSettings, LIMIT_PREFIX, values, document),
         model_costs=LIST_PRICES | values.get("model_costs", {}),
         cost_tags=values.get("cost_tags", {}),
+    )
+
+
+def _named(
+    kind: type[Named], prefix: str, values: dict[str, dict[str, Any]], document: Document
+) -> tuple[Named, ...]:
+    return tuple(
+        kind(name=section.removeprefix(prefix), **values.get(section, {}))
+        for section in document.sections
+        if section.startswith(prefix)
     )
 
 
@@ -207,6 +207,11 @@ def _contradictions(settings: Settings, document: Document) -> list[Problem]:
         last = TENANT_PREFIX + settings.tenants[-1].name
         found.append((last, "rate_share", "the tenants' shares sum to more than 1", "lower some of them"))
     found.extend(_tenant_contradictions(settings.tenants))
+    found.extend(
+        (UPSTREAM_PREFIX + each.name, None, "has no base_url", "say where it is, as https://HOST/v1")
+        for each in settings.upstreams
+        if not each.base_url
+    )
     return [
         Problem(_line_of(document, section, key), section, key, reason, remedy)
         for section, key, reason, remedy in found

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import random
 import ssl
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ai_client.testing import faults, replies
+from ai_client.testing.control import control
+from ai_client.testing.counts import KEPT_ARRIVALS, Arrival, Counts, peak_per_minute
 from ai_client.testing.faults import Fault, FaultPlan, FaultTextError
+from ai_client.testing.likeness import LIKENESSES, stream_like, under_v1, whole_like
 from ai_client.testing.limits import Window
-from ai_client.testing.wire import Responder, WireProtocol, WireRequest, WireState
+from ai_client.testing.other_apis import OtherApis, form_body
+from ai_client.testing.reading import (
+    POSTS,
+    WRONG_KEY,
+    Refusal,
+    fingerprint,
+    key_of,
+    read_body,
+    read_plain_body,
+)
+from ai_client.testing.wire import ReceivedRequest, Responder, WireProtocol, WireState
 
-KEPT_ARRIVALS = 100_000
 _JSON = ("content-type", "application/json")
 _SSE = ("content-type", "text/event-stream; charset=utf-8")
-_POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +53,8 @@ class SimulatorOptions:
     keys: frozenset[str] = frozenset()
     models: tuple[str, ...] = replies.MODELS
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One request as the provider saw it; `at_s` is on the simulator's clock."""
-
-    at_s: float
-    path: str
-    model: str
-    status: int
-    priority: str | None
-    tokens: int
+    #: The provider that it is like: `LIKENESSES` has them.
+    like: str = ""
 
 
 @dataclass(slots=True)
@@ -64,18 +63,14 @@ class _Account:
     tokens: Window
 
 
-@dataclass(slots=True)
-class Counts:
-    """What tests trust: kept by the provider's side alone."""
-
-    arrivals: int = 0
-    answered: int = 0
-    disconnected: int = 0
-    by_status: Counter[int] = field(default_factory=Counter)
-    by_path: Counter[str] = field(default_factory=Counter)
-    by_key: Counter[str] = field(default_factory=Counter)
-    in_flight: int = 0
-    peak_in_flight: int = 0
+def like_options(options: SimulatorOptions) -> SimulatorOptions:
+    """With the models and keys of the provider that it is like, where it is like one."""
+    if not options.like:
+        return options
+    models = LIKENESSES[options.like].models if options.models is replies.MODELS else options.models
+    return replace(
+        options, models=models, key_prefix="" if options.key_prefix == "hs_" else options.key_prefix
+    )
 
 
 class Simulator:
@@ -88,7 +83,8 @@ class Simulator:
         clock: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.options = options or SimulatorOptions()
+        self.options = like_options(options or SimulatorOptions())
+        self._like = LIKENESSES[self.options.like]
         self.faults = FaultPlan()
         self.counts = Counts()
         self.arrivals: deque[Arrival] = deque(maxlen=KEPT_ARRIVALS)
@@ -98,6 +94,9 @@ class Simulator:
         self._tls = tls
         self._random = random.Random(self.options.seed)  # noqa: S311  latencies, no secret
         self._accounts: dict[str, _Account] = {}
+        self._others = OtherApis()
+        #: Of the last request, with its key; its body as it came.
+        self.last_headers, self.last_body = dict[str, str](), b""
         self._state = WireState(self._handle)
         self._server: asyncio.Server | None = None
 
@@ -110,8 +109,8 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """`http://HOST:PORT/v1`, or https."""
-        return f"{'https' if self._tls else 'http'}://{self.options.host}:{self.port}/v1"
+        """`http://HOST:PORT/v1`, or https, or another path where the provider has another."""
+        return f"{'https' if self._tls else 'http'}://{self.options.host}:{self.port}{self._like.prefix}"
 
     @property
     def connections(self) -> int:
@@ -135,11 +134,12 @@ class Simulator:
                 connection.abort()
             await self._server.wait_closed()
 
-    async def _handle(self, request: WireRequest, out: Responder) -> None:
+    async def _handle(self, request: ReceivedRequest, out: Responder) -> None:
         counts = self.counts
         if request.path.startswith("/control/"):
-            self._control(request, out)
+            control(self, request, out)
             return
+        request.target = under_v1(request.target, self._like.prefix)
         counts.arrivals += 1
         counts.by_path[request.path] += 1
         counts.in_flight += 1
@@ -154,11 +154,12 @@ class Simulator:
             counts.in_flight -= 1
             counts.by_status[out.status] += 1
 
-    async def _answer(self, request: WireRequest, out: Responder) -> None:
+    async def _answer(self, request: ReceivedRequest, out: Responder) -> None:
         now_s = self._clock()
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.last_headers, self.last_body = request.headers, request.body
+        key = key_of(request.headers, self._like)
         body, refusal = self._read(request, key)
-        self.counts.by_key[_fingerprint(key)] += 1
+        self.counts.by_key[fingerprint(key)] += 1
         account = self._account(key)
         model = str(body.get("model", ""))
         tokens = self._cost(request.path, body)
@@ -175,40 +176,25 @@ class Simulator:
         self.arrivals.append(Arrival(now_s, request.path, model, status, priority, tokens))
         headers = self._rate_headers(account, now_s)
         if refusal is not None:
-            out.send(refusal[0], [_JSON, *headers], replies.encode(refusal[1]))
+            out.send(refusal[0], [_JSON, *headers], self._error_text(*refusal))
         elif wait_s > 0:
             self._refuse_rate(out, headers, wait_s)
         else:
             account.requests.take(1, now_s)
             account.tokens.take(tokens, now_s)
             await self._wait_ms(self._latency_ms())
-            await self._reply(request.path, body, [*self._rate_headers(account, now_s)], fault, out)
+            await self._reply(request, body, [*self._rate_headers(account, now_s)], fault, out)
 
-    def _read(self, request: WireRequest, key: str) -> tuple[dict[str, Any], tuple[int, Any] | None]:
-        """The body, and the refusal where the request can't be answered."""
+    def _read(self, request: ReceivedRequest, key: str) -> tuple[dict[str, Any], Refusal | None]:
+        """Its body, and why it is refused, where it is."""
         if not self._accepts(key):
-            message = "Incorrect API key provided."
-            return {}, (401, replies.error(message, kind="invalid_request_error", code="invalid_api_key"))
-        if request.method == "GET" and request.path.startswith("/v1/models"):
-            return {}, None
-        if request.method != "POST" or request.path not in _POSTS:
-            message = f"Unknown request URL: {request.method} {request.path}."
-            return {}, (404, replies.error(message, kind="invalid_request_error", code="unknown_url"))
-        try:
-            body = json.loads(request.body)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            message = "We could not parse the JSON body of your request."
-            return {}, (400, replies.error(message, kind="invalid_request_error", code=None))
-        model = body.get("model")
-        if model not in self.options.models:
-            message = f"The model `{model}` does not exist."
-            return body, (404, replies.error(message, kind="invalid_request_error", code="model_not_found"))
-        return body, None
+            return {}, WRONG_KEY
+        if self._others.knows(request.method, request.path):
+            return read_body(request, self.options.models)
+        return read_plain_body(request, self.options.models, has_list=self._like.has_models_route)
 
     def _accepts(self, key: str) -> bool:
-        if not key.startswith(self.options.key_prefix) or _fingerprint(key) in self.refused_fingerprints:
+        if not key.startswith(self.options.key_prefix) or fingerprint(key) in self.refused_fingerprints:
             return False
         return not self.accepted_keys or key in self.accepted_keys
 
@@ -219,20 +205,25 @@ class Simulator:
         return self._accounts[key]
 
     def _cost(self, path: str, body: dict[str, Any]) -> int:
-        if not body or self.options.limit_tpm is None:
+        if not body or self.options.limit_tpm is None or path not in POSTS:
             return 0
         prompt = replies.count_tokens(replies.prompt_text(body))
         return prompt if path == "/v1/embeddings" else prompt + len(replies.reply_words(body))
 
-    @staticmethod
-    def _rate_headers(account: _Account, now_s: float) -> list[tuple[str, str]]:
+    def _rate_headers(self, account: _Account, now_s: float) -> list[tuple[str, str]]:
+        if not self._like.limit_headers:
+            return []
         return account.requests.headers("requests", now_s) + account.tokens.headers("tokens", now_s)
 
-    @staticmethod
-    def _refuse_rate(out: Responder, headers: list[tuple[str, str]], wait_s: float) -> None:
+    def _error_text(self, status: int, answer: dict[str, Any]) -> bytes:
+        """An error as the provider writes it; those of Anthropic's paths have its form already."""
+        is_plain = "error" in answer and answer.get("type") != "error"
+        return replies.encode(self._like.error(status, answer["error"]) if is_plain else answer)
+
+    def _refuse_rate(self, out: Responder, headers: list[tuple[str, str]], wait_s: float) -> None:
         body = replies.error("Rate limit reached.", kind="requests", code="rate_limit_exceeded")
         retry = [("retry-after", str(int(wait_s) + 1)), ("retry-after-ms", str(int(wait_s * 1000) + 1))]
-        out.send(429, [_JSON, *headers, *retry], replies.encode(body))
+        out.send(429, [_JSON, *headers, *retry], self._error_text(429, body))
 
     def _latency_ms(self) -> float:
         median, tail = self.options.latency_ms, self.options.latency_p99_ms
@@ -248,22 +239,28 @@ class Simulator:
 
     async def _reply(
         self,
-        path: str,
+        request: ReceivedRequest,
         body: dict[str, Any],
         headers: list[tuple[str, str]],
         fault: Fault | None,
         out: Responder,
     ) -> None:
-        serial = self.counts.arrivals
+        serial, path = self.counts.arrivals, request.path
         headers.append(("x-request-id", f"req_{serial:08d}"))
         if fault is not None and fault.kind not in ("slow", "cut", "stall"):
             await self._early_fault(fault, headers, out)
             return
+        if path not in POSTS and self._others.knows(request.method, path):
+            await self._other_reply(request, body, headers, fault, out)
+            return
         if body.get("stream") and path != "/v1/embeddings":
             is_chat = path == "/v1/chat/completions"
-            await self._stream(replies.stream(body, serial, is_chat=is_chat), headers, fault, out)
+            if self._like.usage_in != "asked":
+                body = body | {"stream_options": {"include_usage": True}}
+            events = stream_like(self._like, replies.stream(body, serial, is_chat=is_chat))
+            await self._stream(events, [_SSE, *headers], fault, out)
             return
-        content = replies.encode(self._whole(path, body, serial))
+        content = replies.encode(whole_like(self._like, self._whole(path, body, serial)))
         if fault is None:
             out.send(200, [_JSON, *headers], content)
         else:
@@ -272,6 +269,29 @@ class Simulator:
             if fault.kind == "slow":
                 pieces = [content[index : index + 1] for index in range(len(content))]
             await self._pieces(pieces, [_JSON, *headers], fault, out)
+
+    async def _other_reply(
+        self,
+        request: ReceivedRequest,
+        body: dict[str, Any],
+        headers: list[tuple[str, str]],
+        fault: Fault | None,
+        out: Responder,
+    ) -> None:
+        form = form_body(request.body, request.headers.get("content-type", ""))
+        reply = self._others.answer(
+            request.method,
+            request.path,
+            body,
+            content=form[1] if form else request.body,
+            key=key_of(request.headers, self._like),
+            serial=self.counts.arrivals,
+        )
+        headers = [("content-type", reply.content_type), *headers]
+        if reply.events is not None:
+            await self._stream(reply.events, headers, fault, out)
+        else:
+            out.send(reply.status, headers, reply.body)
 
     def _whole(self, path: str, body: dict[str, Any], serial: int) -> replies.Json:
         if path == "/v1/chat/completions":
@@ -284,9 +304,9 @@ class Simulator:
         self, events: list[bytes], headers: list[tuple[str, str]], fault: Fault | None, out: Responder
     ) -> None:
         if fault is not None:
-            await self._pieces(events, [_SSE, *headers], fault, out)
+            await self._pieces(events, headers, fault, out)
             return
-        out.start(200, [_SSE, *headers])
+        out.start(200, headers)
         for index, event in enumerate(events):
             if index:
                 await self._wait_ms(self.options.token_ms)
@@ -308,15 +328,14 @@ class Simulator:
             out.chunk(piece)
         out.end()
 
-    @staticmethod
-    async def _early_fault(fault: Fault, headers: list[tuple[str, str]], out: Responder) -> None:
+    async def _early_fault(self, fault: Fault, headers: list[tuple[str, str]], out: Responder) -> None:
         if fault.kind == "status":
             if fault.retry_after is not None:
                 headers.append(("retry-after", fault.retry_after))
             if fault.retry_after_ms is not None:
                 headers.append(("retry-after-ms", str(fault.retry_after_ms)))
             body = replies.error(f"Simulated status {fault.status}.", kind="server_error", code="simulated")
-            out.send(fault.status, [_JSON, *headers], replies.encode(body))
+            out.send(fault.status, [_JSON, *headers], self._error_text(fault.status, body))
         elif fault.kind == "broken-json":
             out.send(200, [_JSON, *headers], b'{"id": "chatcmpl-0", "choices": [{"index": 0, "mess')
         elif fault.kind == "not-http":
@@ -327,35 +346,6 @@ class Simulator:
         else:
             # Hangs until the caller gives up: its disconnect cancels this handler.
             await asyncio.get_running_loop().create_future()
-
-    def _control(self, request: WireRequest, out: Responder) -> None:
-        """`GET /control/stats`; `POST /control/faults` {fault, count, path, model}; `DELETE /control/faults`;
-        `POST /control/keys` {refused: [fingerprint]}, the keys that have been revoked.
-        """
-        if request.path == "/control/stats":
-            out.send(200, [_JSON], replies.encode(self.stats()))
-        elif request.path == "/control/faults" and request.method == "DELETE":
-            self.faults.clear()
-            out.send(204, [], b"")
-        elif request.path == "/control/keys" and request.method == "POST":
-            try:
-                self.refused_fingerprints = {str(name) for name in json.loads(request.body)["refused"]}
-            except (ValueError, KeyError, TypeError) as exc:
-                out.send(400, [_JSON], replies.encode({"error": f"can't read the fingerprints: {exc}"}))
-            else:
-                out.send(204, [], b"")
-        elif request.path == "/control/faults" and request.method == "POST":
-            try:
-                asked = json.loads(request.body)
-                fault = faults.parse(asked["fault"])
-                count = int(asked.get("count", 1))
-                self.faults.add(fault, count=count, path=asked.get("path"), model=asked.get("model"))
-            except (ValueError, KeyError, TypeError) as exc:
-                out.send(400, [_JSON], replies.encode({"error": f"can't read the fault: {exc}"}))
-            else:
-                out.send(204, [], b"")
-        else:
-            out.send(404, [_JSON], replies.encode({"error": "no such control route"}))
 
     def stats(self) -> dict[str, Any]:
         """The counters, as `GET /control/stats` gives them."""
@@ -376,15 +366,4 @@ class Simulator:
 
     def peak_per_minute(self) -> int:
         """The most arrivals within any 60 seconds, of those still remembered."""
-        peak, window = 0, deque[float]()
-        for arrival in self.arrivals:
-            window.append(arrival.at_s)
-            while window[0] <= arrival.at_s - 60:
-                window.popleft()
-            peak = max(peak, len(window))
-        return peak
-
-
-def _fingerprint(key: str) -> str:
-    """What stands for a key in counters and control routes, as everywhere in the project."""
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
+        return peak_per_minute(self.arrivals)

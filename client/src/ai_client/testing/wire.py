@@ -21,7 +21,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(slots=True)
-class WireRequest:
+class ReceivedRequest:
     """One request as it came in; header names in lower case."""
 
     method: str
@@ -92,7 +92,7 @@ class Responder:
             self._transport.close()
 
 
-Handler = Callable[[WireRequest, Responder], Awaitable[None]]
+Handler = Callable[[ReceivedRequest, Responder], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class WireProtocol(asyncio.Protocol):
         self._state = state
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[WireRequest] = deque()
+        self._waiting: deque[ReceivedRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._target = b""
         self._headers: dict[str, str] = {}
@@ -162,7 +162,7 @@ class WireProtocol(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         keep_alive = self._parser.should_keep_alive()
         target = self._target.decode("latin-1")
-        self._waiting.append(WireRequest(method, target, self._headers, bytes(self._body), keep_alive))
+        self._waiting.append(ReceivedRequest(method, target, self._headers, bytes(self._body), keep_alive))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._answer())
 

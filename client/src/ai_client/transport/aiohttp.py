@@ -8,15 +8,16 @@ from typing import Final
 import aiohttp
 
 from ai_client.errors import ClientClosedError
-from ai_client.transport.aiohttp_exchange import (
+from ai_client.platform.loop import ForkMark
+from ai_client.transport.aiohttp_parts import (
     FOREIGN,
     Connector,
-    Exchange,
-    current_exchange,
     make_socket,
+    tell_when_sent,
     translate,
 )
 from ai_client.transport.base import (
+    AnswerRoom,
     Pool,
     PoolStatistics,
     Timeouts,
@@ -26,6 +27,7 @@ from ai_client.transport.base import (
     WireStream,
     plain_headers,
 )
+from ai_client.transport.progress import RequestProgress
 from ai_client.transport.tls import make_tls_context
 
 # Bodies above this may block while they are written; aiohttp's own timer starts only when they are out.
@@ -36,22 +38,24 @@ class AiohttpTransport:
     """See `base.Transport`."""
 
     def __init__(self, options: TransportOptions | None = None) -> None:
+        self._forked = ForkMark()
         self._session: aiohttp.ClientSession | None = None
         self._connector: Connector | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._options = options or TransportOptions()
         self._pool = Pool(self._options.pool_size)
+        self._room = AnswerRoom()
         self._tls = make_tls_context(self._options)
         self._closed = False
 
     async def fetch(self, request: WireRequest) -> WireResponse:
-        exchange = Exchange(request, request.timeouts or self._options.timeouts)
-        answer = await self._start(exchange)
+        progress = RequestProgress(request, request.timeouts or self._options.timeouts)
+        answer = await self._start(progress)
         try:
-            body = await answer.read()
+            body = await self._room.whole(answer.content.readany, str(answer.url.host))
         except FOREIGN as error:
             answer.close()
-            raise translate(error, exchange) from error
+            raise translate(error, progress) from error
         except BaseException:
             answer.close()
             raise
@@ -60,48 +64,47 @@ class AiohttpTransport:
         return WireResponse(answer.status, plain_headers(answer.headers), body)
 
     async def open(self, request: WireRequest) -> WireStream:
-        exchange = Exchange(request, request.timeouts or self._options.timeouts)
-        answer = await self._start(exchange)
-        return _AiohttpStream(answer, exchange, self._pool)
+        progress = RequestProgress(request, request.timeouts or self._options.timeouts)
+        answer = await self._start(progress)
+        return _AiohttpStream(answer, progress, self._pool)
 
-    async def _start(self, exchange: Exchange) -> aiohttp.ClientResponse:
+    async def _start(self, progress: RequestProgress) -> aiohttp.ClientResponse:
         """Sends and waits for the headers. A place in the pool is held when it returns, not when it raises."""
         session = self._session
         if session is None or self._loop is not asyncio.get_running_loop():
             session = self._connect()
         if not self._pool.take_now():
-            await self._pool.take(exchange.timeouts.pool_s)
+            await self._pool.take(progress.timeouts.pool_s)
         try:
-            answer = await self._send(session, exchange)
+            answer = await self._send(session, progress)
         except FOREIGN as error:
             self._pool.give_back()
-            raise translate(error, exchange) from error
+            raise translate(error, progress) from error
         except BaseException:
             self._pool.give_back()
             raise
-        exchange.headers_came = True
+        progress.headers_came = True
         connection = answer.connection
         if connection is not None and connection.protocol is not None:
-            connection.protocol.read_timeout = exchange.timeouts.read_s
+            connection.protocol.read_timeout = progress.timeouts.read_s
             connection.protocol.start_timeout()
         return answer
 
-    async def _send(self, session: aiohttp.ClientSession, exchange: Exchange) -> aiohttp.ClientResponse:
-        request, timeouts = exchange.request, exchange.timeouts
+    async def _send(
+        self, session: aiohttp.ClientSession, progress: RequestProgress
+    ) -> aiohttp.ClientResponse:
+        request, timeouts = progress.request, progress.timeouts
         is_large = request.body is not None and len(request.body) > _LARGE_BODY_BYTES
-        token = current_exchange.set(exchange)
-        try:
-            async with asyncio.timeout(timeouts.connect_s + timeouts.headers_s if is_large else None):
-                return await session.request(
-                    request.method,
-                    request.url,
-                    data=request.body,
-                    headers=request.headers,
-                    allow_redirects=False,
-                    timeout=_aiohttp_timeout(timeouts),
-                )
-        finally:
-            current_exchange.reset(token)
+        async with asyncio.timeout(timeouts.connect_s + timeouts.headers_s if is_large else None):
+            return await session.request(
+                request.method,
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                timeout=_aiohttp_timeout(timeouts),
+                trace_request_ctx=progress,
+            )
 
     def _connect(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -124,6 +127,7 @@ class AiohttpTransport:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             proxy=self._options.proxy_url,
             trust_env=False,
+            trace_configs=[tell_when_sent()],
         )
         return self._session
 
@@ -152,7 +156,8 @@ class AiohttpTransport:
             connector.abandon()
 
     def __del__(self) -> None:
-        self.abandon()
+        if not self._forked.is_forked:  # else the connections are the parent's
+            self.abandon()
 
 
 def _aiohttp_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
@@ -164,13 +169,13 @@ def _aiohttp_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
 class _AiohttpStream:
     """See `base.WireStream`."""
 
-    __slots__ = ("_answer", "_exchange", "_open", "_pool", "headers", "status")
+    __slots__ = ("_answer", "_open", "_pool", "_progress", "headers", "status")
 
-    def __init__(self, answer: aiohttp.ClientResponse, exchange: Exchange, pool: Pool) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, progress: RequestProgress, pool: Pool) -> None:
         self.status = answer.status
         self.headers = plain_headers(answer.headers)
         self._answer = answer
-        self._exchange = exchange
+        self._progress = progress
         self._pool = pool
         self._open = True
 
@@ -178,7 +183,7 @@ class _AiohttpStream:
         try:
             return await self._answer.content.readany()
         except FOREIGN as error:
-            raise translate(error, self._exchange) from error
+            raise translate(error, self._progress) from error
 
     async def aclose(self) -> None:
         if self._open:

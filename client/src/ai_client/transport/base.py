@@ -7,13 +7,20 @@ An HTTP status is never an error here.
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from ai_client.errors import PoolTimeout
+from ai_client.errors import AIClientError, HostResourcesError, MalformedResponseError, PoolTimeout
+
+#: A longer answer has no end: the largest that is known, 2,048 vectors of 3,072 numbers, takes half of it.
+MOST_ANSWER_BYTES: Final = 256 * 1024 * 1024
+#: One that is no longer is taken, however many others wait for their ends.
+ALWAYS_TAKEN_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ class WireRequest:
     body: bytes | None = None
     #: Replaces the transport's own, where given.
     timeouts: Timeouts | None = None
-    #: Called once, when a connection is held and the first byte is about to be written.
+    #: Called once, when a connection is held and the first byte is about to be written; what it raises ends it.
     on_sent: Callable[[], None] | None = None
 
 
@@ -121,6 +128,68 @@ DROPPED_HEADERS = frozenset(
 def plain_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Lower-case names, without those that end at the transport."""
     return {low: value for name, value in headers.items() if (low := name.lower()) not in DROPPED_HEADERS}
+
+
+# Descriptors and memory of this host.
+_OWN: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+_OWN_OF_NAMES: Final = frozenset((socket.EAI_SYSTEM, socket.EAI_MEMORY))
+
+
+def host_trouble(error: BaseException | None, host: str) -> HostResourcesError | None:
+    """Where it is this host that can't, for want of something; None where anybody else is at fault."""
+    for _ in range(8):
+        if error is None:
+            return None
+        if isinstance(error, OSError):
+            own = _OWN_OF_NAMES if isinstance(error, socket.gaierror) else _OWN
+            if error.errno in own:
+                return HostResourcesError("this host", f"has no way to {host} just now: {error}")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def endless_answer(host: str) -> MalformedResponseError:
+    """What is said of an answer of which more comes than `MOST_ANSWER_BYTES`."""
+    return MalformedResponseError(host, f"sent an answer of over {MOST_ANSWER_BYTES // 2**20} MB")
+
+
+class AnswerRoom:
+    """How many bytes of whole answers may wait in memory for their ends, of all connections of one transport."""
+
+    __slots__ = ("most_bytes", "taken")
+
+    def __init__(self, most_bytes: int = MOST_ANSWER_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self.taken = 0
+
+    def take(self, count: int, *, of_bytes: int, host: str) -> AIClientError | None:
+        """Counts what came of an answer, `of_bytes` of it by now; what is to be raised where that is too much.
+
+        An answer without end is the upstream's fault, many long ones at once are this host's lack of memory.
+        """
+        self.taken += count
+        if of_bytes > MOST_ANSWER_BYTES:
+            return endless_answer(host)
+        if self.taken > self.most_bytes and of_bytes > ALWAYS_TAKEN_BYTES:
+            return self._refusal(host)
+        return None
+
+    async def whole(self, read: Callable[[], Awaitable[bytes]], host: str) -> bytes:
+        """All that `read` gives until it gives nothing. Raises MalformedResponseError, HostResourcesError."""
+        pieces, size = [], 0
+        try:
+            while piece := await read():
+                pieces.append(piece)
+                size += len(piece)
+                if (error := self.take(len(piece), of_bytes=size, host=host)) is not None:
+                    raise error
+            return b"".join(pieces)
+        finally:
+            self.taken -= size
+
+    def _refusal(self, host: str) -> HostResourcesError:
+        reason = f"has no memory for the answer of {host}: {self.taken // 2**20} MB of answers are coming in"
+        return HostResourcesError("this host", reason, sent=True)
 
 
 class Pool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -19,94 +20,17 @@ from ai_client.errors import (
     MalformedResponseError,
     TransportTimeoutError,
 )
-from ai_client.transport.base import Timeouts, WireRequest
-from ai_client.transport.unpacking import Unpacker, unpacker_for
+from ai_client.transport.decompression import unpacker_for
+from ai_client.transport.wire_exchange import WireExchange
 
 # What may come without bringing an answer further: heads, 1xx answers, chunk extensions, trailers.
 _MOST_FRUITLESS_BYTES: Final = 64 * 1024
 # Of a stream that nobody reads; one read of the loop may go beyond it.
 _MOST_BUFFERED_BYTES: Final = 64 * 1024
+# Of each answer, however much others take.
 _TIMER_SLACK_S: Final = 0.002
+_IDLE: Final = re.compile(r"timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 _WITHOUT_BODY: Final = frozenset((204, 304))
-
-
-class Exchange:
-    """One request and its answer, as it comes. `waiter` is woken when it is whole or failed; a stream's at any news."""
-
-    __slots__ = (
-        "buffered_bytes",
-        "connection",
-        "error",
-        "headers",
-        "host",
-        "is_stream",
-        "is_whole",
-        "loop",
-        "pieces",
-        "request",
-        "status",
-        "timeouts",
-        "unpacker",
-        "waiter",
-    )
-
-    def __init__(
-        self,
-        request: WireRequest,
-        timeouts: Timeouts,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        host: str,
-        is_stream: bool,
-    ) -> None:
-        self.request = request
-        self.loop = loop
-        self.timeouts = timeouts
-        self.host = host
-        self.is_stream = is_stream
-        #: 0 until the headers are there.
-        self.status = 0
-        #: Lower-case names.
-        self.headers: dict[str, str] = {}
-        self.pieces: list[bytes] = []
-        self.buffered_bytes = 0
-        self.unpacker: Unpacker | None = None
-        self.is_whole = False
-        self.error: AIClientError | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        #: While the answer is coming.
-        self.connection: HttpConnection | None = None
-
-    def news(self) -> asyncio.Future[None]:
-        """To be awaited, by one at a time: what `wake` tells of."""
-        self.waiter = waiter = self.loop.create_future()
-        return waiter
-
-    def wake(self) -> None:
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def take(self) -> bytes:
-        """The bytes that have come; b"" where there are none, or too few to unpack anything of."""
-        pieces = self.pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self.buffered_bytes = 0
-        if self.connection is not None:
-            self.connection.resume()
-        return data if self.unpacker is None else self.unpacker.unpack(data)
-
-    def check_end(self) -> None:
-        """Raises MalformedResponseError where HTTP says that it was all, and the packing does not."""
-        if self.unpacker is not None and not self.unpacker.is_at_end:
-            raise MalformedResponseError(self.host, "sent a packed answer without its end")
-
-    def leave(self) -> None:
-        """Nobody waits for the rest: the upstream must not go on for nobody."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.drop()
 
 
 class HttpConnection(asyncio.Protocol):
@@ -124,11 +48,13 @@ class HttpConnection(asyncio.Protocol):
         on_lost: Callable[[HttpConnection], None],
     ) -> None:
         self.is_closed = False
+        #: How long its server keeps it idle, where it said so (`Keep-Alive: timeout=5`).
+        self.told_idle_s: float | None = None
         self._loop = loop
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._exchange: Exchange | None = None
+        self._exchange: WireExchange | None = None
         self._head: dict[str, str] = {}
         self._is_in_head = self._is_interim = self._is_answered = self._is_stray = False
         self._can_stay = self._ends_by_close = self._is_paused = False
@@ -140,10 +66,11 @@ class HttpConnection(asyncio.Protocol):
 
     # What the transport calls.
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
+    def begin(self, exchange: WireExchange, data: bytes) -> None:
         """Writes a request, whole. Its answer goes to `exchange`."""
         self._exchange = exchange
         exchange.connection = self
+        exchange.is_resendable = self.told_idle_s is not None
         self._is_answered = self._ends_by_close = False
         self._fruitless_bytes = 0
         self._watch(exchange.timeouts.headers_s)
@@ -198,6 +125,7 @@ class HttpConnection(asyncio.Protocol):
         if exchange is None or self._parser is None:
             self.drop()
             return
+        exchange.has_heard = True
         self._fruitless_bytes += len(data)
         self._feed(exchange, self._parser, data)
         if self._trouble is not None:
@@ -209,7 +137,7 @@ class HttpConnection(asyncio.Protocol):
         elif exchange.status:
             self._go_on(exchange)
 
-    def _feed(self, exchange: Exchange, parser: httptools.HttpResponseParser, data: bytes) -> None:
+    def _feed(self, exchange: WireExchange, parser: httptools.HttpResponseParser, data: bytes) -> None:
         try:
             parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -257,6 +185,8 @@ class HttpConnection(asyncio.Protocol):
             return
         head = self._head
         self._fruitless_bytes = 0
+        if (kept := head.get("keep-alive")) is not None and (told := _IDLE.search(kept)) is not None:
+            self.told_idle_s = float(told[1])
         coding = head.get("transfer-encoding")
         self._ends_by_close = coding is None and "content-length" not in head and status not in _WITHOUT_BODY
         if coding is not None and coding.lower() != "chunked":
@@ -276,6 +206,9 @@ class HttpConnection(asyncio.Protocol):
             self._fruitless_bytes = 0
             exchange.pieces.append(body)
             exchange.buffered_bytes += len(body)
+            trouble = exchange.room.take(len(body), of_bytes=exchange.buffered_bytes, host=exchange.host)
+            if trouble is not None:
+                self._trouble = trouble
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -284,7 +217,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_answered = True
         self._can_stay = self._parser.should_keep_alive()
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: WireExchange) -> None:
         """The answer is whole: it is the reader's, and the connection free, or not to be trusted any more."""
         self._exchange = exchange.connection = None
         exchange.is_whole = True
@@ -303,7 +236,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
         exchange.wake()
 
-    def _go_on(self, exchange: Exchange) -> None:
+    def _go_on(self, exchange: WireExchange) -> None:
         """A part of the answer came."""
         if exchange.is_stream:
             exchange.wake()
@@ -346,15 +279,15 @@ class HttpConnection(asyncio.Protocol):
             self.drop(_timeout(exchange, "headers", exchange.timeouts.headers_s))
 
 
-def _timeout(exchange: Exchange, phase: str, timeout_s: float) -> TransportTimeoutError:
+def _timeout(exchange: WireExchange, phase: str, timeout_s: float) -> TransportTimeoutError:
     return TransportTimeoutError(exchange.host, phase=phase, timeout_s=timeout_s, sent=True)
 
 
-def _malformed(exchange: Exchange, why: str) -> MalformedResponseError:
+def _malformed(exchange: WireExchange, why: str) -> MalformedResponseError:
     return MalformedResponseError(exchange.host, f"did not answer in HTTP: {why}")
 
 
-def _why(error: Exception | None, exchange: Exchange) -> str:
+def _why(error: Exception | None, exchange: WireExchange) -> str:
     if error is not None:
         return str(error) or type(error).__name__
     if exchange.status:

@@ -14,6 +14,7 @@ from aiohappyeyeballs.types import AddrInfoType
 from yarl import URL
 
 from ai_client.errors import AIClientError, ConfigurationError, ConnectError, TransportTimeoutError
+from ai_client.transport.base import host_trouble
 from ai_client.transport.connection import HttpConnection
 from ai_client.transport.tls import verification_error
 
@@ -125,6 +126,8 @@ def _make_socket(info: AddrInfoType) -> socket.socket:
 def _translated(error: Exception, origin: Origin, timeout_s: float) -> AIClientError:
     if isinstance(error, TimeoutError):
         return TransportTimeoutError(origin.host, phase="connect", timeout_s=timeout_s, sent=False)
+    if (own := host_trouble(error, origin.host)) is not None:
+        return own
     if isinstance(error, ssl.SSLError):
         return verification_error(origin.host, error)
     return ConnectError(

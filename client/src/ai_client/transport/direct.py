@@ -1,20 +1,22 @@
 """The default transport: a pool of connections of our own, for many small JSON calls to one host.
 
-Why not aiohttp: docs/adr/0014-a-connection-of-our-own.md. Proxies are aiohttp's: see `default_transport`.
+Why not aiohttp: docs/adr/0014-a-connection-of-our-own.md. Proxies are aiohttp's: see `proxies`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ai_client.errors import BadRequestError, ClientClosedError
-from ai_client.running_loop import RunningLoop
+from ai_client.platform.loop import ForkMark, RunningLoop
 from ai_client.transport.base import (
     DROPPED_HEADERS,
+    AnswerRoom,
     Pool,
     PoolStatistics,
     TransportOptions,
@@ -22,31 +24,20 @@ from ai_client.transport.base import (
     WireResponse,
     WireStream,
 )
-from ai_client.transport.connection import Exchange, HttpConnection
+from ai_client.transport.connection import HttpConnection
 from ai_client.transport.dialing import Dialer, Origin, Route, route_of
 from ai_client.transport.tls import make_tls_context
-
-if TYPE_CHECKING:
-    from ai_client.transport.aiohttp import AiohttpTransport
+from ai_client.transport.wire_exchange import WireExchange
 
 _MOST_ROUTES: Final = 64
 _CLOSING_S: Final = 0.5
-
-
-def default_transport(options: TransportOptions | None = None) -> DirectTransport | AiohttpTransport:
-    """The fastest transport that does what `options` ask for."""
-    chosen = options or TransportOptions()
-    if chosen.proxy_url is None:
-        return DirectTransport(chosen)
-    from ai_client.transport.aiohttp import AiohttpTransport  # noqa: PLC0415 - aiohttp takes 12 MB
-
-    return AiohttpTransport(chosen)
 
 
 class DirectTransport:
     """See `base.Transport`. It takes no notice of `proxy_url`."""
 
     def __init__(self, options: TransportOptions | None = None) -> None:
+        self._forked = ForkMark()
         self._running = RunningLoop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dialer: Dialer | None = None
@@ -57,6 +48,7 @@ class DirectTransport:
         self._is_closed = False
         self._options = options or TransportOptions()
         self._pool = Pool(self._options.pool_size)
+        self._room = AnswerRoom()
         self._routes: dict[tuple[str, str], Route] = {}
         #: Made at once where a bundle may be wrong, else for the first https: reading the host's store takes 20 ms.
         self._tls = make_tls_context(self._options) if self._options.ca_path is not None else None
@@ -65,6 +57,9 @@ class DirectTransport:
         exchange = await self._start(request, is_stream=False)
         try:
             await exchange.news()
+            if exchange.is_stale:
+                exchange = await self._send_again(exchange)
+                await exchange.news()
             if exchange.error is not None:
                 raise exchange.error
             body = exchange.take()
@@ -78,13 +73,17 @@ class DirectTransport:
         exchange = await self._start(request, is_stream=True)
         try:
             await _head(exchange)
+            if exchange.is_stale:
+                exchange = await self._send_again(exchange)
+                await _head(exchange)
+            _check(exchange)
         except BaseException:
             exchange.leave()
             self._pool.give_back()
             raise
         return _DirectStream(exchange, self._pool)
 
-    async def _start(self, request: WireRequest, *, is_stream: bool) -> Exchange:
+    async def _start(self, request: WireRequest, *, is_stream: bool) -> WireExchange:
         """Sends. A place in the pool is held when it returns, not when it raises."""
         loop = self._running.get()
         if self._loop is not loop:
@@ -98,13 +97,44 @@ class DirectTransport:
             connection = self._idle_connection(route.origin)
             if connection is None:
                 connection = await self._connect(route.origin, timeouts.connect_s)
-            exchange = Exchange(request, timeouts, loop=loop, host=route.origin.host, is_stream=is_stream)
+            exchange = WireExchange(
+                request,
+                timeouts,
+                loop=loop,
+                host=route.origin.host,
+                is_stream=is_stream,
+                room=self._room,
+            )
             if request.on_sent is not None:
-                request.on_sent()
+                self._tell_sent(request.on_sent, route.origin, connection)
             connection.begin(exchange, data)
         except BaseException:
             self._pool.give_back()
             raise
+        return exchange
+
+    def _tell_sent(self, on_sent: Callable[[], None], origin: Origin, connection: HttpConnection) -> None:
+        """Whoever counts what is sent may refuse it: then the connection is free for others."""
+        try:
+            on_sent()
+        except BaseException:
+            self._keep(origin, connection)
+            raise
+
+    async def _send_again(self, stale: WireExchange) -> WireExchange:
+        """On a new connection, what went out on one that its server had just given up."""
+        request, timeouts = stale.request, stale.timeouts
+        route = self._routes.get((request.method, request.url)) or self._add_route(request)
+        connection = await self._connect(route.origin, timeouts.connect_s)
+        exchange = WireExchange(
+            request,
+            timeouts,
+            loop=stale.loop,
+            host=stale.host,
+            is_stream=stale.is_stream,
+            room=self._room,
+        )
+        connection.begin(exchange, request_bytes(route.head, request))
         return exchange
 
     def _idle_connection(self, origin: Origin) -> HttpConnection | None:
@@ -136,7 +166,9 @@ class DirectTransport:
             connection.close()
         else:
             idle.append(connection)
-            connection.keep(self._options.keepalive_expiry_s)
+            told_s = connection.told_idle_s
+            expiry_s = self._options.keepalive_expiry_s
+            connection.keep(expiry_s if told_s is None else min(expiry_s, told_s - min(1.0, told_s / 4)))
 
     def _forget(self, connection: HttpConnection) -> None:
         self._open.discard(connection)
@@ -196,7 +228,8 @@ class DirectTransport:
             connection.end()
 
     def __del__(self) -> None:
-        self.abandon()
+        if not self._forked.is_forked:  # else the connections are the parent's
+            self.abandon()
 
 
 class _DirectStream:
@@ -204,7 +237,7 @@ class _DirectStream:
 
     __slots__ = ("_exchange", "_is_open", "_pool", "headers", "status")
 
-    def __init__(self, exchange: Exchange, pool: Pool) -> None:
+    def __init__(self, exchange: WireExchange, pool: Pool) -> None:
         self.status = exchange.status
         self.headers = _passed_on(exchange.headers)
         self._exchange = exchange
@@ -235,12 +268,16 @@ def _passed_on(headers: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in DROPPED_HEADERS}
 
 
-async def _head(exchange: Exchange) -> None:
-    """Returns when the headers are there."""
-    while not exchange.status:
-        if exchange.error is not None:
-            raise exchange.error
+async def _head(exchange: WireExchange) -> None:
+    """Returns when the headers are there, or nothing comes any more."""
+    while not exchange.status and exchange.error is None:
         await exchange.news()
+
+
+def _check(exchange: WireExchange) -> None:
+    """Raises what went wrong before the headers came."""
+    if exchange.error is not None and not exchange.status:
+        raise exchange.error
 
 
 def request_bytes(head: str, request: WireRequest) -> bytes:

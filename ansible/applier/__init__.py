@@ -1,0 +1,1 @@
+"""The applier: what a controller sends to a host, and what runs there."""

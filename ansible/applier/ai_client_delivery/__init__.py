@@ -1,1 +1,0 @@
-"""The controller's half: from role variables to a request, and from a host's answer to a result."""

@@ -1,0 +1,1 @@
+"""When a call may be sent: windows, queue, scheduler, throttle, concurrency, breaker."""

@@ -1,0 +1,1 @@
+"""One hash-chained line for every API call."""

@@ -1,0 +1,1 @@
+"""A call's way from request to answer: routing, attempts, retries, fallback."""

@@ -1,0 +1,83 @@
+"""What upstreams keep, such as `resp_…` and `file-…`: it is asked for where it was made, by whom it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ai_client.calls.call import Call
+from ai_client.calls.targets import Targets
+from ai_client.contract.apis import Family, api_of
+from ai_client.contract.request import Request, Response
+from ai_client.contract.stores import Home, Homes
+from ai_client.errors import BadRequestError
+
+
+class StoredThings:
+    """Notes where things are made, and sends calls to their homes."""
+
+    def __init__(self, homes: Homes, targets: Targets) -> None:
+        self._homes = homes
+        self._targets = targets
+
+    def send_home(self, call: Call) -> None:
+        """Has the call go where what it asks for lies. What nobody knows of is asked of the upstream of its model.
+
+        Raises BadRequestError where it belongs to another tenant, or its upstream is not configured any more.
+        """
+        request = call.request
+        stored_id = _asked_for(request)
+        home = self._homes.find(stored_id) if stored_id else None
+        if home is None:
+            return
+        if home.tenant != request.tenant:
+            raise _not_found(stored_id, "does not exist")
+        target = self._targets.at(home.upstream, call.model)
+        if target is None:
+            raise _not_found(stored_id, f"is kept by the upstream {home.upstream}, which is not configured")
+        call.home = target
+        call.home_fingerprint = home.key_fingerprint
+
+    def note(self, call: Call, stored_id: str) -> None:
+        """Something was made, and is kept."""
+        target = call.target
+        if target is None:
+            return
+        home = Home(
+            upstream=target.upstream.name, key_fingerprint=call.key_fingerprint, tenant=call.request.tenant
+        )
+        self._homes.note(stored_id, home)
+
+    def note_answer(self, call: Call, response: Response) -> None:
+        """A whole answer came: to something that makes, or takes away, what is kept."""
+        api = api_of(call.request.endpoint)
+        if api.removes and call.request.passage is not None:
+            self._homes.forget(call.request.passage.stored_id)
+        elif api.is_kept and is_kept(call.request):
+            value: Any = response.json()
+            stored_id = value.get("id") if isinstance(value, dict) else None
+            if isinstance(stored_id, str):
+                self.note(call, stored_id)
+
+
+def is_kept(request: Request) -> bool:
+    """Whether the upstream keeps the answer."""
+    return api_of(request.endpoint).is_kept and request.body.get("store") is not False
+
+
+def _asked_for(request: Request) -> str:
+    if request.passage is not None and request.passage.stored_id:
+        return request.passage.stored_id
+    if api_of(request.endpoint).family is Family.RESPONSES:
+        before = request.body.get("previous_response_id")
+        return before if isinstance(before, str) else ""
+    return ""
+
+
+def _not_found(stored_id: str, reason: str) -> BadRequestError:
+    return BadRequestError(
+        stored_id,
+        reason,
+        status=404,
+        upstream_code="not_found",
+        remedy="Check the id; a stored response is found by the tenant that made it, where it was made.",
+    )

@@ -1,0 +1,1 @@
+"""From settings to a client: assembly, key and file sources, health checks."""

@@ -1,0 +1,237 @@
+"""One typed stream of what happens, from which metrics, logs and the audit trail are made.
+
+No event holds a key, a message or any other text of the caller: only names, numbers and a key's fingerprint.
+Structs of msgspec: one is made in a tenth of the time that a frozen dataclass takes. Still, senders ask
+`stream.active` first: with no listener nothing is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from ai_client.contract.request import Importance, Usage
+
+
+class RequestEvent(Struct, frozen=True, kw_only=True):
+    """Of one request. `at` is wall-clock time in seconds since the epoch."""
+
+    at: float
+    request_id: str
+    tenant: str
+    model: str
+    endpoint: str
+
+
+class Admitted(RequestEvent, frozen=True, kw_only=True):
+    """An attempt got its permit after `waited_s` in the queue."""
+
+    priority: int
+    waited_s: float
+    reserved_tokens: int
+
+
+class Sent(RequestEvent, frozen=True, kw_only=True):
+    """An attempt (the first is 1) is written to a connection."""
+
+    attempt: int
+    key_fingerprint: str
+
+
+class FirstByte(RequestEvent, frozen=True, kw_only=True):
+    """The first chunk of a streamed answer came, `after_s` from when the attempt was sent."""
+
+    after_s: float
+
+
+class Retried(RequestEvent, frozen=True, kw_only=True):
+    """Attempt `attempt` failed with `error` (a class name) and goes again after `wait_s`."""
+
+    attempt: int
+    wait_s: float
+    error: str
+    status: int | None
+
+
+class FellBack(RequestEvent, frozen=True, kw_only=True):
+    """`model` could not answer; `to_model` is asked instead."""
+
+    to_model: str
+    error: str
+
+
+class CacheHit(RequestEvent, frozen=True, kw_only=True):
+    """Answered without an upstream call of its own: from the cache, or `shared` with one in flight."""
+
+    shared: bool
+
+
+class CacheMissed(RequestEvent, frozen=True, kw_only=True):
+    """The cache was asked and had nothing."""
+
+
+class Settled(RequestEvent, frozen=True, kw_only=True):
+    """The request ended with an answer. The last event of a request is this one or `Failed`."""
+
+    status: int
+    stream: bool
+    cached: bool
+    attempts: int
+    usage: Usage | None
+    cost_usd: float | None
+    #: Whole time, its part in the queue and between retries, and its part upstream. The rest is our own overhead.
+    latency_s: float
+    waited_s: float
+    upstream_s: float
+    #: To the first byte of a stream.
+    first_byte_s: float | None
+    key_fingerprint: str
+    importance: Importance | None
+    cost_tags: Mapping[str, str]
+    #: What the caller asked for, where routing or fallback changed it.
+    asked_model: str
+    #: The caller's trace, as W3C writes it; "" where it has none.
+    traceparent: str = ""
+
+
+class Failed(RequestEvent, frozen=True, kw_only=True):
+    """The request ended with `error` (a class name, "CancelledError" where the caller left)."""
+
+    error: str
+    code: str
+    status: int | None
+    stream: bool
+    attempts: int
+    latency_s: float
+    waited_s: float
+    upstream_s: float
+    key_fingerprint: str
+    importance: Importance | None
+    cost_tags: Mapping[str, str]
+    #: Booked as billed-unknown, in US dollars at most.
+    billed_unknown: bool
+    asked_model: str
+    traceparent: str = ""
+
+
+class Throttled(Struct, frozen=True, kw_only=True):
+    """The upstream asked (429, Retry-After, x-ratelimit-*) that `model` with this key wait `pause_s`."""
+
+    at: float
+    model: str
+    key_fingerprint: str
+    pause_s: float
+    #: Requests per second that it resumes with; None = unpaced.
+    rate_per_s: float | None
+
+
+class BreakerChanged(Struct, frozen=True, kw_only=True):
+    """A model's circuit breaker went from one state to another ("closed", "open", "half-open")."""
+
+    at: float
+    model: str
+    before: str
+    after: str
+
+
+class ConcurrencyChanged(Struct, frozen=True, kw_only=True):
+    """The adaptive limit of a model moved."""
+
+    at: float
+    model: str
+    before: int
+    after: int
+
+
+class BudgetAlert(Struct, frozen=True, kw_only=True):
+    """`spent_usd` of a budget passed the share `threshold` of `limit_usd`. Once a period and threshold."""
+
+    at: float
+    scope: str
+    period: str
+    limit_usd: float
+    spent_usd: float
+    threshold: float
+
+
+class StoreDegraded(Struct, frozen=True, kw_only=True):
+    """The cache (or another local `store`) goes on without its file. `reason` holds no text of callers."""
+
+    at: float
+    store: str
+    reason: str
+
+
+class KeyRotated(Struct, frozen=True, kw_only=True):
+    """Another key is in use from now on."""
+
+    at: float
+    before_fingerprint: str
+    after_fingerprint: str
+
+
+Event: TypeAlias = (
+    Admitted
+    | Sent
+    | FirstByte
+    | Retried
+    | FellBack
+    | CacheHit
+    | CacheMissed
+    | Settled
+    | Failed
+    | Throttled
+    | BreakerChanged
+    | ConcurrencyChanged
+    | BudgetAlert
+    | StoreDegraded
+    | KeyRotated
+)
+Listener: TypeAlias = Callable[[Event], None]
+_Subscription: TypeAlias = tuple[Listener, frozenset[type[Any]]]
+
+
+class EventStream:
+    """Hands every event to those who listen to its kind, in order, on the thread that emits it.
+
+    Listeners must be quick and must not raise: what they raise goes to whoever emitted.
+    """
+
+    __slots__ = ("_by_kind", "_subscriptions", "_to_all", "active")
+
+    def __init__(self) -> None:
+        self._subscriptions: tuple[_Subscription, ...] = ()
+        #: Of the kinds that somebody asked for, all their listeners; and those of every other kind.
+        self._by_kind: dict[type[Any], tuple[Listener, ...]] = {}
+        self._to_all: tuple[Listener, ...] = ()
+        #: Whether anybody listens; ask before building an event.
+        self.active = False
+
+    def subscribe(self, listener: Listener, *kinds: type[Any]) -> Callable[[], None]:
+        """From now on `listener` gets every event, or those of `kinds` alone; call what is returned to end that."""
+        subscription = (listener, frozenset(kinds))
+        self._set((*self._subscriptions, subscription))
+
+        def unsubscribe() -> None:
+            self._set(tuple(each for each in self._subscriptions if each is not subscription))
+
+        return unsubscribe
+
+    def wants(self, kind: type[Any]) -> bool:
+        """Whether anybody listens to a kind; ask before building an event that comes with every request."""
+        return bool(self._by_kind.get(kind, self._to_all))
+
+    def emit(self, event: Event) -> None:
+        for listener in self._by_kind.get(type(event), self._to_all):
+            listener(event)
+
+    def _set(self, subscriptions: tuple[_Subscription, ...]) -> None:
+        self._subscriptions = subscriptions
+        self._by_kind = {
+            kind: tuple(listener for listener, kinds in subscriptions if not kinds or kind in kinds)
+            for kind in frozenset[type[Any]]().union(*(kinds for _, kinds in subscriptions))
+        }
+        self._to_all = tuple(listener for listener, kinds in subscriptions if not kinds)
+        self.active = bool(subscriptions)

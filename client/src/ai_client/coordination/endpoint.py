@@ -1,0 +1,20 @@
+"""Where the engine is. Apart from the connection to it, whose library not every service needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """The engine gave no answer that counts; the message names it, the reason and, where there is one, the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the engine is, and who asks. Its repr doesn't show the password."""
+
+    url: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_path: Path | None = None

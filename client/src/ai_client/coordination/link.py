@@ -1,0 +1,218 @@
+"""The connection to the engine: one, used by one task, never given up in the middle of an answer and used again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ai_client.coordination.endpoint import Endpoint, EngineError
+from ai_client.coordination.protocol import QuotaAnswer, QuotaRequest
+from ai_client.coordination.wire import SCRIPT, Keys, arguments, parse
+
+_DIGEST = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - how engines name scripts
+DEFAULT_PORT = 6379
+
+
+@dataclass(frozen=True, slots=True)
+class HostReports:
+    """What hosts say of themselves and when, by host, and what time it is; in seconds of the engine's clock."""
+
+    texts: dict[str, str]
+    said_at_s: dict[str, str]
+    now_s: int
+
+
+def _pairs(reply: object) -> dict[str, str]:
+    """A hash as the engine answers it."""
+    flat = [each.decode(errors="replace") for each in reply] if isinstance(reply, list) else []
+    return dict(zip(flat[::2], flat[1::2], strict=False))
+
+
+def _connection(endpoint: Endpoint, timeout_s: float) -> Connection:
+    """Not yet connected. Each wait on it ends after `timeout_s`."""
+    parts = urlsplit(endpoint.url)
+    database = parts.path.strip("/")
+    make: Callable[..., Connection] = Connection
+    if parts.scheme == "rediss":
+        ca_path = None if endpoint.ca_path is None else str(endpoint.ca_path)
+        make = partial(SSLConnection, ssl_ca_certs=ca_path)
+    return make(
+        host=unquote(parts.hostname or "127.0.0.1"),
+        port=parts.port or DEFAULT_PORT,
+        db=int(database) if database.isdigit() else 0,
+        username=endpoint.user,
+        password=endpoint.password,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+
+
+async def _connect(endpoint: Endpoint, timeout_s: float) -> Connection:
+    """Connected and let in."""
+    connection = _connection(endpoint, timeout_s)
+    connected: Awaitable[None] = connection.connect()  # type: ignore[no-untyped-call]
+    await connected
+    return connection
+
+
+class EngineLink:
+    """Calls to the engine, one after another. After an error the connection is closed, and the next call makes one."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._connection: Connection | None = None
+        self._is_stale = False
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """From the next call on this endpoint, on a connection of its own."""
+        self._is_stale = self._is_stale or endpoint != self._endpoint
+        self._endpoint = endpoint
+
+    async def call(
+        self, keys: Keys, requests: Sequence[QuotaRequest], *, report: str = ""
+    ) -> list[QuotaAnswer]:
+        """One call of the script; `report` is what the host says of itself. Raises EngineError."""
+        reply = await self._script(keys, arguments(requests, report=report))
+        try:
+            return parse(reply)
+        except ValueError as exc:
+            raise await self._failed(exc) from exc
+
+    async def forget(self, keys: Keys, host: str) -> bool:
+        """Takes a host out of the books that is gone for good: whether it is out. Raises EngineError."""
+        reply = await self._script(keys, [host, "", ""])
+        return isinstance(reply, list) and all(each == 1 for each in reply)
+
+    async def host_reports(self, keys: Keys) -> HostReports:
+        """What each host last said of itself. Raises EngineError."""
+        texts = await self._guarded("HGETALL", keys.reports)
+        said = await self._guarded("HGETALL", keys.said)
+        time = await self._guarded("TIME")
+        return HostReports(_pairs(texts), _pairs(said), int(time[0]) if isinstance(time, list) else 0)
+
+    async def _script(self, keys: Keys, given: Sequence[str]) -> object:
+        names = keys.all()
+        tail = [str(len(names)), *names, *given]
+        try:
+            return await self._command("EVALSHA", _DIGEST, *tail)
+        except NoScriptError:
+            return await self._guarded("EVAL", SCRIPT, *tail)
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise await self._failed(exc) from exc
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Tells all who listen. Raises EngineError."""
+        await self._guarded("PUBLISH", channel, message)
+
+    async def close(self) -> None:
+        """Ends the connection. Calling it twice is fine."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _guarded(self, *command: str | bytes) -> object:
+        try:
+            return await self._command(*command)
+        except (RedisError, OSError, TimeoutError) as exc:
+            raise await self._failed(exc) from exc
+
+    async def _command(self, *command: str | bytes) -> object:
+        if self._is_stale:
+            self._is_stale = False
+            await self.close()
+        if self._connection is None:
+            self._connection = await _connect(self._endpoint, self._timeout_s)
+        await self._connection.send_command(*command)
+        return await self._connection.read_response()
+
+    async def _failed(self, error: Exception) -> EngineError:
+        await self.close()
+        return EngineError(f"{_place(self._endpoint.url)}: {_reason(error)}")
+
+
+class Listener:
+    """Reads a channel on a connection of its own."""
+
+    def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._channel = channel
+        self._timeout_s = timeout_s
+        self._connection: Connection | None = None
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """This endpoint, when it connects anew: what listens goes on listening."""
+        self._endpoint = endpoint
+
+    async def next(self) -> bytes:
+        """The next message. Raises EngineError; the call after it connects anew."""
+        try:
+            while True:
+                reply = await self._read()
+                if isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
+                    return bytes(reply[2])
+        except (RedisError, OSError, TimeoutError) as exc:
+            await self.close()
+            raise EngineError(f"{_place(self._endpoint.url)}: {_reason(exc)}") from exc
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    async def _read(self) -> object:
+        if self._connection is None:
+            connection = await _connect(self._endpoint, self._timeout_s)
+            await connection.send_command("SUBSCRIBE", self._channel)
+            # Between two messages any time may pass: the kernel's keep-alive finds a peer that is gone.
+            connection.socket_timeout = None
+            self._connection = connection
+        return await self._connection.read_response()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    return f"coordination engine {parts.hostname}:{parts.port or DEFAULT_PORT}"
+
+
+_REASONS: dict[type[Exception], str] = {
+    AuthenticationError: "refuses the user or password; see user and password_file of [coordination]",
+    NoPermissionError: "lets this user not run the script; see its ACL in docs/how-to/coordination.md",
+    OutOfMemoryError: "is out of memory; raise its maxmemory",
+    ReadOnlyError: "is a replica; name the primary as endpoint of [coordination]",
+    TimeoutError: "did not answer in time",
+    RedisTimeoutError: "did not answer in time",
+}
+
+
+def _reason(error: Exception) -> str:
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, ResponseError):
+        return f"answered with an error: {str(error)[:200]}"
+    return f"can't be reached ({str(error)[:200] or type(error).__name__})"

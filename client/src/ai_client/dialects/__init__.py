@@ -1,0 +1,1 @@
+"""How providers speak: requests, streams, limit headers, errors, token estimates."""

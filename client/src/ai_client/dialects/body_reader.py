@@ -1,0 +1,120 @@
+"""Reads a whole answer: its value, its usage, and whether it is one. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ai_client.contract.apis import api_of
+from ai_client.contract.request import Usage
+from ai_client.dialects.error_answers import UpstreamMessage
+from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.verdict import fault_of, missing_of
+from ai_client.platform.json_text import read_json
+
+# Larger lists of vectors are not parsed only to learn their usage, which stands at one end of them.
+_LARGE_BYTES: Final = 64 * 1024
+_ENDS_BYTES: Final = 4 * 1024
+#: Each value of a parsed answer takes up to a hundred bytes, however short its text is.
+MOST_VALUES: Final = 2_000_000
+_SURELY_FEW_BYTES: Final = 1024 * 1024
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
+_VECTORS: Final = re.compile(rb'\s*\{[^\[\]]{0,2000}"data"\s*:\s*\[\s*\{')
+
+
+@dataclass(frozen=True, slots=True)
+class BodyVerdict:
+    """`value` is None for large vectors, and where it is no answer."""
+
+    value: Any = None
+    usage: Usage | None = None
+    #: What the upstream says went wrong.
+    fault: UpstreamMessage | None = None
+    #: Why it is no answer, where the upstream does not say so: the end of "answered with …".
+    trouble: str | None = None
+
+
+def read_answer(body: bytes, headers: Mapping[str, str], endpoint: str) -> BodyVerdict:
+    """The verdict on a whole answer of 200 of one of `contract.apis`. Never raises.
+
+    What is asked for may be sound or a file, and what is read back may be the failure of something stored.
+    """
+    api = api_of(endpoint)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if api.is_raw and not kind.endswith("json"):
+        return _read_raw(body, kind, endpoint)
+    verdict = read_body(body, endpoint)
+    if api.is_raw and verdict.trouble is not None:
+        return BodyVerdict()
+    if not api.is_metered and verdict.fault is not None:
+        return BodyVerdict(value=read_json(body))
+    return verdict
+
+
+def _read_raw(body: bytes, kind: str, endpoint: str) -> BodyVerdict:
+    """Sound, or a text of it: a page is neither, nor is an error in JSON that came without a type."""
+    if not endpoint.startswith("audio/"):
+        return BodyVerdict()
+    if kind == "text/html" or (endpoint == "audio/speech" and (not body or kind == "text/plain")):
+        return BodyVerdict(trouble=f"something that is no sound ({_begin(body)})")
+    if body[:1] == b"{" and len(body) <= _LARGE_BYTES:
+        fault = read_body(body, endpoint).fault
+        if fault is not None:
+            return BodyVerdict(fault=fault)
+    return BodyVerdict()
+
+
+def read_body(body: bytes, endpoint: str) -> BodyVerdict:
+    """The verdict on a body that should be a JSON object. Never raises."""
+    if endpoint == "embeddings" and len(body) > _LARGE_BYTES:
+        known = _vectors(body)
+        if known is not None:
+            return known
+    if len(body) > _SURELY_FEW_BYTES and body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
+        return BodyVerdict(trouble=f"an object of over {MOST_VALUES:,} values")
+    try:
+        value = read_json(body)
+    except ValueError:
+        return BodyVerdict(trouble=f"something that is not JSON ({_begin(body)})")
+    if isinstance(value, dict):
+        return _judged(value, endpoint)
+    if isinstance(value, list) and endpoint == "models":
+        return BodyVerdict(value=value)
+    return BodyVerdict(trouble="something that is not a JSON object")
+
+
+def _judged(value: dict[str, Any], endpoint: str) -> BodyVerdict:
+    told = value.get("usage")
+    if told is None and endpoint == "rerank":  # Cohere's
+        told = value.get("meta")
+    usage = usage_from_json(told, tier=value.get("service_tier"))
+    fault = fault_of(value)
+    if fault is not None:
+        return BodyVerdict(usage=usage, fault=fault)
+    missing = missing_of(value, endpoint)
+    if missing is not None:
+        return BodyVerdict(usage=usage, trouble=f"an object that {missing}")
+    return BodyVerdict(value=value, usage=usage)
+
+
+def _vectors(body: bytes) -> BodyVerdict | None:
+    """The usual shape of an answer with vectors, from its two ends; None where it looks otherwise."""
+    begin, end = body[:_ENDS_BYTES], body[-_ENDS_BYTES:]
+    if _VECTORS.match(begin) is None or not end.rstrip().endswith(b"}") or b'"error"' in begin + end:
+        return None
+    found = _USAGE.findall(end) or _USAGE.findall(begin)
+    if not found:
+        return None
+    try:
+        return BodyVerdict(usage=usage_from_json(json.loads(found[-1])))
+    except ValueError:
+        return None
+
+
+def _begin(body: bytes) -> str:
+    """How it begins, for people: a sign-in page of a network, mostly."""
+    text = " ".join(body[:200].decode("utf-8", "replace").split())
+    return f"it begins with {text[:60]!r}" if text else "it is empty"

@@ -1,0 +1,42 @@
+"""The most that pictures and sound can make a provider bill. Pure.
+
+Pictures are bounded by the dearest that is known, sound by its bytes: neither depends on what a caller writes beside
+them. What comes back without a usage (speech, plain transcripts) is booked by these bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ai_client.contract.request import Usage
+
+# gpt-image-1 at high quality, 1024 x 1536, is 6,208 tokens; each partial picture of a stream 100 more.
+_PICTURE_TOKENS: Final = 8_192
+_PARTIAL_TOKENS: Final = 100
+# A picture that is edited, at high fidelity, and the most of them that one request takes.
+_EDITED_TOKENS: Final = 8_192
+_MOST_EDITED: Final = 16
+# Speech at a quarter of its pace: a character in a second, twenty tokens of sound.
+_SPOKEN_TOKENS_PER_BYTE: Final = 20
+# A transcript has no more tokens than its sound has bytes, nor more than four hours of speech.
+_MOST_TRANSCRIBED: Final = 100_000
+
+
+def media_bound(
+    endpoint: str, body: Mapping[str, Any], *, body_bytes: int, number: Callable[[object], int | None]
+) -> tuple[Usage, int]:
+    """What an `images/…` or `audio/…` request takes at most, and how many bytes of it are text.
+
+    `number` reads a count however it is written.
+    """
+    texts = [value for value in body.values() if isinstance(value, str)]
+    text_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if endpoint.startswith("images/"):
+        count = max(1, number(body.get("n")) or 1)
+        partial = number(body.get("partial_images")) or 0
+        read = text_bytes + (0 if endpoint == "images/generations" else _MOST_EDITED * _EDITED_TOKENS)
+        return Usage(read, count * _PICTURE_TOKENS + partial * _PARTIAL_TOKENS, images=count), text_bytes
+    if endpoint == "audio/speech":
+        return Usage(text_bytes, text_bytes * _SPOKEN_TOKENS_PER_BYTE), text_bytes
+    return Usage(body_bytes, min(body_bytes, _MOST_TRANSCRIBED)), text_bytes

@@ -1,0 +1,335 @@
+"""Reads a stream as it goes by: what may be passed on, whether it was whole, what went wrong, what it used.
+
+What is an error is not passed on: whoever reads gets it as an error of ours, and nothing of the event. Events are
+passed on whole and at once. An event's usual shape is read by a typed decoder that skips its texts, which takes a third
+of the time; every other shape is read in full and judged by `verdict`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ai_client.contract.request import Usage
+from ai_client.dialects.error_answers import UpstreamMessage, parse_error_body
+from ai_client.dialects.sse import DONE, Event, EventSplitter, parse_object, payloads
+from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.verdict import BROKEN_OFF, CHOICE_ENDPOINTS, END_TYPES, fault_of
+from ai_client.errors import MalformedResponseError
+
+END_EVENT: Final = b"data: [DONE]\n\n"
+# Of a body in a stream's place, as much as may matter.
+_MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+_BODY_STARTS: Final = (b"{", b"[", b"<")
+_ABSENT: Final = Raw(b"")
+# `{"content":""}` is no text; what else a delta holds beside its text only makes the bound higher.
+_DELTA_FRAME_BYTES: Final = 14
+
+
+class _Choice(Struct):
+    index: int = 0
+    finish_reason: str | None = None
+    delta: Raw = _ABSENT
+    text: Raw = _ABSENT
+    error: Any = None
+    usage: Any = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] = []
+    usage: dict[str, Any] | None = None
+    service_tier: str | None = None
+    error: Any = None
+    base_resp: Any = None
+    x_groq: Any = None
+    object: str = ""
+    type: str | None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunks = msgspec.json.Decoder(list[_Chunk]).decode
+
+
+class StreamReader:
+    """Of one stream. `hides_usage`: the caller did not ask for the event of the usage, we did."""
+
+    #: Of typed streams: the caller has an error in the upstream's own words, and the id of what is kept.
+    has_told_fault: Final = False
+    stored_id: Final = None
+
+    __slots__ = (
+        "_body",
+        "_finished_choices",
+        "_is_done",
+        "_is_known",
+        "_is_withheld",
+        "_open_choices",
+        "_splitter",
+        "_tier",
+        "_usage",
+        "delta_bytes",
+        "endpoint",
+        "fault",
+        "has_begun",
+        "has_finished",
+        "hides_usage",
+        "is_marked",
+        "trouble",
+    )
+
+    def __init__(self, *, endpoint: str = "chat/completions", hides_usage: bool = False) -> None:
+        self.endpoint = endpoint
+        self.hides_usage = hides_usage
+        #: What went wrong, as the upstream said it.
+        self.fault: UpstreamMessage | None = None
+        #: What makes it no stream of events, in words.
+        self.trouble: str | None = None
+        #: A part of the answer came, not only comments.
+        self.has_begun = False
+        #: A reason came why it finished, or an event that says so.
+        self.has_finished = False
+        #: The end marker came as everybody knows it.
+        self.is_marked = False
+        #: At least as many as the text has that came.
+        self.delta_bytes = 0
+        self._splitter = EventSplitter()
+        self._open_choices: set[int] = set()
+        self._finished_choices: set[int] = set()
+        self._is_done = False
+        self._is_known = False
+        #: The last event was not passed on.
+        self._is_withheld = False
+        #: Where the upstream sends no events but a body.
+        self._body: bytearray | None = None
+        self._usage: dict[str, Any] = {}
+        self._tier = ""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be passed on now. Nothing more after a fault. Raises MalformedResponseError."""
+        if not self._is_known:
+            self._look_at(chunk)
+        if self._body is not None:
+            if len(self._body) < _MOST_BODY_BYTES:
+                self._body += chunk
+            return b""
+        if self.fault is not None or self.trouble is not None:
+            return b""
+        if chunk.startswith(b"data: {") and chunk.endswith(b"\n\n") and self._splitter.is_between_events:
+            return self._feed_lines(chunk)
+        return self._pass(self._splitter.feed(chunk))
+
+    def _feed_lines(self, chunk: bytes) -> bytes:
+        """Whole events of one line each, as most upstreams send them; from the first that is otherwise on, the rest.
+
+        Another line in one of them makes it no JSON.
+        """
+        read_bytes = 0
+        texts = chunk[6:-2].split(b"\n\ndata: ")
+        # Before the end marker stands the usage, which is read alone.
+        plain = texts[:-2] if texts[-1] == b"[DONE]" else texts
+        if len(plain) > 1 and self._read_together(plain):
+            read_bytes = sum(map(len, plain)) + 8 * len(plain)
+            texts = texts[len(plain) :]
+        for text in texts:
+            if not self._read_plainly(text):
+                rest = self._pass(self._splitter.feed(chunk[read_bytes:]))
+                return chunk[:read_bytes] + rest if read_bytes else rest
+            read_bytes += len(text) + 8
+        return chunk
+
+    def _read_together(self, texts: list[bytes]) -> bool:
+        """Several events at once, where all of them are plain: one call instead of many."""
+        try:
+            chunks = _decode_chunks(b"[" + b",".join(texts) + b"]")
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        if len(chunks) != len(texts) or not all(map(_is_plain, chunks)):
+            return False  # and nothing is counted: they are read one by one
+        for chunk in chunks:
+            self._count(chunk)
+        return True
+
+    def finish(self) -> bytes:
+        """What is left, at the stream's end; with an end marker where a whole answer had none."""
+        rest = self._pass(self._splitter.rest())
+        if self.is_whole and not self.is_marked and self.endpoint in CHOICE_ENDPOINTS:
+            # Readers wait for it, and a recorded stream is whole by it.
+            end = b"" if rest.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) or not rest else b"\n\n"
+            return rest + end + END_EVENT
+        return rest
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing more of it is passed on."""
+        return self.fault is not None or self.trouble is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of an answer came: something of it, and its end by a marker or by reasons to finish."""
+        if self.is_broken or not self.has_begun:
+            return False
+        return self._is_done or (self.has_finished and not self._open_choices)
+
+    @property
+    def body(self) -> bytes | None:
+        """What came in place of events."""
+        return None if self._body is None else bytes(self._body)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage that was told."""
+        return usage_from_json(self._usage, tier=self._tier)
+
+    def _look_at(self, chunk: bytes) -> None:
+        """Whether these are events at all."""
+        begin = chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if begin:
+            self._is_known = True
+            if begin in _BODY_STARTS:
+                self._body = bytearray()
+
+    def _pass(self, events: list[Event]) -> bytes:
+        passed = []
+        for event in events:
+            if self.is_broken:
+                break
+            if event.data:
+                self._is_withheld = not self._read(event)
+            elif event.raw != b"\n":  # that one belongs to the event before, whose CR came alone
+                self._is_withheld = False
+            if not self._is_withheld:
+                passed.append(event.raw)
+        return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def _read(self, event: Event) -> bool:
+        """Whether the event is passed on."""
+        data = event.data
+        if len(data) == 1 and data[0][:1] == b"{" and not event.name:
+            return self._read_object(data[0])
+        is_passed = True
+        for text in payloads(event):
+            if text.lower() == DONE:
+                self._is_done = True
+                is_passed = self.has_begun  # the end of nothing is no answer's
+                self.is_marked = self.is_marked or (text == b"[DONE]" and event.raw.lstrip()[:5] == b"data:")
+            elif event.name == b"error":
+                self.fault = parse_error_body(text)
+                return False
+            else:
+                is_passed = self._read_object(text)
+            if self.is_broken:
+                return False
+        return is_passed
+
+    def _read_object(self, text: bytes) -> bool:
+        return self._read_plainly(text) or self._read_fully(text)
+
+    def _read_plainly(self, text: bytes) -> bool:
+        """Whether it is an event as most are, with choices and nothing that may be an error."""
+        try:
+            return self._take(_decode_chunk(text))
+        except (msgspec.DecodeError, RecursionError):
+            return False
+
+    def _take(self, chunk: _Chunk) -> bool:
+        if not _is_plain(chunk):
+            return False
+        self._count(chunk)
+        return True
+
+    def _count(self, chunk: _Chunk) -> None:
+        for choice in chunk.choices:
+            has_finished = bool(choice.finish_reason)  # some write "" until there is one
+            if has_finished or choice.index not in self._open_choices:
+                self._note_choice(choice.index, is_finished=has_finished)
+            if choice.delta is not _ABSENT:
+                self.delta_bytes += max(0, len(choice.delta) - _DELTA_FRAME_BYTES)
+            else:
+                self.delta_bytes += len(choice.text)
+        self.has_begun = True
+        if chunk.usage:
+            self._keep_usage(chunk.usage)
+        if chunk.service_tier:
+            self._tier = chunk.service_tier
+
+    def _read_fully(self, text: bytes) -> bool:
+        try:
+            value = parse_object(text)
+        except MalformedResponseError as error:
+            self.trouble = error.reason
+            return False
+        self.fault = fault_of(value)
+        if self.fault is not None:
+            return False
+        choices = value.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self.has_begun = True
+                self._note_choice(choice.get("index") or 0, is_finished=bool(choice.get("finish_reason")))
+        kind = value.get("type")
+        if isinstance(kind, str):
+            self.has_begun = True
+            self.has_finished = self.has_finished or kind in END_TYPES
+        if isinstance(tier := value.get("service_tier"), str):
+            self._tier = tier
+        self.delta_bytes += len(text)
+        told = _usages_in(value)
+        for usage in told:
+            self._keep_usage(usage)
+        return not (self.hides_usage and told and not choices and kind is None)
+
+    def _note_choice(self, index: object, *, is_finished: bool) -> None:
+        if not isinstance(index, int):
+            index = 0
+        if is_finished:
+            self.has_finished = True
+            self._open_choices.discard(index)
+            self._finished_choices.add(index)
+        elif index not in self._finished_choices:
+            self._open_choices.add(index)
+
+    def _keep_usage(self, usage: dict[str, Any]) -> None:
+        """Later counts replace earlier ones; Anthropic tells the input first and the output last."""
+        self._usage.update({name: value for name, value in usage.items() if value is not None})
+
+
+def _is_plain(chunk: _Chunk) -> bool:
+    """Whether an event is a part of an answer and tells of nothing else."""
+    if (
+        not chunk.choices
+        or chunk.error is not None
+        or chunk.base_resp is not None
+        or chunk.x_groq is not None
+        or chunk.type is not None
+        or chunk.object == "error"
+    ):
+        return False
+    for choice in chunk.choices:
+        if choice.error is not None or choice.usage is not None:
+            return False
+        if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
+            return False
+    return True
+
+
+def is_whole_stream(body: bytes) -> bool:
+    """Whether the text of a stream is an answer from begin to end, with its end marker."""
+    reader = StreamReader()
+    try:
+        reader.feed(body)
+        reader.finish()
+    except MalformedResponseError:
+        return False
+    return reader.is_whole and reader.is_marked
+
+
+def _usages_in(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Wherever a provider writes it: at the top, in a choice (Moonshot), `x_groq`, Anthropic's message, a response."""
+    places: list[Any] = [value, value.get("x_groq"), value.get("message"), value.get("response")]
+    choices = value.get("choices")
+    places += choices if isinstance(choices, list) else []
+    usages = [place.get("usage") for place in places if isinstance(place, dict)]
+    usages.append(value.get("usageMetadata"))
+    return [usage for usage in usages if isinstance(usage, dict) and usage]

@@ -1,0 +1,189 @@
+"""Streams whose events have a `type`: those of the Responses API, of Anthropic's Messages API, of pictures and speech.
+
+They go to the caller as they come. What is watched is how they end, what they used, and the id of what is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ai_client.contract.apis import Family
+from ai_client.contract.request import Usage
+from ai_client.dialects.error_answers import UpstreamMessage, read_error
+from ai_client.dialects.usage import usage_from_json
+from ai_client.platform.json_text import read_json, word_of
+
+# A longer line is no event that anybody sends; what is in it is not looked at.
+_LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024
+# Of these a caller can use nothing else: a body in the place of events is an error, or no answer to what was asked.
+_EVENTS_ONLY: Final = frozenset((Family.RESPONSES, Family.ANTHROPIC))
+_BODY_STARTS: Final = (b"{", b"[", b"<")
+_RESPONSE_ENDS: Final = frozenset(("response.completed", "response.incomplete"))
+# Lines that hold none of these words are text on its way, and not worth reading.
+_TELLING: Final = {
+    Family.RESPONSES: (b'"response.c', b'"response.in', b'"response.failed', b'"response.queued', b"error"),
+    Family.ANTHROPIC: (b'"message_start', b'"message_delta', b'"message_stop', b"error"),
+    Family.MEDIA: (b'.completed"', b'.done"', b"error"),
+    Family.UNKNOWN: (b'"usage"', b"error"),
+}
+
+
+class TypedStreamReader:
+    """Reads one stream, however it was cut into chunks. See `stream_reader.StreamReader`, which it stands in for.
+
+    An error that comes before anything else is kept back, so that another try may answer; a later one goes to the
+    caller in the upstream's own words.
+    """
+
+    trouble: Final = None
+
+    __slots__ = (
+        "_body",
+        "_family",
+        "_is_event_stream",
+        "_rest",
+        "_rest_bytes",
+        "_telling",
+        "_tier",
+        "_used",
+        "delta_bytes",
+        "fault",
+        "has_begun",
+        "has_told_fault",
+        "is_complete",
+        "stored_id",
+    )
+
+    def __init__(self, family: Family, *, content_type: str = "text/event-stream") -> None:
+        self._family = family
+        self._is_event_stream = content_type.startswith("text/event-stream")
+        #: Where a body comes in place of events.
+        self._body: bytearray | None = None
+        #: A part of the answer came, not only comments.
+        self.has_begun = False
+        #: The caller has the error from the upstream.
+        self.has_told_fault = False
+        #: Of all that was sent: at least as many as its text has.
+        self.delta_bytes = 0
+        self._telling = _TELLING[family]
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._used: dict[str, Any] = {}
+        self._tier: object = None
+        #: Whether the last event of a whole answer came.
+        self.is_complete = family is Family.UNKNOWN
+        #: What the upstream said where it broke the stream off.
+        self.fault: UpstreamMessage | None = None
+        #: `resp_…`, of an answer that the upstream keeps.
+        self.stored_id: str | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be passed on now: all of it, but for an error at the very begin."""
+        if not self.delta_bytes and self._family in _EVENTS_ONLY and chunk.lstrip()[:1] in _BODY_STARTS:
+            self._body = bytearray()
+        self.delta_bytes += len(chunk)
+        if self._body is not None:
+            if len(self._body) < _LONGEST_LINE_BYTES:
+                self._body += chunk
+            return b""
+        if self._is_event_stream or self._family is not Family.MEDIA:
+            self._look_through(chunk)
+        if self.fault is not None and not self.has_begun:
+            return b""
+        if b"data:" in chunk or not self._is_event_stream:
+            self.has_begun = True
+        self.has_told_fault = self.fault is not None
+        return chunk
+
+    def finish(self) -> bytes:
+        """No more comes: a last line may lack its end."""
+        self._look_through(b"\n")
+        self.has_told_fault = self.has_told_fault or (self.fault is not None and self.has_begun)
+        return b""
+
+    @property
+    def body(self) -> bytes | None:
+        """What came in place of events."""
+        return None if self._body is None else bytes(self._body)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing of it is passed on."""
+        return self.fault is not None and not self.has_begun
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether all that it used was told."""
+        return self.is_complete
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last event of a whole answer came."""
+        return self.fault is None and self._body is None and (self.is_complete or not self._is_event_stream)
+
+    def _look_through(self, chunk: bytes) -> None:
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._hold(chunk)
+            return
+        self._rest.append(chunk)
+        lines = b"".join(self._rest).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest, self._rest_bytes = [], 0
+        self._hold(lines.pop())
+        for line in lines:
+            if line.startswith(b"data:") and any(word in line for word in self._telling):
+                self._look_at(line[5:])
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was used, as far as the stream told."""
+        return usage_from_json(self._used, tier=self._tier) if self._used else None
+
+    def _hold(self, piece: bytes) -> None:
+        if not piece or self._rest_bytes > _LONGEST_LINE_BYTES:
+            return
+        self._rest.append(piece)
+        self._rest_bytes += len(piece)
+
+    def _look_at(self, data: bytes) -> None:
+        try:
+            event = read_json(data)
+        except ValueError:
+            return
+        if not isinstance(event, dict):
+            return
+        kind = event.get("type")
+        if kind in ("error", "response.error") or (kind is None and "error" in event):
+            self.fault = read_error(event)
+        elif self._family is Family.RESPONSES:
+            self._look_at_response(kind, event.get("response"))
+        elif self._family is Family.ANTHROPIC:
+            self._look_at_message(kind, event)
+        else:
+            self.is_complete = self.is_complete or str(kind).endswith((".completed", ".done"))
+            self._use(event.get("usage"))
+
+    def _look_at_response(self, kind: object, response: object) -> None:
+        if not isinstance(response, dict):
+            return
+        stored_id = response.get("id")
+        if isinstance(stored_id, str) and response.get("store", True) is not False:
+            self.stored_id = self.stored_id or stored_id
+        self._use(response.get("usage"))
+        self._tier = response.get("service_tier") or self._tier
+        if kind == "response.failed":
+            self.fault = read_error(response)
+        elif word_of(kind) in _RESPONSE_ENDS:
+            self.is_complete = True
+
+    def _look_at_message(self, kind: object, event: dict[str, Any]) -> None:
+        if kind == "message_start" and isinstance(message := event.get("message"), dict):
+            self._use(message.get("usage"))
+        elif kind == "message_delta":
+            # Its counts are of the whole message so far, and those that it lacks stay as they were.
+            self._use(event.get("usage"))
+        elif kind == "message_stop":
+            self.is_complete = True
+
+    def _use(self, usage: object) -> None:
+        if isinstance(usage, dict):
+            self._used |= {name: value for name, value in usage.items() if value is not None}

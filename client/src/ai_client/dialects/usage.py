@@ -1,0 +1,284 @@
+"""The one reader of what an upstream says it counted, whoever it is. Pure, and never raises.
+
+- OpenAI, Azure, Mistral, vLLM: `prompt_tokens`, with `cached_tokens` and `cache_write_tokens` of its details inside;
+  `completion_tokens`, with reasoning inside. OpenAI's responses: `input_tokens`, `output_tokens`, and the same.
+- xAI, Gemini's compatible endpoint: reasoning beside `completion_tokens`; only `total_tokens` tells.
+- DeepSeek: `prompt_cache_hit_tokens` and `prompt_cache_miss_tokens`, together the prompt.
+- Moonshot: `cached_tokens` beside `prompt_tokens`.
+- Anthropic: `input_tokens`, with `cache_read_input_tokens` and `cache_creation_input_tokens` on top.
+- Bedrock's own: `inputTokens`, `outputTokens`, with `cacheReadInputTokens` and `cacheWriteInputTokens` on top.
+- Gemini's own: `promptTokenCount`, `candidatesTokenCount`, `thoughtsTokenCount`, `cachedContentTokenCount`.
+
+Numbers come as integers, floats, text or null. A count that no model can reach, or below zero, makes the whole
+worthless, as does a prompt of no tokens: whoever reserved money then books what the call may have cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ai_client.contract.request import Usage
+from ai_client.dialects.numbers import number_of
+
+# A hundred times the largest context window that is sold.
+_MOST_TOKENS: Final = 1_000_000_000
+_INPUT: Final = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count")
+_OUTPUT: Final = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count")
+_TOTAL: Final = ("total_tokens", "totalTokenCount", "totalTokens")
+_CACHED: Final = ("cached_tokens", "prompt_cache_hit_tokens", "cachedContentTokenCount", "num_cached_tokens")
+_WRITTEN: Final = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+_ON_TOP_READ: Final = ("cache_read_input_tokens", "cacheReadInputTokens")
+_ON_TOP_WRITTEN: Final = ("cache_creation_input_tokens", "cacheWriteInputTokens")
+# Gemini's, of what its own tools put into the prompt; the prompt in two kinds, where nothing tells the sum.
+_TOOL_INPUT: Final = "toolUsePromptTokenCount"
+_HIT_AND_MISS: Final = ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens")
+_NANO: Final = 1_000_000_000
+_PLAIN: Final = frozenset(
+    (
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    )
+)
+_PLAIN_INPUT: Final = frozenset(("cached_tokens", "audio_tokens"))
+_PLAIN_OUTPUT: Final = frozenset(
+    ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+)
+
+
+def usage_from_json(value: object, *, tier: object = None) -> Usage | None:
+    """The `usage` object of an answer, or None where there is none or it makes no sense.
+
+    `tier` is the answer's own `service_tier`, which most providers write beside the usage and not into it.
+    """
+    if not isinstance(value, dict):
+        return None
+    try:
+        return _read_plain(value, tier) or read_any(value, tier)
+    except _SenselessError:
+        return None
+
+
+def _read_plain(value: Mapping[str, Any], tier: object) -> Usage | None:
+    """OpenAI's own form, whose parts make its sum: what most answers hold. None where it is any other.
+
+    A fifth of the work of the rest; a test holds both to the same counts.
+    """
+    if not value.keys() <= _PLAIN:
+        return None
+    read, written = value.get("prompt_tokens"), value.get("completion_tokens")
+    if type(read) is not int or type(written) is not int or not 0 < read <= _MOST_TOKENS:
+        return None
+    if not 0 <= written <= _MOST_TOKENS or value.get("total_tokens") != read + written:
+        return None
+    of_input, of_output = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
+    if not (_is_plain(of_input, _PLAIN_INPUT) and _is_plain(of_output, _PLAIN_OUTPUT)):
+        return None
+    of_input, of_output = of_input or {}, of_output or {}
+    reasoning = of_output.get("reasoning_tokens", 0)
+    if reasoning > written:
+        return None
+    return Usage(
+        read,
+        written,
+        min(of_input.get("cached_tokens", 0), read),
+        reasoning_tokens=reasoning,
+        tier=_text(tier),
+        audio_input_tokens=min(of_input.get("audio_tokens", 0), read),
+        audio_output_tokens=min(of_output.get("audio_tokens", 0), written),
+    )
+
+
+def _is_plain(details: object, names: frozenset[str]) -> bool:
+    """Whether there are none, or counts alone."""
+    if details is None:
+        return True
+    return (
+        isinstance(details, dict)
+        and details.keys() <= names
+        and all(type(each) is int and 0 <= each <= _MOST_TOKENS for each in details.values())
+    )
+
+
+def read_any(value: Mapping[str, Any], tier: object) -> Usage | None:
+    """Of any provider's form. Raises where a number can't be a count of tokens."""
+    if isinstance(passes := value.get("iterations"), list) and len(passes) > 1:
+        value = _summed(value, passes)
+    read = _first(value, _INPUT) or sum(_count(value.get(name)) or 0 for name in _HIT_AND_MISS)
+    read += _count(value.get(_TOOL_INPUT)) or 0
+    written = _first(value, _OUTPUT) or 0
+    total = _first(value, _TOTAL)
+    of_input = _details(value, "prompt_tokens_details", "input_tokens_details")
+    of_output = _details(value, "completion_tokens_details", "output_tokens_details")
+    on_top_read = _first(value, _ON_TOP_READ) or 0
+    kept_long, on_top_written = _cache_writes(value, of_input)
+    if not read and not (on_top_read or on_top_written):
+        return _without_parts(value, written, total)
+    cached = _first(of_input, _CACHED) or _first(value, _CACHED) or 0
+    into_cache = _first(of_input, _WRITTEN) or _first(value, _WRITTEN) or 0
+    if on_top_read or on_top_written:
+        # Proxies that speak OpenAI's dialect count them into the prompt; Anthropic itself beside it.
+        if not _is_inside(value, read + written, on_top_read + on_top_written, total):
+            read += on_top_read + on_top_written
+        cached, into_cache = max(cached, on_top_read), max(into_cache, on_top_written)
+    written, reasoning = _written(value, of_output, read, written, total=total)
+    cached = min(cached, read)
+    stored = min(max(into_cache, kept_long), read - cached)
+    return Usage(
+        read,
+        written,
+        cached,
+        cache_write_tokens=stored,
+        reasoning_tokens=reasoning,
+        searches=_searches(value),
+        tier=_tier(value, tier),
+        long_cache_write_tokens=min(kept_long, stored),
+        audio_input_tokens=min(_count(of_input.get("audio_tokens")) or 0, read),
+        audio_output_tokens=min(_heard_or_seen(of_output), written),
+        told_nusd=_told_nusd(value),
+    )
+
+
+def _without_parts(value: Mapping[str, Any], written: int, total: int | None) -> Usage | None:
+    """Where no input is told: searches, or the sum alone, of which the dearer part is the bound."""
+    if not total and (units := _searches(value)):
+        return Usage(0, 0, searches=units, told_nusd=_told_nusd(value))
+    return Usage(0, total, told_nusd=_told_nusd(value)) if total and not written else None
+
+
+def _written(
+    value: Mapping[str, Any], details: Mapping[str, Any], read: int, written: int, *, total: int | None
+) -> tuple[int, int]:
+    """The output with its reasoning, and the reasoning: inside it, beside it, or only in the sum."""
+    reasoning = _first(details, ("reasoning_tokens",)) or _count(value.get("reasoning_tokens")) or 0
+    thoughts = _count(value.get("thoughtsTokenCount")) or 0
+    written += thoughts
+    if total is not None and total > read + written:
+        written = total - read
+    elif reasoning > written:  # more than there is inside: it stands beside
+        written += reasoning
+    return written, min(max(reasoning, thoughts), written)
+
+
+def _summed(value: Mapping[str, Any], passes: list[Any]) -> Mapping[str, Any]:
+    """Anthropic bills every pass of a call; beside them it tells those alone that wrote the answer."""
+    names = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    sums = {
+        name: sum(_count(each.get(name)) or 0 for each in passes if isinstance(each, dict)) for name in names
+    }
+    return {**value, **{name: max(count, _count(value.get(name)) or 0) for name, count in sums.items()}}
+
+
+def _cache_writes(value: Mapping[str, Any], of_input: Mapping[str, Any]) -> tuple[int, int]:
+    """Anthropic's: what is kept for an hour, and all that is written beside the input."""
+    parts = value.get("cache_creation")
+    within = of_input.get("cache_creation")
+    told = parts if isinstance(parts, dict) else within if isinstance(within, dict) else {}
+    kept_long = _count(told.get("ephemeral_1h_input_tokens")) or 0
+    short = _count(told.get("ephemeral_5m_input_tokens")) or 0
+    beside = kept_long + short if isinstance(parts, dict) else 0
+    return kept_long, max(_first(value, _ON_TOP_WRITTEN) or 0, beside)
+
+
+def _heard_or_seen(details: Mapping[str, Any]) -> int:
+    """Sound, and pictures that a chat's model makes: their tokens have a price of their own."""
+    return (_count(details.get("audio_tokens")) or 0) + (_count(details.get("image_tokens")) or 0)
+
+
+def _tier(value: Mapping[str, Any], beside: object) -> str:
+    """Anthropic tells its fast mode as a speed."""
+    speed = _text(value.get("speed"))
+    if speed not in ("", "standard"):
+        return speed
+    return _text(value.get("service_tier")) or _text(beside)
+
+
+def _told_nusd(value: Mapping[str, Any]) -> int | None:
+    """The cost that some tell beside the tokens: OpenRouter's `cost` (with what it passes on to one's own key),
+    Perplexity's `cost.total_cost`, xAI's `cost_in_usd_ticks` of which 10^10 are a dollar."""
+    ticks = _amount(value.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        return math.ceil(ticks / 10)
+    cost = value.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    dollars = _amount(cost)
+    if dollars is None:
+        return None
+    details = value.get("cost_details")
+    if value.get("is_byok") and isinstance(details, dict):
+        dollars += _amount(details.get("upstream_inference_cost")) or 0
+    # The last digits of a float are no money.
+    return math.ceil(round(dollars * _NANO, 3))
+
+
+def _amount(value: object) -> float | None:
+    """A sum of money; None where it is none, or one that nobody is billed for one call."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**15:
+        return None
+    return float(value)
+
+
+def _is_inside(value: Mapping[str, Any], told: int, on_top: int, total: int | None) -> bool:
+    """Whether the tokens of Anthropic's cache are a part of the prompt that is told beside them."""
+    if total is not None and told <= total < told + on_top:
+        return True
+    return "prompt_tokens" in value and total is None and (_count(value.get("prompt_tokens")) or 0) >= on_top
+
+
+def _searches(value: Mapping[str, Any]) -> int:
+    """Billed each: Anthropic's and Perplexity's, xAI's `num_sources_used`, Cohere's units."""
+    for name, member in (("server_tool_use", "web_search_requests"), ("billed_units", "search_units")):
+        place = value.get(name)
+        found = _count(place.get(member)) if isinstance(place, dict) else None
+        if found:
+            return found
+    return _count(value.get("num_search_queries")) or _count(value.get("num_sources_used")) or 0
+
+
+def _details(value: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    for name in names:
+        found = value.get(name)
+        if isinstance(found, dict) and found:
+            return found
+    return {}
+
+
+def _first(value: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """The first of the fields that holds a count; nothing counts where another one of them holds more."""
+    none: int | None = None
+    for name in names:
+        if name in value:
+            found = _count(value[name])
+            if found:
+                return found
+            none = none if found is None else found
+    return none
+
+
+class _SenselessError(Exception):
+    """A number that can't be a count of tokens."""
+
+
+def _count(value: object) -> int | None:
+    """A whole number from any way of writing one; None where there is none."""
+    if value is None:
+        return None
+    value = number_of(value)
+    if value is None:
+        return None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _SenselessError
+        value = math.ceil(value)
+    if not 0 <= value <= _MOST_TOKENS:
+        raise _SenselessError
+    return value
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,1 @@
+"""The ASGI application: who calls, what is asked, the answer passed on."""

@@ -1,0 +1,90 @@
+"""From a caller's HTTP request to a request of the client, for every API of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ai_client.contract.apis import PASS_THROUGH, Api, Family
+from ai_client.contract.request import Passage, Request
+from ai_client.contract.written_body import with_members
+from ai_client.dialects.forms import fields_of, is_form, parts_of
+from ai_client.gateway.app import body_checks
+from ai_client.gateway.app.failures import Failure, invalid
+from ai_client.gateway.app.incoming import IncomingCall, are_messages, parse
+from ai_client.gateway.app.routes import Found
+
+#: Methods whose requests have no body.
+BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
+
+_JSON = "application/json"
+
+
+async def api_request(
+    call: IncomingCall, found: Found, *, max_bytes: int, default_model: str
+) -> Request | Failure:
+    """Read and check what the caller sent."""
+    content = b""
+    if call.method not in BODILESS:
+        read = await call.body(max_bytes)
+        if isinstance(read, Failure):
+            return read
+        content = read
+    content_type = call.steering.content_type.decode("latin-1") or _JSON
+    body = _body_of(content, content_type, found.api)
+    if isinstance(body, Failure):
+        return body
+    if _names_no_model(body, found.api):
+        body = with_members(body, {"model": default_model})
+    refusal = _check(body, found.api)
+    return refusal or _request(call, found, body=body, content=content, content_type=content_type)
+
+
+def _request(
+    call: IncomingCall, found: Found, *, body: dict[str, Any], content: bytes, content_type: str
+) -> Request:
+    api = found.api
+    query = call.query.decode("latin-1")
+    is_json = content_type.startswith(_JSON)
+    stream = body.get("stream") in (True, "true") or dict(parse_qsl(query)).get("stream") == "true"
+    passage = Passage(
+        method=call.method,
+        path=f"{found.path}?{query}" if query else found.path,
+        content=None if is_json and body else content,
+        content_type=content_type,
+        is_raw=api.is_raw,
+        stored_id=found.stored_id,
+    )
+    return call.as_request(api.endpoint, body, stream=stream, passage=passage)
+
+
+def _body_of(content: bytes, content_type: str, api: Api) -> dict[str, Any] | Failure:
+    """JSON, or a form's fields; of anything else, which only what is passed through may be, nothing."""
+    if is_form(content_type):
+        fields = fields_of(parts_of(content, content_type))
+        # Numbers are texts in a form.
+        return body_checks.refusal_of({name: fields[name] for name in ("model",) if name in fields}) or fields
+    if not content and not api.required:
+        return {}
+    if api.endpoint == PASS_THROUGH and not content_type.startswith(_JSON):
+        return {}
+    return parse(content)
+
+
+def _names_no_model(body: Mapping[str, Any], api: Api) -> bool:
+    """A stored prompt of OpenAI's brings its own."""
+    return api.has_model and "model" not in body and not (api.family is Family.RESPONSES and "prompt" in body)
+
+
+def _check(body: Mapping[str, Any], api: Api) -> Failure | None:
+    required = api.required
+    if required and required not in body and not (required == "image" and "image[]" in body):
+        return invalid(f"The field {required} is missing.", param=required)
+    if required == "messages" and not are_messages(body["messages"]):
+        return invalid("messages must be a list of objects, at least one.", param="messages")
+    if not isinstance(body.get("model", ""), str):
+        return invalid("model must be a text.", param="model")
+    if body.get("stream") not in (None, True, False, "true", "false"):
+        return invalid("stream must be true or false.", param="stream")
+    return None

@@ -1,0 +1,1 @@
+"""HTTP under the gateway: sockets, server, ASGI."""

@@ -1,0 +1,1 @@
+"""The service as a process: start, reload, hand-over, end."""

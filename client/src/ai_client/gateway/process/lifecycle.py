@@ -1,0 +1,64 @@
+"""From start to end of a service's process: signals, what systemd is told, and tasks that end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from ai_client.platform.clock import Clock
+from ai_client.platform.systemd import Notifier
+
+
+class Lifecycle:
+    """The events and tasks that a process lives by.
+
+    `over` is set when it is this process's turn to end; `stop` when somebody told it to, with `over`.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, clock: Clock) -> None:
+        self.notifier = Notifier(environment)
+        self.stop = asyncio.Event()
+        self.over = asyncio.Event()
+        self._clock = clock
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._last_watchdog_s = 0.0
+
+    def handle_signals(self, reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """SIGTERM and SIGINT end it, SIGHUP reloads."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop_soon)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.in_background(reload()))
+
+    def stop_soon(self) -> None:
+        """It was told to end."""
+        self.stop.set()
+        self.over.set()
+
+    def succeeded_by(self, pid: int) -> None:
+        """Another process is the service now; systemd is told, and nothing more from here."""
+        self.notifier.main_process(pid)
+        # Of another process than the main one systemd takes nothing, and writes a warning for each.
+        self.notifier = Notifier({})
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that is kept until it is done, and cancelled with the process."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel_tasks(self) -> None:
+        """Those that still run."""
+        for task in self._tasks:
+            task.cancel()
+
+    def on_tick(self) -> None:
+        """Called by the server again and again: tells systemd that the event loop turns."""
+        every_s = self.notifier.watchdog_s
+        now_s = self._clock.monotonic()
+        if every_s is not None and now_s - self._last_watchdog_s >= every_s / 2:
+            self._last_watchdog_s = now_s
+            self.notifier.watchdog()

@@ -1,0 +1,67 @@
+"""Keeps limits of models, and models that are parked, over restarts and kills."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from ai_client.admission.meter_log import MeterLog
+from ai_client.client import AIAPIClient
+from ai_client.contract.events import Event, Throttled
+from ai_client.gateway.process.window_memory import FOLDER
+from ai_client.platform import json_log
+
+_PARKED: Final = "parked.json"
+# A pause that is shorter than a restart needs no memory.
+_LEAST_PAUSE_S: Final = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class LimitMemory:
+    """A listener of the event stream."""
+
+    kinds = (Throttled,)
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / FOLDER
+        self._meters: MeterLog | None = None
+        self._client: AIAPIClient | None = None
+
+    def begin(self, client: AIAPIClient, *, is_first: bool) -> None:
+        """From now on. `is_first`: no process before this one is there to tell what counts."""
+        self._client = client
+        if is_first:
+            client.restore({"parked": self._parked()})
+        try:
+            self._meters = MeterLog(self._folder)
+            client.remember_limits(self._meters, is_first=is_first)
+        except OSError as error:
+            # The service is worth more than its memory.
+            _log.error("limits_not_kept", extra=json_log.fields({"reason": str(error)}))
+
+    def __call__(self, event: Event) -> None:
+        """The listener: a long pause is on disk before the next request."""
+        if isinstance(event, Throttled) and event.pause_s >= _LEAST_PAUSE_S and self._client is not None:
+            path = self._folder / _PARKED
+            fresh = path.with_name(f"{_PARKED}.{os.getpid()}")
+            try:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fresh.write_text(json.dumps(self._client.parked()))
+                fresh.replace(path)
+            except OSError as error:
+                _log.error("parked_not_kept", extra=json_log.fields({"reason": str(error)}))
+
+    def close(self) -> None:
+        """Leaves the files to the next process."""
+        if self._meters is not None:
+            self._meters.close()
+
+    def _parked(self) -> Any:
+        try:
+            return json.loads((self._folder / _PARKED).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return []

@@ -1,0 +1,106 @@
+"""Keeps the rate window over restarts and kills: each request is noted on disk as it is sent."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ai_client.admission.sent_log import SentLog
+from ai_client.contract.events import Admitted, Event, Failed, Sent, Settled
+from ai_client.platform import json_log
+
+FOLDER = "window"
+WINDOW_S = 61.0
+# 16 bytes each; a host that may send more has no limit that needs remembering.
+MOST_SLOTS = 1_000_000
+_MARGIN = 1.2
+_SPARE = 100
+
+_log = logging.getLogger(__name__)
+
+
+class WindowMemory:
+    """A listener of the event stream."""
+
+    kinds = (Admitted, Sent, Settled, Failed)
+
+    def __init__(self, state: Path, *, limit_rpm: int, counts_tokens: bool) -> None:
+        self._folder = state / FOLDER
+        self._sent_log: SentLog | None = None
+        self._slots = 0
+        # What is kept of a request until it ends, and for no longer than it counts: tokens and time of the reserve,
+        # slot and time of the sending. Parts of a merged call end under ids of their own.
+        self._reserved: dict[str, tuple[int, float]] = {}
+        self._sent: dict[str, tuple[int, float]] = {}
+        self._counts_tokens = counts_tokens
+        self.reconfigure(limit_rpm=limit_rpm, counts_tokens=counts_tokens)
+
+    def reconfigure(self, *, limit_rpm: int, counts_tokens: bool) -> None:
+        """Takes new limits. A ring that would be too small for them gives way to a larger one, and loses nothing."""
+        # Where tokens have no limit, nobody asks what a request really used.
+        self._counts_tokens = counts_tokens
+        slots = int(limit_rpm * _MARGIN) + _SPARE
+        if slots > MOST_SLOTS or slots <= self._slots:
+            return
+        try:
+            larger = SentLog(self._folder, slots=slots)
+        except OSError as exc:
+            # The service is worth more than its memory of the last minute.
+            _log.error("window_not_kept", extra=json_log.fields({"reason": str(exc)}))
+            return
+        # What the smaller one holds stays in its file, which the next process reads as well.
+        self.close()
+        self._sent_log, self._slots = larger, slots
+
+    def load(self, *, now_s: float) -> dict[str, Any]:
+        """What this and other processes sent in the last minute, for `AIAPIClient.restore`."""
+        return {} if self._sent_log is None else self._sent_log.snapshot(since_s=now_s - WINDOW_S)
+
+    @property
+    def remembered(self) -> int:
+        """Of how many requests something is kept in memory."""
+        return len(self._reserved) + len(self._sent)
+
+    def __call__(self, event: Event) -> None:
+        """The listener."""
+        if self._sent_log is None:
+            return
+        if isinstance(event, Sent):
+            tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
+            slot = self._sent_log.sent(at_s=event.at, tokens=tokens)
+            if self._counts_tokens:
+                _forget(self._reserved, before_s=event.at - WINDOW_S)
+                _forget(self._sent, before_s=event.at - WINDOW_S)
+                self._sent[event.request_id] = (slot, event.at)
+        elif not self._counts_tokens:
+            return
+        elif isinstance(event, Admitted):
+            self._reserved[event.request_id] = (event.reserved_tokens, event.at)
+        elif isinstance(event, Settled | Failed):
+            self._ended(event)
+
+    def _ended(self, event: Settled | Failed) -> None:
+        self._reserved.pop(event.request_id, None)
+        sent = self._sent.pop(event.request_id, None)
+        usage = event.usage if isinstance(event, Settled) else None
+        if sent is not None and usage is not None and self._sent_log is not None:
+            self._sent_log.settle(sent[0], at_s=sent[1], tokens=usage.total_tokens)
+
+    def close(self) -> None:
+        """Leaves the files to the next process."""
+        self._reserved.clear()
+        self._sent.clear()
+        if self._sent_log is not None:
+            self._sent_log.close()
+            self._sent_log = None
+            self._slots = 0
+
+
+def _forget(entries: dict[str, tuple[int, float]], *, before_s: float) -> None:
+    """What is older counts no more. They are in the order of their times."""
+    while entries:
+        oldest = next(iter(entries))
+        if entries[oldest][1] >= before_s:
+            return
+        del entries[oldest]

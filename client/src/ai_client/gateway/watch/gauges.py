@@ -1,0 +1,141 @@
+"""What is so at the moment of a scrape: read from the service, not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from ai_client import __version__
+from ai_client.gateway.watch.spending import Spent
+from ai_client.metrics import Recorder
+
+if TYPE_CHECKING:
+    from ai_client.coordination.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """The service's state now. `certificate_expires_at_s` is wall-clock time; None where it is not known."""
+
+    connections: int
+    requests_in_flight: int
+    #: What `AIAPIClient.get_stats` tells.
+    client: Mapping[str, Any]
+    certificate_expires_at_s: float | None
+    #: Requests that a fault of the service's own ended.
+    faults: int = 0
+    #: Connections and bodies that there was no room for.
+    refused_connections: int = 0
+    refused_bodies: int = 0
+    #: None where no quota is coordinated.
+    quota: Status | None = None
+
+
+class StateCollector:
+    """A `prometheus_client` collector. Who scrapes puts a new moment in first: the client is not to be asked from
+    another thread."""
+
+    def __init__(self, moment: ServiceState) -> None:
+        self.moment = moment
+        self.spent = Spent()
+
+    def collect(self) -> Iterator[Metric]:
+        """Called at each scrape."""
+        moment = self.moment
+        pool = moment.client["pool"]
+        yield _budgets(self.spent)
+        info = GaugeMetricFamily("ai_client_build_info", "Always 1; the labels tell.", labels=("version",))
+        info.add_metric((__version__,), 1)
+        yield info
+        yield from _ended_here(moment)
+        values = (
+            ("ai_client_gateway_connections", "Open connections of callers.", moment.connections),
+            ("ai_client_gateway_requests_in_flight", "Requests being answered.", moment.requests_in_flight),
+            ("ai_client_queue_length", "Requests that wait for admission.", moment.client["queued"]),
+            ("ai_client_pool_connections_in_use", "Upstream connections in use.", pool["in_use"]),
+            ("ai_client_pool_connections_limit", "Upstream connections at most.", pool["size"]),
+            (
+                "ai_client_upstream_certificate_expiry_timestamp_seconds",
+                "When the upstream's certificate expires, in seconds since the epoch.",
+                moment.certificate_expires_at_s,
+            ),
+        )
+        for name, text, value in values:
+            if value is not None:
+                yield GaugeMetricFamily(name, text, value=value)
+        yield from _limits(moment.client)
+        if moment.quota is not None:
+            yield from _quota(moment.quota)
+
+
+def _budgets(spent: Spent) -> Metric:
+    budgets = GaugeMetricFamily(
+        "ai_client_budget_used_ratio", "Share of a budget that is spent.", labels=("scope", "period")
+    )
+    for budget in spent.budgets:
+        budgets.add_metric((budget.scope, budget.period), budget.used_ratio)
+    return budgets
+
+
+def _ended_here(moment: ServiceState) -> Iterator[Metric]:
+    """What the gateway itself failed or refused."""
+    yield CounterMetricFamily(
+        "ai_client_gateway_faults", "Requests that a fault of the service's own ended.", value=moment.faults
+    )
+    refused = CounterMetricFamily(
+        "ai_client_gateway_refused", "Connections and bodies that there was no room for.", labels=("what",)
+    )
+    refused.add_metric(("connections",), moment.refused_connections)
+    refused.add_metric(("bodies",), moment.refused_bodies)
+    yield refused
+
+
+def _limits(client: Mapping[str, Any]) -> Iterator[Metric]:
+    """What this host may send in a minute, and what of it is used. A limit that is not set has no series."""
+    limits = GaugeMetricFamily("ai_client_limit", "This host's limit in any minute.", labels=("kind",))
+    used = GaugeMetricFamily(
+        "ai_client_limit_used", "What of the limit the last minute used.", labels=("kind",)
+    )
+    for kind in ("requests", "tokens"):
+        limit = client[f"limit_{kind}"]
+        if limit is not None:
+            limits.add_metric((kind,), limit)
+            used.add_metric((kind,), client[f"window_{kind}"])
+    yield from (limits, used)
+
+
+def _quota(status: Status) -> Iterator[Metric]:
+    values = (
+        ("ai_client_quota_limit", "Requests a minute that this host may send now.", status.limit),
+        ("ai_client_quota_share", "Requests a minute that it may send by itself.", status.share),
+        ("ai_client_quota_free", "Requests a minute that no host holds.", status.pool),
+        ("ai_client_quota_fleet_limit", "Requests a minute of all hosts together.", status.slots),
+        ("ai_client_quota_hosts", "Hosts that the engine knows.", status.hosts),
+        ("ai_client_quota_leased", "1 while the engine's lease holds, else 0.", status.mode == "leased"),
+    )
+    for name, text, value in values:
+        yield GaugeMetricFamily(name, text, value=value)
+    counts = (
+        ("ai_client_quota_calls", "Calls to the engine.", status.calls),
+        ("ai_client_quota_failures", "Calls to the engine without an answer that counts.", status.failures),
+        ("ai_client_quota_pauses_told", "Pauses that this host told the others.", status.pauses_told),
+        ("ai_client_quota_pauses_heard", "Pauses that another host told.", status.pauses_heard),
+    )
+    for name, text, value in counts:
+        yield CounterMetricFamily(name, text, value=value)
+
+
+def registry_of(recorder: Recorder, moments: StateCollector) -> CollectorRegistry:
+    """All metrics of a service: its own, and those of its process."""
+    registry = CollectorRegistry()
+    registry.register(recorder)
+    registry.register(moments)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

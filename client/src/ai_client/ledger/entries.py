@@ -1,0 +1,64 @@
+"""Entries of the ledger in memory: those that wait to be granted, those in flight, and counts of them."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from ai_client.contract.request import Usage
+from ai_client.contract.stores import EntryId
+from ai_client.ledger.book import Ask, Ending
+from ai_client.ledger.owner import Fate
+from ai_client.ledger.prices import Price
+
+# What one entry holds at most, so that a day's sum stays within 64 bits: a million dollars.
+MOST_NUSD: Final = 10**15
+_MOST_TOKENS: Final = 10**15
+
+
+@dataclass(slots=True)
+class EntryInFlight:
+    """An entry in flight. Without a file behind it (`is_booked` false) only its price is of use."""
+
+    price: Price
+    tenant: str
+    reserved_nusd: int
+    day: str = ""
+    slot: int | None = None
+    is_booked: bool = False
+
+    def ending(self, entry: EntryId, fate: Fate, nusd: int, usage: Usage) -> Ending:
+        """What is to be booked of it, within what a row can hold."""
+        return Ending(
+            entry,
+            self.day,
+            self.tenant,
+            self.reserved_nusd,
+            fate,
+            min(nusd, MOST_NUSD),
+            min(usage.input_tokens, _MOST_TOKENS),
+            min(usage.output_tokens, _MOST_TOKENS),
+            min(usage.cached_input_tokens, _MOST_TOKENS),
+            slot=self.slot,
+        )
+
+
+@dataclass(slots=True)
+class WaitingReserve:
+    """A reserve that the next commit grants or refuses; `granted` gets its entry."""
+
+    ask: Ask
+    open_entry: EntryInFlight
+    since_s: float
+    granted: asyncio.Future[EntryId]
+    #: A refusal is believed once dead owners have given back what they held.
+    is_second_try: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStats:
+    """Counts since the start. `unbooked` entries were let through while the file could not be written."""
+
+    open_entries: int
+    refused: int
+    unbooked: int
+    errors: int

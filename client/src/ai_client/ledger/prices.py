@@ -1,0 +1,219 @@
+"""What a call costs, in whole nano-dollars: list prices of `[model_costs]`, exact to the last token.
+
+A price is kept as nano-dollars per million tokens, an integer, so that sums never drift as floats do. Only
+the cost of one call is rounded, once and upwards, to a whole nano-dollar.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from ai_client.contract.request import Usage
+from ai_client.contract.stores import Unbounded
+from ai_client.settings.prices import ANY_MODEL
+
+if TYPE_CHECKING:
+    from ai_client.settings import ModelPrice
+
+NANO_PER_DOLLAR: Final = 1_000_000_000
+TOKENS_PER_PRICE: Final = 1_000_000
+#: More than any budget allows ($1e9), and so little that sums of what is in flight stay within 64 bits.
+MOST_NUSD: Final = 2_000_000_000 * NANO_PER_DOLLAR
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Prices of one model: of tokens in nano-dollars per million, of the rest in nano-dollars each.
+
+    None: as the kind of token it is (kept for an hour: 1.6 times what is written, as Anthropic sells it); an image and
+    a search without a price cost nothing beside their tokens.
+    """
+
+    input_nusd: int
+    output_nusd: int
+    cached_input_nusd: int
+    cache_write_nusd: int | None = None
+    reasoning_nusd: int | None = None
+    request_nusd: int = 0
+    image_nusd: int | None = None
+    search_nusd: int | None = None
+    #: What the tiers of service cost that cost something else.
+    tiers: Mapping[str, "Price"] = field(default_factory=dict)
+    long_cache_write_nusd: int | None = None
+    audio_input_nusd: int | None = None
+    audio_output_nusd: int | None = None
+    #: With more input than so many tokens a call costs what `long` says, if that is more.
+    long_from: int | None = None
+    long: "Price | None" = None
+
+    def cost_nusd(self, usage: Usage) -> int:
+        """Nano-dollars of one call.
+
+        Numbers that can't be (negative, more cached than there was input) are brought into range: a broken
+        usage block must neither credit money nor raise.
+        """
+        price = self.tiers.get(usage.tier, self)
+        cost = price._tokens_nusd(usage)
+        if self._is_long(usage) and self.long is not None:
+            cost = max(cost, self.long._tokens_nusd(usage))
+        return -(-cost // TOKENS_PER_PRICE) + price._each_nusd(usage)
+
+    def _is_long(self, usage: Usage) -> bool:
+        return self.long_from is not None and usage.input_tokens > self.long_from
+
+    def _tokens_nusd(self, usage: Usage) -> int:
+        """A million times the cost of the tokens."""
+        read, wrote = max(usage.input_tokens, 0), max(usage.output_tokens, 0)
+        cached = min(max(usage.cached_input_tokens, 0), read)
+        stored = min(max(usage.cache_write_tokens, 0), read - cached)
+        kept_long = min(max(usage.long_cache_write_tokens, 0), stored)
+        heard = min(max(usage.audio_input_tokens, 0), read - cached - stored)
+        thought = min(max(usage.reasoning_tokens, 0), wrote)
+        spoken = min(max(usage.audio_output_tokens, 0), wrote - thought)
+        return (
+            (read - cached - stored - heard) * self.input_nusd
+            + heard * _or(self.audio_input_nusd, self.input_nusd)
+            + cached * self.cached_input_nusd
+            + (stored - kept_long) * self._write_nusd
+            + kept_long * self._long_write_nusd
+            + (wrote - thought - spoken) * self.output_nusd
+            + thought * _or(self.reasoning_nusd, self.output_nusd)
+            + spoken * _or(self.audio_output_nusd, self.output_nusd)
+        )
+
+    @property
+    def _write_nusd(self) -> int:
+        return _or(self.cache_write_nusd, self.input_nusd)
+
+    @property
+    def _long_write_nusd(self) -> int:
+        if self.cache_write_nusd is None:
+            return _or(self.long_cache_write_nusd, self.input_nusd)
+        return _or(self.long_cache_write_nusd, -(-self.cache_write_nusd * 8 // 5))
+
+    def upper_bound_nusd(self, upper: Usage) -> int:
+        """The most that a call of at most so much can cost: whatever of its input is cached or stored, whatever of its
+        output is reasoning, and whichever tier answers where `upper` names none; at most `MOST_NUSD`."""
+        prices = [self]
+        if upper.tier:
+            prices += [self.tiers[upper.tier]] if upper.tier in self.tiers else []
+        else:
+            prices += self.tiers.values()
+        if self._is_long(upper) and self.long is not None:
+            prices.append(self.long)
+        return min(MOST_NUSD, max(price._dearest_nusd(upper) for price in prices))
+
+    def _dearest_nusd(self, upper: Usage) -> int:
+        read = max(self.input_nusd, self.cached_input_nusd, self._write_nusd)
+        wrote = max(self.output_nusd, _or(self.reasoning_nusd, 0))
+        if upper.long_cache_write_tokens:
+            read = max(read, self._long_write_nusd)
+        if upper.audio_input_tokens:
+            read = max(read, _or(self.audio_input_nusd, 0))
+        if upper.audio_output_tokens:
+            wrote = max(wrote, _or(self.audio_output_nusd, 0))
+        total = max(upper.input_tokens, 0) * read + max(upper.output_tokens, 0) * wrote
+        return -(-total // TOKENS_PER_PRICE) + self._each_nusd(upper)
+
+    def _each_nusd(self, usage: Usage) -> int:
+        images, searches = max(usage.images, 0), max(usage.searches, 0)
+        return self.request_nusd + images * _or(self.image_nusd, 0) + searches * _or(self.search_nusd, 0)
+
+
+# They cost the usual price, or less.
+_USUAL_TIERS: Final = frozenset(("", "default", "standard", "standard_only", "flex", "batch"))
+
+
+def _or(price: int | None, other: int) -> int:
+    return other if price is None else price
+
+
+class Prices:
+    """The price list. A model without a line has the one of `*`, or is priced as the dearest in each member."""
+
+    __slots__ = ("_by_model", "_dearest", "_others")
+
+    def __init__(self, by_model: Mapping[str, Price]) -> None:
+        self._by_model = dict(by_model)
+        self._others = self._by_model.pop(ANY_MODEL, None)
+        listed = [*self._by_model.values(), *(() if self._others is None else (self._others,))]
+        self._dearest = Price(
+            input_nusd=max((price.input_nusd for price in listed), default=0),
+            output_nusd=max((price.output_nusd for price in listed), default=0),
+            cached_input_nusd=max((price.cached_input_nusd for price in listed), default=0),
+            cache_write_nusd=_most(price.cache_write_nusd for price in listed),
+            reasoning_nusd=_most(price.reasoning_nusd for price in listed),
+            request_nusd=max((price.request_nusd for price in listed), default=0),
+            long_cache_write_nusd=_most(price.long_cache_write_nusd for price in listed),
+            audio_input_nusd=_most(price.audio_input_nusd for price in listed),
+            audio_output_nusd=_most(price.audio_output_nusd for price in listed),
+        )
+
+    @classmethod
+    def from_settings(cls, model_costs: Mapping[str, "ModelPrice"]) -> "Prices":
+        """The section `[model_costs]`."""
+        return cls({model: _from_settings(price) for model, price in model_costs.items()})
+
+    def __contains__(self, model: object) -> bool:
+        """Whether a line says what it costs, its own or that of all others."""
+        return model in self._by_model or self._others is not None
+
+    def __bool__(self) -> bool:
+        return bool(self._by_model) or self._others is not None
+
+    def of(self, model: str) -> Price:
+        """The price of `model`; of an unlisted one that of `*`, else the dearest of the list in each member."""
+        return self._by_model.get(model) or self._others or self._dearest
+
+    def unpriced(self, model: str, upper: Usage) -> Unbounded | None:
+        """What of such a call of `model` costs nobody knows what. A list without any prices counts nothing."""
+        tier = upper.tier
+        if self and model not in self:
+            remedy = "Add a line for it to [model_costs], or one for all others: `* = input=…, output=…`."
+            return Unbounded("model", f"{model} has no price", remedy)
+        if tier not in _USUAL_TIERS and tier not in self.of(model).tiers:
+            remedy = f"Add `{tier}=FACTOR` to the line of {model} in [model_costs], or ask for another tier."
+            return Unbounded("service_tier", f"{tier} has no price", remedy)
+        return None
+
+    def models(self) -> tuple[str, ...]:
+        """The listed models, in the order of the list."""
+        return tuple(self._by_model)
+
+
+def _most(prices: Iterable[int | None]) -> int | None:
+    return max((price for price in prices if price is not None), default=None)
+
+
+def _from_settings(price: "ModelPrice") -> Price:
+    return Price(
+        input_nusd=dollars_to_nusd(price.input_usd_per_mtok),
+        output_nusd=dollars_to_nusd(price.output_usd_per_mtok),
+        cached_input_nusd=dollars_to_nusd(price.cached_input_usd_per_mtok),
+        cache_write_nusd=_nusd_or_none(price.cache_write_usd_per_mtok),
+        reasoning_nusd=_nusd_or_none(price.reasoning_usd_per_mtok),
+        request_nusd=dollars_to_nusd(price.request_usd),
+        image_nusd=_nusd_or_none(price.image_usd),
+        search_nusd=_nusd_or_none(price.search_usd),
+        tiers={tier: _from_settings(of_tier) for tier, of_tier in price.tiers},
+        long_cache_write_nusd=_nusd_or_none(price.cache_write_1h_usd_per_mtok),
+        audio_input_nusd=_nusd_or_none(price.audio_input_usd_per_mtok),
+        audio_output_nusd=_nusd_or_none(price.audio_output_usd_per_mtok),
+        long_from=price.long_from_tokens,
+        long=None if price.long is None else _from_settings(price.long),
+    )
+
+
+def _nusd_or_none(dollars: float | None) -> int | None:
+    return None if dollars is None else dollars_to_nusd(dollars)
+
+
+def dollars_to_nusd(dollars: str | int | float | Decimal) -> int:
+    """Dollars as whole nano-dollars, rounded down. A float counts as what it prints as: 0.1 is a tenth."""
+    return int(Decimal(str(dollars)) * NANO_PER_DOLLAR)
+
+
+def nusd_to_dollars(nusd: int) -> Decimal:
+    """Nano-dollars as exact dollars, for people to read."""
+    return Decimal(nusd) / NANO_PER_DOLLAR

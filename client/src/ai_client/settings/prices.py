@@ -1,0 +1,136 @@
+"""What a line of `[model_costs]` says: the prices of one model.
+
+gpt-4.1 = 8
+gpt-4.1 = input=2, output=8, cached_input=0.5, cache_write=2.5, reasoning=8
+claude-sonnet-4 = input=3, output=15, cache_write=3.75, cache_write_1h=6, long_from=200000, long.input=6
+gpt-4o-audio = input=2.5, output=10, audio_input=40, audio_output=80
+gpt-4.1 = input=2, output=8, request=0.001, image=0.04, flex=0.5, priority.input=3.5, priority.output=14
+* = input=30, output=180
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ai_client.settings import kinds
+
+#: Tiers of service that providers sell. What else they write in `service_tier` is the usual one.
+TIERS = ("flex", "batch", "priority", "fast", "scale")
+#: The line for every model that has none of its own.
+ANY_MODEL = "*"
+_PRICE = kinds.number(least=0, most=1e6)
+_WANTED = (
+    "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens); also cache_write,"
+    " cache_write_1h, reasoning, audio_input, audio_output; request, image, search (US dollars each); flex, batch,"
+    " priority, fast, scale (a factor, or `priority.input=14`); long_from=TOKENS with long (likewise)"
+)
+_ALIASES = {"cache_read": "cached_input"}
+#: What a call with more input than `long_from` tokens costs, written as tiers are.
+_LONG = "long"
+_PARTS = (*TIERS, _LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """US dollars per million tokens, and per request, image and search. None: that of the kind of token it is."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cached_input_usd_per_mtok: float
+    cache_write_usd_per_mtok: float | None = None
+    reasoning_usd_per_mtok: float | None = None
+    request_usd: float = 0.0
+    image_usd: float | None = None
+    search_usd: float | None = None
+    cache_write_1h_usd_per_mtok: float | None = None
+    audio_input_usd_per_mtok: float | None = None
+    audio_output_usd_per_mtok: float | None = None
+    tiers: tuple[tuple[str, ModelPrice], ...] = field(default=())
+    #: With more input than so many tokens a call costs what `long` says.
+    long_from_tokens: int | None = None
+    long: ModelPrice | None = None
+
+
+_FIELDS = {
+    item.name.removesuffix("_usd_per_mtok").removesuffix("_usd"): item.name
+    for item in fields(ModelPrice)
+    if "_usd" in item.name
+}
+
+
+def flat_price(usd_per_mtok: float) -> ModelPrice:
+    """One price for every token."""
+    return ModelPrice(usd_per_mtok, usd_per_mtok, usd_per_mtok)
+
+
+def price_of(text: str) -> ModelPrice:
+    """The prices in a line. What is left out is the input price, or that of its kind of token. Raises ValueError."""
+    if "=" not in text:
+        return flat_price(_number(text))
+    own: dict[str, float] = {}
+    factors: dict[str, float] = {}
+    of_parts: dict[str, dict[str, float]] = {}
+    long_from: int | None = None
+    for piece in text.split(","):
+        name, _, amount = (each.strip() for each in piece.partition("="))
+        if name == "long_from" and long_from is None:
+            long_from = _tokens(amount)
+            continue
+        part, _, member = name.rpartition(".")
+        member = _ALIASES.get(member, member)
+        into = own if not part else of_parts.setdefault(part, {})
+        if not part and member in _PARTS:
+            into = factors
+        elif member not in _FIELDS or (part and part not in _PARTS):
+            raise ValueError(_WANTED)
+        if member in into:
+            raise ValueError(_WANTED)
+        into[member] = _number(amount)
+    if "input" not in own or (long_from is None) != (_LONG not in factors and _LONG not in of_parts):
+        raise ValueError(_WANTED)
+    return _whole_price(own, factors, of_parts, long_from=long_from)
+
+
+def _whole_price(
+    own: dict[str, float],
+    factors: dict[str, float],
+    of_parts: dict[str, dict[str, float]],
+    *,
+    long_from: int | None,
+) -> ModelPrice:
+    base = replace(ModelPrice(own["input"], own["input"], own["input"]), **_named(own))
+    parts = {
+        part: _part(base, factors.get(part, 1.0), of_parts.get(part, {}))
+        for part in _PARTS
+        if part in factors or part in of_parts
+    }
+    long = parts.pop(_LONG, None)
+    return replace(base, tiers=tuple(parts.items()), long_from_tokens=long_from, long=long)
+
+
+def _part(base: ModelPrice, factor: float, own: dict[str, float]) -> ModelPrice:
+    """Every price of tokens by the factor, but for those that are given."""
+    scaled: dict[str, Any] = {}
+    for item in fields(ModelPrice):
+        price = getattr(base, item.name)
+        if item.name.endswith("_per_mtok") and price is not None:
+            scaled[item.name] = price * factor
+    return replace(base, **(scaled | _named(own)))
+
+
+def _named(own: dict[str, float]) -> dict[str, Any]:
+    return {_FIELDS[name]: amount for name, amount in own.items()}
+
+
+def _tokens(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(_WANTED)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return _PRICE(text)
+    except ValueError:
+        raise ValueError(_WANTED) from None

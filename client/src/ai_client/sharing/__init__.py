@@ -1,0 +1,1 @@
+"""One upstream call for many callers: single flight and merging."""

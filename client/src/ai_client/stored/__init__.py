@@ -1,0 +1,1 @@
+"""Where what upstreams keep was made."""

@@ -1,0 +1,1 @@
+"""A stack's configuration: schema, how it is loaded, what no stack may do."""

@@ -1,0 +1,1 @@
+"""Hosts and groups as data, and where they come from."""

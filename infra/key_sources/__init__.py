@@ -1,0 +1,1 @@
+"""Where upstream keys are kept outside of the stack: one way to ask them all, `read.with_keys`."""

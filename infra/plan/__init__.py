@@ -1,0 +1,1 @@
+"""What `up` would change on each host, and what stands in its way."""

@@ -1,0 +1,127 @@
+"""The connection to a real engine: the documented user can do what is needed and no more; errors are told plainly."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from ai_client.coordination.endpoint import Endpoint, EngineError
+from ai_client.coordination.lease import Lease
+from ai_client.coordination.link import EngineLink, Listener
+from ai_client.coordination.protocol import Kind, QuotaRequest, Terms
+from tests.client.coordination.engine import RealEngine, programs
+from tests.client.coordination.fleet import ACCOUNT, KEYS, moment
+from tests.client.service_rig import free_port
+
+PAGE = Path(__file__).parents[3] / "docs/how-to/coordination.md"
+CHANNEL = f"{{ai-client:{ACCOUNT}}}.pauses"
+
+
+def _documented_user() -> list[str]:
+    line = re.search(r"^user fleet .*$", PAGE.read_text(), re.MULTILINE)
+    assert line is not None
+    return shlex.split(line[0].replace("PASSWORD", "a-password"))
+
+
+@pytest.fixture(params=programs())
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[RealEngine, int]]:
+    port = free_port()
+    user = _documented_user()
+    started = RealEngine(
+        request.param, tmp_path, "--port", str(port), "--bind", "127.0.0.1", "--user", *user[1:]
+    ).start()
+    yield started, port
+    started.stop()
+
+
+def _endpoint(port: int) -> Endpoint:
+    return Endpoint(f"redis://127.0.0.1:{port}", "fleet", "a-password")
+
+
+def _request() -> QuotaRequest:
+    lease = Lease("h", "i", share=5, floor=1, now=moment(), remembers_share=True, terms=Terms())
+    return lease.begin(moment(), used=0, demand=0)
+
+
+async def test_the_documented_user_can_call_publish_and_listen(engine: tuple[RealEngine, int]) -> None:
+    _, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    (answer,) = await link.call(KEYS, [_request()])
+    assert answer.kind is Kind.HELLO
+    listener = Listener(_endpoint(port), CHANNEL, timeout_s=3)
+    heard = asyncio.create_task(listener.next())
+    while not heard.done():
+        await link.publish(CHANNEL, b"pause")
+        await asyncio.sleep(0.02)
+    assert heard.result() == b"pause"
+    await link.close()
+    await listener.close()
+
+
+def test_the_documented_user_can_do_no_more(engine: tuple[RealEngine, int]) -> None:
+    _, port = engine
+    with redis.Redis(port=port, username="fleet", password="a-password") as connection:
+        for command in (
+            ["FLUSHALL"],
+            ["CONFIG", "GET", "*"],
+            ["KEYS", "*"],
+            ["HGET", "another", "x"],
+            ["SHUTDOWN"],
+        ):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                connection.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("password", "refuses the user or password"),
+        ("memory", "is out of memory"),
+        ("gone", "can't be reached"),
+    ],
+)
+async def test_what_is_wrong_is_told_without_the_password(
+    engine: tuple[RealEngine, int], trouble: str, told: str
+) -> None:
+    server, port = engine
+    endpoint = replace(_endpoint(port), password="wrong-one") if trouble == "password" else _endpoint(port)
+    link = EngineLink(endpoint, timeout_s=3)
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        if trouble == "memory":
+            # The first call of all begins the books, and what an engine has begun to write it finishes.
+            await link.call(KEYS, [_request()])
+            operator.config_set("maxmemory", 1)
+    if trouble == "gone":
+        server.stop()
+    with pytest.raises(EngineError, match=told) as caught:
+        await link.call(KEYS, [_request()])
+    assert "wrong-one" not in str(caught.value)
+    await link.close()
+
+
+async def test_an_engine_that_hangs_is_given_up_and_its_answer_is_never_taken_for_another(
+    engine: tuple[RealEngine, int],
+) -> None:
+    server, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=0.3)
+    (first,) = await link.call(KEYS, [_request()])
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        operator.execute_command("CLIENT", "PAUSE", "1000", "ALL")
+    with pytest.raises(EngineError, match="in time"):
+        await link.call(KEYS, [_request()])
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                (later,) = await link.call(KEYS, [_request()])
+                break
+            except EngineError:
+                continue
+    assert later.order > first.order
+    await link.close()

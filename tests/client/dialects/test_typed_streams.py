@@ -1,0 +1,66 @@
+"""Streams whose events have a type: how they end, what they used, and what of an error the caller gets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ai_client.contract.apis import Family
+from ai_client.contract.request import Usage
+from ai_client.dialects.typed_streams import TypedStreamReader
+
+
+def event(kind: str, **more: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+
+
+MESSAGE = event("message_start", message={"usage": {"input_tokens": 7, "cache_read_input_tokens": 3}})
+END = event("message_delta", usage={"output_tokens": 5}) + event("message_stop")
+ANTHROPIC_ERROR = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+CREATED = event("response.created", response={"id": "resp_1"})
+FAILED = event(
+    "response.failed", response={"id": "resp_1", "error": {"code": "server_error", "message": "boom"}}
+)
+
+
+def test_a_message_is_whole_by_its_last_event() -> None:
+    """Its usage comes in two parts, the cache beside the input."""
+    reader = TypedStreamReader(Family.ANTHROPIC)
+    assert reader.feed(MESSAGE) + reader.feed(END) + reader.finish() == MESSAGE + END
+    assert reader.is_whole
+    assert reader.usage == Usage(10, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("family", "error"), [(Family.ANTHROPIC, ANTHROPIC_ERROR), (Family.RESPONSES, FAILED)]
+)
+def test_an_error_before_anything_else_is_kept_back(family: Family, error: bytes) -> None:
+    """So that another try, or a fallback, may answer."""
+    reader = TypedStreamReader(family)
+    assert reader.feed(error) + reader.finish() == b""
+    assert reader.is_broken
+    assert not reader.has_told_fault
+    assert reader.fault is not None
+
+
+@pytest.mark.parametrize(
+    ("family", "before", "error"),
+    [(Family.ANTHROPIC, MESSAGE, ANTHROPIC_ERROR), (Family.RESPONSES, CREATED, FAILED)],
+)
+def test_a_later_error_goes_to_the_caller_in_the_upstreams_words(
+    family: Family, before: bytes, error: bytes
+) -> None:
+    """Its SDK knows that form."""
+    reader = TypedStreamReader(family)
+    assert reader.feed(before) + reader.feed(error) + reader.finish() == before + error
+    assert reader.has_told_fault
+    assert not reader.is_whole
+
+
+def test_a_body_in_the_place_of_events_is_no_stream() -> None:
+    """It is judged as a body."""
+    reader = TypedStreamReader(Family.RESPONSES)
+    assert reader.feed(b'{"error": {"message": "no"}}') + reader.finish() == b""
+    assert reader.body == b'{"error": {"message": "no"}}'
+    assert not reader.is_whole

@@ -1,0 +1,1 @@
+"""The whole gateway on one clock that nobody but the seed drives: see `world`."""

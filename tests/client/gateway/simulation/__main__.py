@@ -1,0 +1,48 @@
+"""`python -m tests.client.gateway.simulation --seeds 10000`: many runs; `--seed N` replays one, with its story."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.client.gateway.simulation.world import World
+
+_CHUNK = 10
+
+
+def broken(seeds: range) -> list[str]:
+    """The stories of those seeds that break a promise."""
+    worlds = [World(seed).run() for seed in seeds]
+    return [world.story() for world in worlds if world.broken]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.client.gateway.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many [200]")
+    parser.add_argument("--first", type=int, default=0, help="the first of them [0]")
+    parser.add_argument("--seed", type=int, help="just this one, with its story")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes [one a core]")
+    given = parser.parse_args()
+    logging.disable()
+    if given.seed is not None:
+        world = World(given.seed).run()
+        print(world.story())
+        return bool(world.broken)
+    last = given.first + given.seeds
+    chunks = [range(at, min(at + _CHUNK, last)) for at in range(given.first, last, _CHUNK)]
+    failed = 0
+    with ProcessPoolExecutor(given.jobs) as pool:
+        for done, stories in enumerate(pool.map(broken, chunks), 1):
+            failed += len(stories)
+            for story in stories:
+                print(story.partition("\n")[0][:600], flush=True)
+            print(f"\r{chunks[done - 1].stop - given.first} seeds, {failed} failed", end="", file=sys.stderr)
+    print(f"\n{given.seeds} seeds from {given.first}: {failed} failed")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,119 @@
+"""What must be true when nobody calls any more."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
+
+from ai_client.admission.breaker import BreakerState
+from ai_client.contract.events import Admitted, BreakerChanged, Sent
+from ai_client.gateway.process.service import Service
+
+if TYPE_CHECKING:
+    from tests.client.gateway.simulation.world import World
+
+WINDOW_S = 60.0
+# After the deadline: the app's own grace, and the way to the caller and back.
+DEADLINE_SLACK_S = 0.25 + 0.35
+BUFFER_S = 1.0
+
+
+def check_all(world: World) -> None:
+    """Notes in `world.broken` what is not."""
+    for check in (check_endings, check_rates, check_probes):
+        check(world)
+    for service in world.processes.services:
+        check_idle(world, service)
+
+
+def check_endings(world: World) -> None:
+    """Each request ended once, in time, and with an answer of its own."""
+    for caller in world.callers:
+        world.broken += caller.faults
+    for ending in world.endings:
+        if ending.what in ("", "hung"):
+            world.broken.append(f"{ending}: no ending")
+        elif ending.what in ("cut", "refused") and not ending.may_be_cut:
+            world.broken.append(f"{ending}: without an answer")
+        elif any(code in ending.body for code in (b'"internal_error"', b'"handover_failed"')):
+            world.broken.append(f"{ending}: a fault of the service's own")
+        took_s = ending.at_s - ending.asked_s
+        # A stream that has begun has the time to settle that the configuration gives it.
+        slack_s = DEADLINE_SLACK_S + (BUFFER_S if ending.is_stream else 0.0)
+        if ending.is_patient and ending.deadline_s is not None and took_s > ending.deadline_s + slack_s:
+            world.broken.append(f"{ending}: its deadline was {ending.deadline_s} s")
+
+
+def check_rates(world: World) -> None:
+    """As the provider counts, no minute holds more than the highest limit that was in force in it."""
+    arrivals = world.provider.arrivals
+    for index, at_s in enumerate(arrivals):
+        count = index + 1 - bisect_right(arrivals, at_s - WINDOW_S)
+        most = max(
+            rpm
+            for number, (from_s, rpm) in enumerate(world.rates)
+            if from_s <= at_s
+            and (number + 1 == len(world.rates) or world.rates[number + 1][0] > at_s - WINDOW_S - 1)
+        )
+        if count > most:
+            world.broken.append(f"{count} requests in the minute before {at_s - 1000:.3f} s, of {most}")
+            return
+
+
+def check_probes(world: World) -> None:
+    """While a breaker is half open, one request at a time is under way of those that were admitted since."""
+    for events in world.events:
+        _check_probes(world, events)
+
+
+def _check_probes(world: World, events: list[tuple[float, Any]]) -> None:
+    half_open: set[str] = set()
+    admitted: dict[str, set[str]] = {}
+    under_way: dict[str, set[str]] = {}
+    for at_s, event in events:
+        model = event.model
+        if isinstance(event, BreakerChanged):
+            half_open.discard(model)
+            if event.after == BreakerState.HALF_OPEN:
+                half_open.add(model)
+            admitted[model], under_way[model] = set(), set()
+        elif model not in half_open:
+            continue
+        elif isinstance(event, Admitted):
+            admitted[model].add(event.request_id)
+        elif not isinstance(event, Sent):
+            under_way[model].discard(event.request_id)
+        elif event.request_id in admitted[model]:
+            under_way[model].add(event.request_id)
+            if len(under_way[model]) > 1:
+                world.broken.append(f"{len(under_way[model])} probes of {model} at {at_s - 1000:.3f} s")
+
+
+def check_idle(world: World, service: Service) -> None:
+    """Nothing is held for anybody."""
+    held: dict[str, Any] = {}
+    pipeline = service._assembly.client._pipeline
+    answers = pipeline._answers
+    stats = service._assembly.client.get_stats()
+    held["in flight"] = pipeline._scheduler.in_flight
+    held["queued"] = pipeline._scheduler.queued
+    held["in lanes"] = sum(lane.in_flight for lane in pipeline._lanes._lanes.values())
+    held["pool"] = stats["pool"]["in_use"] + stats["pool"]["waiting"]
+    held["reserves"] = service._assembly.ledger.stats().open_entries
+    held["flights"] = len(answers._flights) + len(answers._streams) + len(answers._merging)
+    held["arriving"] = len(answers._streams._arriving)
+    held["calls"] = len(service._app._calls)
+    held["users"] = service._app.runtime.users.count
+    held["paced"] = service._pacer.waiting
+    held["answering"] = service._server.requests_in_flight
+    held["bodies"] = service._app.bodies.taken
+    held["answers"] = service._assembly.transport._room.taken
+    held["remembered"] = len(service._window._reserved) if not service._window._counts_tokens else 0
+    held["audit lines"] = (
+        0
+        if service._has_handed_over or service._monitoring.audit is None
+        else len(service._monitoring.audit._waiting)
+    )
+    found = {name: count for name, count in held.items() if count}
+    if found:
+        world.broken.append(f"something is held for nobody: {found}")

@@ -1,0 +1,93 @@
+"""A hand-over that ends anywhere leaves somebody serving: each step at which the next process may die or misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from ai_client.testing import Simulator
+from tests.client.gateway.test_handover import (
+    CHAT,
+    Manager,
+    lay_release,
+    managed_service,
+    manager,
+    serving_pid,
+)
+from tests.client.service_rig import DEADLINE_S, until
+
+__all__ = ["manager"]
+
+pytestmark = pytest.mark.slow
+
+_TAKE = """\
+import json, os, socket, sys, time
+will = json.loads(os.environ["AI_CLIENT_HANDOVER"])
+channel = socket.socket(fileno=will["sockets"]["channel"])
+def say(text):
+    channel.sendall(text.encode() + b"\\n")
+def hear():
+    text = b""
+    while not text.endswith(b"\\n"):
+        text += channel.recv(1) or sys.exit("nobody there")
+"""
+_READY = _TAKE + "say(json.dumps({'ready': True, 'pid': os.getpid()}))\n"
+#: What a next process may do instead of serving, in the order in which it would.
+STEPS = {
+    "ends before it takes anything": "",
+    "ends with an error": "raise SystemExit('broken')\n",
+    "takes the channel and ends": _TAKE,
+    "says nonsense": _TAKE + "say('nonsense')\nhear()\n",
+    "says that it is not ready": _TAKE + "say(json.dumps({'ready': False}))\nhear()\n",
+    "says a list": _TAKE + "say('[]')\nhear()\n",
+    "says ready and ends": _READY,
+    "says ready and is killed": _READY + "os.kill(os.getpid(), 9)\n",
+    "says ready and closes the channel": _READY + "channel.close()\ntime.sleep(5)\n",
+    "hears go and ends": _READY + "hear()\n",
+    "hears go and says nonsense": _READY + "hear()\nsay('nonsense')\nhear()\n",
+    "hears go and says that it does not serve": _READY
+    + "hear()\nsay(json.dumps({'serving': False}))\nhear()\n",
+}
+
+
+async def test_whatever_step_the_next_process_ends_at_somebody_serves(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """The reload says why; the old process answers on, on both sockets, and hands over to a release that works."""
+    async with Simulator() as simulator, managed_service(tmp_path, simulator) as rig:
+        for number, (step, text) in enumerate(STEPS.items()):
+            lay_release(tmp_path, f"faulty-{number}", text)
+            done = await rig.command("reload", "--json")
+            assert done.code == 1, step
+            assert "the next process" in done.out + done.err, step
+            async with asyncio.timeout(DEADLINE_S), rig.client() as client, rig.tcp_client() as outside:
+                body = CHAT | {"seed": number}
+                assert (await client.post("/v1/chat/completions", json=body)).status_code == 200, step
+                assert (await outside.get("/v1/models")).status_code == 200, step
+                assert await serving_pid(client) == rig.process.pid, step
+            assert rig.accepts(), step
+            assert manager.main_pid() is None, step
+        lay_release(tmp_path, "sound")
+        done = await rig.command("reload", "--json")
+        assert done.code == 0, done.err
+        assert manager.main_pid() == done.json()["pid"]
+
+
+async def test_a_reload_goes_on_where_its_caller_leaves(tmp_path: Path, manager: Manager) -> None:
+    """Half a hand-over would leave nobody serving. Several that are asked for at once are one after another."""
+    async with Simulator() as simulator, managed_service(tmp_path, simulator) as rig:
+        lay_release(tmp_path, "two")
+        async with rig.client() as leaving:
+            tasks = [asyncio.create_task(leaving.post("/control/reload")) for _ in range(3)]
+            await until(
+                lambda: any("RELOADING=1" in line for line in manager.listen()), what="a reload to begin"
+            )
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: manager.main_pid() is not None, what="the next process to serve")
+        async with rig.client() as client:
+            assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+            assert await serving_pid(client) == manager.main_pid() != rig.process.pid

@@ -1,0 +1,55 @@
+"""Limits of models, and models that are parked, on the real service: a kill forgets neither."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ai_client.testing import Fault, Simulator
+from tests.client.service_rig import Rig, running_service
+
+CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+
+
+@asynccontextmanager
+async def killed(folder: Path, simulator: Simulator, extra: str) -> AsyncIterator[Rig]:
+    """A service that dies at the end."""
+    async with running_service(folder, simulator, extra=extra) as rig:
+        yield rig
+        rig.process.send_signal(signal.SIGKILL)
+        await rig.process.wait()
+
+
+async def test_a_days_limit_outlives_a_kill(tmp_path: Path) -> None:
+    """What was sent yesterday evening is not sent again because the service died at night."""
+    extra = "rate_limit = 6000\n[limit gpt-4.1]\nrequests_per_day = 2\n[models]\nfallback =\n"
+    async with Simulator() as simulator:
+        async with killed(tmp_path, simulator, extra) as rig, rig.client() as client:
+            for seed in range(2):
+                answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": seed})
+                assert answer.status_code == 200, answer.text
+        async with running_service(tmp_path, simulator, extra=extra) as rig, rig.client() as client:
+            late = {"x-ai-deadline": "0.5"}
+            answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": 3}, headers=late)
+            assert answer.status_code == 504, answer.text
+            other = CHAT | {"model": "claude-sonnet-4.5"}
+            assert (await client.post("/v1/chat/completions", json=other)).status_code == 200
+        assert len(simulator.arrivals) == 3
+
+
+async def test_a_parked_model_stays_parked_after_a_kill(tmp_path: Path) -> None:
+    """The caller is told at once, with the time that the upstream asked for, and the upstream is left alone."""
+    extra = "rate_limit = 6000\n[models]\nfallback =\n"
+    async with Simulator() as simulator:
+        simulator.faults.add(Fault("status", 429, retry_after="7200"), count=1)
+        async with killed(tmp_path, simulator, extra) as rig, rig.client() as client:
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert answer.status_code == 429, answer.text
+        asked = len(simulator.arrivals)
+        async with running_service(tmp_path, simulator, extra=extra) as rig, rig.client() as client:
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert answer.status_code == 429, answer.text
+            assert 7000 < float(answer.headers["retry-after"]) <= 7200
+        assert len(simulator.arrivals) == asked
