@@ -82,6 +82,17 @@ def test_tenants_are_counted_up_to_a_number_of_them() -> None:
     assert sum(each["requests"] for each in tenants.values()) == 3 * TENANTS + 1
 
 
+def test_the_services_own_look_at_the_models_counts_nowhere_and_its_failure_is_shown() -> None:
+    """Requests a second, tenants and times are the callers'."""
+    activity = RecentActivity(wall_clock=lambda: 1000.0)
+    activity(structs.replace(settled(999.0, 5.0), endpoint="models"))
+    activity(structs.replace(failed(999.0, "upstream_timeout"), endpoint="models"))
+    shown = activity.as_json()
+    assert sum(requests for requests, _ in shown["per_second"]) == 0
+    assert (shown["tenants"], shown["latency_s"]["p50"]) == ({}, None)
+    assert [each["code"] for each in shown["errors"]] == ["upstream_timeout"]
+
+
 async def status_of(rig: Rig) -> dict[str, Any]:
     """What the page is drawn from."""
     async with httpx.AsyncClient() as client:

@@ -48,6 +48,8 @@ class RecentActivity:
         """The listener."""
         kind = type(event)
         if kind is Settled:
+            if event.endpoint == "models":  # type: ignore[union-attr]
+                return  # the service itself asks for the list, too: no figure counts it
             self._ended(event, is_error=False)  # type: ignore[arg-type]
             self._latencies_s.append(event.latency_s)  # type: ignore[union-attr]
         elif kind is Failed:
@@ -64,8 +66,6 @@ class RecentActivity:
         second = self._seconds[-1]
         second.requests += 1
         second.errors += is_error
-        if event.endpoint == "models":
-            return  # the service itself asks for the list, in nobody's name
         known = event.tenant in self._tenants or len(self._tenants) < TENANTS
         tenant = self._tenants.setdefault(event.tenant if known else OTHERS, _Tenant())
         tenant.requests += 1
@@ -74,7 +74,8 @@ class RecentActivity:
     def _failed(self, event: Failed) -> None:
         if event.code == "cancelled":
             return
-        self._ended(event, is_error=True)
+        if event.endpoint != "models":
+            self._ended(event, is_error=True)
         model = event.model[:80]
         # Names that callers make up are one kind, told by the latest.
         kind = (event.code, "" if event.code == "model_not_found" else model, event.tenant)
