@@ -307,7 +307,8 @@ class Wanted:
         """How this run goes about it."""
         gate = {"seconds": self.gate_s, "error_share": 0.02, "throttled_share": 0.1, "overhead_s": 0.5}
         manner = {"check": self.check, "run": self.run, "gate": {**gate, "metrics": "127.0.0.1:9090"}}
-        return json.dumps({**manner, "tries_keys": self.tries_keys}).encode()
+        tries = dict.fromkeys(("tries_keys", "tries_upstream_keys"), self.tries_keys)
+        return json.dumps({**manner, **tries}).encode()
 
     def encode(self) -> bytes:
         """The desired state as the controller sends it."""

@@ -58,11 +58,64 @@ def test_a_provider_that_can_not_be_asked_gives_no_verdict_and_the_rotation_goes
     assert rig.path("/etc/ai-client/key").read_text() == f"{KEY_2}\n"
 
 
+UPSTREAMS = """[api]
+base_url = https://first.example/v1
+[security]
+verify_ssl = true
+[upstream second.next]
+key_file = /etc/ai-client/keys/second.next
+base_url = https://second.example/v1
+dialect = anthropic
+models = a=b
+[upstream unsigned]
+base_url = http://127.0.0.1:1/v1
+needs_key = false
+[limit second.next]
+rpm = 5
+"""
+AS_DEFAULT = (
+    "[api]\nbase_url = https://second.example/v1\ndialect = anthropic\n"
+    "[security]\nverify_ssl = true\n[caching]\n[logging]\n"
+)
+
+
+def with_upstreams(**keys: tuple[str, str]) -> Wanted:
+    sent = {
+        name.replace("_", "."): {"key": key, "next": following} for name, (key, following) in keys.items()
+    }
+    return varied(GOOD, config=UPSTREAMS, more={"upstream_keys": sent})
+
+
+def test_the_key_of_another_upstream_is_tried_at_that_upstream(rig: Rig) -> None:
+    """With its address and dialect, whatever its name; a key that signs nothing is not."""
+    rig.ask(with_upstreams(second_next=(KEY, "")))
+    answer = rig.ask(varied(with_upstreams(second_next=(KEY_2, KEY_3), unsigned=(KEY_2, "")), run="run-2"))
+    assert (answer.failed, answer.changed) == (False, True)
+    assert [(trial["name"], trial["outcome"]) for trial in answer.tried_keys] == [
+        ("the key of upstream second.next", "accepted"),
+        ("the next key of upstream second.next", "accepted"),
+    ]
+    assert rig.host.state["tried"] == [[GOOD.digest, AS_DEFAULT, KEY_2], [GOOD.digest, AS_DEFAULT, KEY_3]]
+    assert rig.partial_files() == []
+
+
+def test_a_key_that_another_upstream_refuses_is_not_laid_down(rig: Rig) -> None:
+    """The key before stays, and the error names upstream and fingerprint."""
+    rig.ask(with_upstreams(second_next=(KEY, "")))
+    rig.host.answer_keys(**{KEY_2: REFUSED})
+    answer = rig.ask(varied(with_upstreams(second_next=(KEY_2, "")), run="run-2"))
+    assert (answer.failed, answer.changed) == (True, False)
+    assert f"the key of upstream second.next {fingerprint(KEY_2)}: the provider refuses" in answer.message
+    assert rig.path("/etc/ai-client/keys/second.next").read_text() == f"{KEY}\n"
+
+
 def test_hosts_after_the_canary_try_no_key(rig: Rig) -> None:
     """It was tried there; hundreds of hosts do not ask the provider at once."""
     rig.ask(GOOD)
     rig.host.answer_keys(**{KEY_2: REFUSED})
     assert not rig.ask(varied(GOOD, key=KEY_2, tries_keys=False, run="run-2")).failed
+    keys = with_upstreams(second_next=(KEY_2, ""))
+    assert not rig.ask(varied(keys, key=KEY_2, tries_keys=False, run="run-3")).failed
     assert "tried" not in rig.host.state
 
 

@@ -135,7 +135,8 @@ def test_a_key_that_the_host_has_itself_is_not_tried_by_the_run(
     made_up: Path, key_from: str, is_tried: bool
 ) -> None:
     """The run has nothing but the text that stands in its place, and would ask the provider with that."""
-    assert order(made_up, ai_key_from=key_from).request["tries_keys"] is is_tried
+    request = order(made_up, ai_key_from=key_from, ai_try_keys=True).request
+    assert (request["tries_keys"], request["tries_upstream_keys"]) == (is_tried, True)
 
 
 def test_a_missing_key_names_both_ways_to_give_it(made_up: Path) -> None:

@@ -92,6 +92,8 @@ def _frame(mode: str, parts: frozenset[str], *, check: bool, values: Mapping[str
         "run": values.get("ai_run") or "",
         "gate": _gate(values),
         "tries_keys": bool(values.get("ai_try_keys")) and _needs_key(values),
+        # A look tries none, and a host's look-only key may be of a release that does not know this.
+        **({} if check else {"tries_upstream_keys": bool(values.get("ai_try_keys"))}),
         "directories": {name: values[f"ai_{name}_dir"] for name in ("config", "cache", "log")},
         "cert_path": values.get("ai_cert_path") or "",
         "socket": values.get("ai_gateway_socket") or "",

@@ -14,7 +14,7 @@ APPLIER = Path(__file__).resolve().parent.parent
 PACKAGE = "on_host"
 PROTOCOL = 1
 # How a run goes about it: the same state is desired by a look and by a run.
-_MANNER = ("check", "run", "gate", "tries_keys")
+_MANNER = ("check", "run", "gate", "tries_keys", "tries_upstream_keys")
 PREFIX = "ai-client-applier: "
 # All that is ever in the host's process arguments.
 # Where distributions have one (RHEL 8 keeps the system's own out of the way); the last is that of a release of ours.

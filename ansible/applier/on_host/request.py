@@ -107,6 +107,8 @@ class Request(NamedTuple):
     collect: dict[str, Any]
     gate: Gate
     tries_keys: bool
+    #: The same for the keys of other upstreams.
+    tries_upstream_keys: bool
     adopts_account: bool
     takes_over: str
     needs_consent: bool
@@ -184,6 +186,7 @@ def parse_request(desired: bytes, manner: bytes) -> Request:
         key_next=Secret(raw["key_next"]),
         gate=Gate(**raw["gate"]),
         # Not in requests from before these: absent, all is as it was then.
+        tries_upstream_keys=raw.get("tries_upstream_keys") is True,
         adopts_account=raw.get("adopts_account") is True,
         takes_over=raw.get("takes_over") or "",
         needs_consent=raw.get("needs_consent") is True,

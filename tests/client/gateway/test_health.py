@@ -17,7 +17,7 @@ from ai_client.gateway.watch.evidence import Evidence
 from ai_client.settings import LoadedKey, Settings, load, read_key
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.event_samples import failed, settled
-from tests.client.service_rig import DEADLINE_S, TEST_KEY, running_service
+from tests.client.service_rig import DEADLINE_S, TEST_KEY, ai_client, running_service
 
 PROMPT_S = 8.0
 
@@ -155,3 +155,27 @@ async def test_fifty_who_ask_at_once_cost_the_upstream_one_request(tmp_path: Pat
         reports = await asyncio.gather(*askers[1:])
     assert asked == 1
     assert all(report is reports[0] for report in reports)
+
+
+@pytest.mark.parametrize(
+    ("like", "dialect"), [("anthropic", "anthropic"), ("azure", "azure"), ("openai", "openai")]
+)
+async def test_an_upstream_is_asked_for_its_models_as_its_dialect_signs(
+    tmp_path: Path, like: str, dialect: str
+) -> None:
+    """Anthropic and Azure refuse a bearer token there: a good key would look like a wrong one."""
+    config = tmp_path / "conf"
+    options = SimulatorOptions(like=like, keys=frozenset({TEST_KEY}), key_prefix="")
+    async with Simulator(options) as provider:
+        config.write_text(f"[api]\nbase_url = {provider.base_url}\ndialect = {dialect}\n")
+        look = ("--health-check", "--json", "--socket", "/dev/null", "--config", str(config))
+        for key, is_taken in ((TEST_KEY, True), ("hs_test_another_key_0000", False)):
+            found = (await ai_client(*look, environment={"AI_CLIENT_API_KEY": key})).json()
+            assert found["checks"]["upstream"]["ok"] is is_taken, found
+        assert "refuses the key with 401" in found["checks"]["upstream"]["detail"]
+        async with (
+            running_service(tmp_path, provider, api=f"dialect = {dialect}") as rig,
+            rig.client() as client,
+        ):
+            assert (await client.get("/health")).json()["checks"]["upstream"]["ok"]
+            assert (await client.get("/v1/models")).status_code == 200

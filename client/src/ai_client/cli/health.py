@@ -104,14 +104,12 @@ def _key(options: argparse.Namespace, settings: Settings | None) -> tuple[Loaded
 
 async def _asked(settings: Settings, key: LoadedKey) -> Report:
     """What only the upstream can tell."""
-    from ai_client.client import AIAPIClient  # noqa: PLC0415
     from ai_client.configure import health  # noqa: PLC0415
-    from ai_client.configure.assembly import client_options  # noqa: PLC0415
+    from ai_client.configure.assembly import client_beside_the_service, transport_options  # noqa: PLC0415
 
-    knobs = client_options(settings)
-    async with AIAPIClient(key.secret, settings.api.base_url, options=knobs) as client:
+    async with client_beside_the_service(settings, key) as client:
         upstream = health.check_upstream(settings, probe=client.models)
-        return await health.examine(settings, key, options=knobs.transport, upstream=upstream)
+        return await health.examine(settings, key, options=transport_options(settings), upstream=upstream)
 
 
 def _nearest(folder: Path) -> Path:

@@ -30,7 +30,7 @@ from ai_client.ledger.budgets import BudgetPlan
 from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices
 from ai_client.platform.clock import Clock, SystemClock
-from ai_client.settings import CachingSettings, KeyPair, LimitSettings, Settings
+from ai_client.settings import CachingSettings, KeyPair, LimitSettings, LoadedKey, Settings
 from ai_client.stored.homes_file import HomesFile
 from ai_client.transport.base import Timeouts, Transport, TransportOptions
 from ai_client.transport.proxies import default_transport
@@ -123,6 +123,13 @@ def key_provider(keys: KeyPair, *, reload: Callable[[], str | None]) -> KeyProvi
     """The keys as the client wants them."""
     following = None if keys.following is None else keys.following.secret
     return KeyProvider(keys.current.secret, following=following, reload=reload)
+
+
+def client_beside_the_service(settings: Settings, key: LoadedKey) -> AIAPIClient:
+    """For a question to the upstream of `[api]`, in its dialect: it keeps and counts nothing."""
+    keys = KeyProvider(key.secret)
+    upstreams = (default_upstream(settings.api, keys),)
+    return AIAPIClient(keys, settings.api.base_url, options=client_options(settings), upstreams=upstreams)
 
 
 @dataclass(frozen=True, slots=True)

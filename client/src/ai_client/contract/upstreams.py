@@ -16,7 +16,7 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     #: Azure OpenAI: `api-key`, and deployments' paths where an `api_version` is declared.
     AZURE = "azure"
-    #: Anthropic itself: `x-api-key` for `/v1/messages`, a bearer token for its OpenAI-compatible paths.
+    #: Anthropic itself: `x-api-key` and a version; a bearer token for `/v1/chat/completions` alone.
     ANTHROPIC = "anthropic"
     #: Anything else: every API is asked for, with a bearer token.
     COMPATIBLE = "compatible"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ai_client.contract.apis import Family, api_of
+from ai_client.contract.apis import api_of
 from ai_client.contract.keys import ApiKey
 from ai_client.contract.request import Request
 from ai_client.contract.upstreams import Dialect, Upstream
 from ai_client.contract.written_body import encoded, with_members
 from ai_client.dialects.upper_bound import bounded_fields
-from ai_client.dialects.upstream_dialects import ANTHROPIC_VERSION, credentials, url_of
+from ai_client.dialects.upstream_dialects import ANTHROPIC_VERSION, credentials, is_anthropics, url_of
 from ai_client.errors import BadRequestError
 from ai_client.transport.base import WireRequest
 
@@ -71,9 +71,9 @@ def build_wire_request(
         headers = {"Authorization": key.authorization} if upstream.needs_key else {}
         url = f"{upstream.base_url}/{request.endpoint}"
     else:
-        family = api_of(request.endpoint).family
-        headers = credentials(upstream, key, family) if upstream.needs_key else {}
-        if family is Family.ANTHROPIC:
+        api = api_of(request.endpoint)
+        headers = credentials(upstream, key, api) if upstream.needs_key else {}
+        if is_anthropics(upstream, api):
             headers["anthropic-version"] = ANTHROPIC_VERSION
         path = request.endpoint if passage is None else passage.path or request.endpoint
         url = url_of(upstream, path, model=model)

@@ -33,11 +33,18 @@ def url_of(upstream: Upstream, path: str, *, model: str) -> str:
     return f"{upstream.base_url}/{deployment}{path}{mark}api-version={quote(upstream.api_version)}"
 
 
-def credentials(upstream: Upstream, key: ApiKey, family: Family) -> dict[str, str]:
+def is_anthropics(upstream: Upstream, api: Api) -> bool:
+    """Whether the request is one of Anthropic's own API, of which only its chat completions are none there."""
+    return api.family is Family.ANTHROPIC or (
+        upstream.dialect is Dialect.ANTHROPIC and not api.route.startswith("chat/")
+    )
+
+
+def credentials(upstream: Upstream, key: ApiKey, api: Api) -> dict[str, str]:
     """The headers that sign a request."""
     dialect = Dialect.COMPATIBLE if upstream.has_token else upstream.dialect
     if dialect is Dialect.AZURE:
         return {"api-key": key.reveal()}
-    if dialect is Dialect.ANTHROPIC and family is Family.ANTHROPIC:
+    if dialect is Dialect.ANTHROPIC and is_anthropics(upstream, api):
         return {"x-api-key": key.reveal()}
     return {"Authorization": key.authorization}

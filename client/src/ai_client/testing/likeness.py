@@ -29,6 +29,8 @@ class Likeness:
     models: tuple[str, ...]
     prefix: str = "/v1"
     key_header: str = "authorization"
+    #: The one API that takes a bearer token although `key_header` is another; the others refuse it.
+    bearer_for: str = ""
     usage: UsageShape = lambda usage: usage
     #: Where a stream tells its usage: "asked" (a last event, if asked for), "finish" (in the event with the finish
     #: reason, always), "choice" (in its choice), "every" (in every event), "groq" (in `x_groq`).
@@ -121,7 +123,13 @@ LIKENESSES: Final[Mapping[str, Likeness]] = MappingProxyType(
             is_filtered=True,
             error=_azure_error,
         ),
-        "anthropic": Likeness(models=("claude-sonnet-4-5",), error=_anthropic_error, limit_headers=False),
+        "anthropic": Likeness(
+            models=("claude-sonnet-4-5",),
+            key_header="x-api-key",
+            bearer_for="/chat/completions",
+            error=_anthropic_error,
+            limit_headers=False,
+        ),
         "deepseek": Likeness(
             models=("deepseek-chat", "deepseek-reasoner"),
             usage=_deepseek,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 from ai_client.testing import messages_api, replies
@@ -70,8 +69,11 @@ def read_body(request: ReceivedRequest, models: tuple[str, ...]) -> tuple[dict[s
     return body, (404, replies.error(message, kind="invalid_request_error", code="model_not_found"))
 
 
-def key_of(headers: Mapping[str, str], like: Likeness) -> str:
+def key_of(request: ReceivedRequest, like: Likeness) -> str:
     """As OpenAI, Anthropic or Azure are signed to; of a likeness the one way that the provider takes."""
+    headers = request.headers
+    if like.bearer_for and request.path.endswith(like.bearer_for):
+        return headers.get("authorization", "").removeprefix("Bearer ")
     if like.key_header != "authorization":
         return headers.get(like.key_header, "")
     given = headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "")

@@ -157,7 +157,7 @@ class Simulator:
     async def _answer(self, request: ReceivedRequest, out: Responder) -> None:
         now_s = self._clock()
         self.last_headers, self.last_body = request.headers, request.body
-        key = key_of(request.headers, self._like)
+        key = key_of(request, self._like)
         body, refusal = self._read(request, key)
         self.counts.by_key[fingerprint(key)] += 1
         account = self._account(key)
@@ -284,7 +284,7 @@ class Simulator:
             request.path,
             body,
             content=form[1] if form else request.body,
-            key=key_of(request.headers, self._like),
+            key=key_of(request, self._like),
             serial=self.counts.arrivals,
         )
         headers = [("content-type", reply.content_type), *headers]
