@@ -42,7 +42,7 @@ VaultAddress = Annotated[str, AfterValidator(_safe_address)]
 
 
 class ApiKeySecretSettings(Model):
-    """The upstream key in AWS Secrets Manager; `field` where the secret is a JSON object."""
+    """The upstream key in AWS Secrets Manager. `field` names the key if the secret is a JSON object."""
 
     secret_id: str = Field(min_length=1, max_length=2048)
     region: Region | None = None
@@ -51,9 +51,9 @@ class ApiKeySecretSettings(Model):
 
 
 class VaultLoginSettings(Model):
-    """How a token is had from Vault, where the caller has none.
+    """How to get a token from Vault, if the caller has none.
 
-    The proof is `VAULT_SECRET_ID` for `approle`, and for `jwt` and `kubernetes` the text of `jwt_file` or `VAULT_JWT`.
+    `approle` logs in with `VAULT_SECRET_ID`, `jwt` with `jwt_file` or `VAULT_JWT`, `kubernetes` with `jwt_file`.
     """
 
     method: Literal["approle", "jwt", "kubernetes"]
@@ -63,7 +63,7 @@ class VaultLoginSettings(Model):
 
 
 class VaultSettings(Model):
-    """A key in HashiCorp Vault or OpenBao, in a key-value engine."""
+    """A key in a key-value engine of HashiCorp Vault or OpenBao."""
 
     path: _VaultPlace
     address: VaultAddress | None = None
@@ -76,7 +76,7 @@ class VaultSettings(Model):
 
 
 class CommandSettings(Model):
-    """A program that prints the key, run without a shell in the project folder of the control machine."""
+    """A program that prints the key. It runs on the control machine, in the project folder, without a shell."""
 
     argv: tuple[str, ...] = Field(min_length=1)
     next_argv: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class CommandSettings(Model):
 
 
 class SopsSettings(Model):
-    """A file that SOPS encrypted; the `sops` of the control machine decrypts it."""
+    """A file encrypted with SOPS. `sops` on the control machine decrypts it."""
 
     file: KeptFile
     field: str = Field(default="apiKey", min_length=1)
@@ -94,7 +94,7 @@ class SopsSettings(Model):
 
 
 class AgeSettings(Model):
-    """A file that age encrypted; the `age` of the control machine decrypts it."""
+    """A file encrypted with age. `age` on the control machine decrypts it."""
 
     file: KeptFile
     identity_file: str = Field(min_length=1)
@@ -103,7 +103,7 @@ class AgeSettings(Model):
 
 
 class KeySourceSettings(Model):
-    """Where an upstream key is kept: one of these."""
+    """Where an upstream key is kept. Use exactly one of these."""
 
     aws: ApiKeySecretSettings | None = None
     vault: VaultSettings | None = None

@@ -76,7 +76,7 @@ def is_host_key(text: str) -> bool:
 
 
 class HostSettings(Model):
-    """One declared host; `suite` is for local hosts only. A cordoned host is left as it is, and stays the stack's."""
+    """One declared host. `suite` is for local hosts only. A cordoned host is left untouched, and stays in the stack."""
 
     address: Address
     user: Login | None = None
@@ -90,10 +90,10 @@ class HostSettings(Model):
 
 
 class Ec2Settings(Model):
-    """Which existing instances are a group's hosts, how they are named, and how their host keys are known.
+    """Which existing instances are a group's hosts, how they are named, and where their host keys come from.
 
-    `filters` are DescribeInstances' own (`tag:Role: [api]`); an instance has to pass all of them. `name_tag` "" names
-    hosts by instance id. `host_keys` go by host name or instance id, and come before the instance's `host_key_tag`.
+    `filters` are those of DescribeInstances (`tag:Role: [api]`); an instance must match all of them. `name_tag` ""
+    names hosts by instance id. `host_keys`, by host name or instance id, take precedence over the `host_key_tag`.
     """
 
     filters: dict[str, tuple[str, ...]] = Field(min_length=1)
@@ -113,7 +113,7 @@ class Ec2Settings(Model):
 class GroupSettings(Model):
     """A group of hosts, or of other groups (`children`).
 
-    `share` is the group's part of `account`, from 0 to 1; its hosts have equal limits.
+    `share` is the group's part of `account`, above 0 and at most 1, divided equally between its hosts.
     """
 
     source: Literal["static", "local", "ec2"] = "static"
@@ -132,7 +132,7 @@ class GroupSettings(Model):
 
 
 class JumpHostSettings(Model):
-    """A host that leads to others; `link` (local hosts only) is its address on the control side."""
+    """A host through which ssh reaches others. `suite` is for local jump hosts only."""
 
     source: Literal["static", "local"] = "static"
     address: Address
@@ -144,9 +144,9 @@ class JumpHostSettings(Model):
 
 
 class SshSettings(Model):
-    """How ssh goes out; without `identity_file` the agent and ssh's own defaults serve.
+    """How to connect by ssh. Without `identity_file`, ssh uses the keys in the agent and its own defaults.
 
-    `certificate_authority` are public keys that certify host keys, for hosts that have no pinned key of their own.
+    `certificate_authority` lists the public keys of CAs that sign host keys, for hosts without a pinned key.
     """
 
     identity_file: str | None = None
@@ -155,7 +155,7 @@ class SshSettings(Model):
 
 
 class SimulatorSettings(Model):
-    """The provider simulator of a local fleet, on the address of its bridge."""
+    """The provider simulator of a local fleet. It listens on the bridge's address."""
 
     port: Port = 8000
     rpm: int = Field(default=6000, ge=1)
@@ -184,9 +184,9 @@ class LocalSettings(Model):
 
 
 class ModelLimitSettings(Model):
-    """What a provider grants of one model: requests and tokens a minute and a day, tokens apart, pictures.
+    """What the provider grants for one model: requests, tokens and images per minute, requests and tokens per day.
 
-    `burst_s` and `counts` go to each host as they are; the rest is divided as the account is.
+    `burst_s` and `counts` apply to each host as they are; the limits are divided between hosts like the account's.
     """
 
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -201,7 +201,10 @@ class ModelLimitSettings(Model):
 
 
 class AccountSettings(Model):
-    """What the provider grants the whole account; `models` by name, `NAME/MODEL` or `NAME` of other upstreams."""
+    """What the provider grants the whole account.
+
+    `models` has the limits of single models, by name: `NAME/MODEL` or `NAME` for other upstreams.
+    """
 
     rpm: int = Field(ge=1)
     tpm: int | None = Field(default=None, ge=1)
@@ -209,11 +212,9 @@ class AccountSettings(Model):
 
 
 class GateSettings(Model):
-    """How a host whose release or configuration changed is watched before the next wave; one that is worse goes back.
+    """How a host whose release or configuration changed is watched before the next wave.
 
-    `seconds`: how long, 0 asks it once. By how much may rise: `max_error_share` the share of requests that end in an
-    error of the service's own, `max_throttled_share` that of attempts answered with 429 where more is sent than before.
-    `max_overhead_ms` is what it may add to 95 of 100 requests by itself. Errors of the upstream never count.
+    A host that got worse is rolled back. Errors of the upstream never count.
     """
 
     seconds: float = Field(default=15, ge=0, le=900)
@@ -223,9 +224,9 @@ class GateSettings(Model):
 
 
 class CoordinationSettings(Model):
-    """A Valkey or Redis that lends the account's quota between hosts; without it each host has its fixed share.
+    """A Valkey or Redis that lends the account's quota between hosts. Without it, each host has a fixed share.
 
-    `password` is secret. `ca_path` is a file on the hosts. Stacks that share an account name it alike.
+    `password` is secret. `ca_path` is a file on the hosts. Stacks that share an account use the same `account`.
     """
 
     endpoint: str = Field(pattern=r"^rediss?://[^\s/?#@]+(/\d{1,3})?$")
@@ -263,10 +264,9 @@ UpstreamName = Annotated[
 
 
 class UpstreamSettings(Model):
-    """Another provider's account beside that of `apiKey`; its models are `NAME/MODEL`.
+    """Another provider's account, beside that of `apiKey`. Its models are called `NAME/MODEL`.
 
-    `models` are the names by which callers know its models, each with what the upstream calls it. `api_key` and
-    `api_key_next` are secret.
+    `models` maps the names that callers use to the upstream's own names. `api_key` and `api_key_next` are secret.
     """
 
     base_url: str = Field(pattern=r"^https?://[^\s?#]+$")

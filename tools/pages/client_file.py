@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import PurePath
 from typing import Any
 
 from ai_client.settings import sections
+from infra.config.descriptions import DESCRIPTIONS
 from infra.project_files import ROLE, role_variables
 from tools.pages import markdown
 
@@ -34,13 +35,60 @@ servers ignore, `max_tokens` is added."""
 
 # No kind of value takes this, so each says what it wants instead.
 _IMPOSSIBLE = "\0\n"
+_TTL = "The same for this endpoint. Default: `ttl_seconds`."
+_ALSO_KEYS = {
+    f"{sections.UPSTREAM_PREFIX}NAME": "UpstreamSettings",
+    f"{sections.LIMIT_PREFIX}NAME": "ModelLimitSettings",
+}
+_BUDGET = "Most dollars per {}{}; empty for no limit, 0 to allow no cost at all."
+# Of keys that no role variable sets by itself, or that have another value for "none" than the variable has.
+_MEANINGS = {
+    ("performance", "token_limit"): "Tokens per minute that this host may send; empty for no limit.",
+    ("budget", "daily_usd"): _BUDGET.format("day", ""),
+    ("budget", "monthly_usd"): _BUDGET.format("month", ""),
+    ("routing", "critical_share"): "Expected share of critical requests, reported beside the actual one.",
+    ("batch", "spool_dir"): "The spool folder.",
+    ("coordination", "password_file"): "File with that user's password.",
+    (
+        "coordination",
+        "host",
+    ): "Name of this host in the shared quota, unique among hosts; empty for its host name.",
+    ("caching", "ttl_seconds_chat"): _TTL,
+    ("caching", "ttl_seconds_completions"): _TTL,
+    ("caching", "ttl_seconds_embeddings"): _TTL,
+    ("logging", "format"): "Format of the log files.",
+    ("logging", "rotation"): "When a new log file is started.",
+    ("tenant NAME", "token_sha256"): "SHA-256 of the token that this tenant sends over TCP.",
+    ("tenant NAME", "uid"): "User id of this tenant on the Unix socket.",
+    (
+        "tenant NAME",
+        "rate_share",
+    ): "Its weight while requests queue, relative to the other tenants'. Default: 1.",
+    (
+        "tenant NAME",
+        "priority",
+    ): "Priority of its requests if they name none: 0 is the most urgent, 9 the least.",
+    ("tenant NAME", "daily_usd"): _BUDGET.format("day", " for this tenant"),
+    ("tenant NAME", "monthly_usd"): _BUDGET.format("month", " for this tenant"),
+    ("upstream NAME", "key_file"): "File with its key. Default: `/etc/ai-client/keys/NAME`.",
+    (
+        "upstream NAME",
+        "models",
+    ): "Its models, as `OURS=THEIRS` if callers use another name than the upstream.",
+    ("upstream NAME", "told_cost"): "Book the cost that it reports with an answer (see above).",
+}
 _LINE = re.compile(r"^(\w+) = .*?\b(ai_\w+)")
 
 
 def text() -> str:
     """The page."""
     variables = _variables()
-    listed = {**sections.SECTIONS, f"{sections.TENANT_PREFIX}NAME": sections.TenantSettings}
+    listed = {
+        **sections.SECTIONS,
+        f"{sections.TENANT_PREFIX}NAME": sections.TenantSettings,
+        f"{sections.UPSTREAM_PREFIX}NAME": sections.UpstreamSettings,
+        f"{sections.LIMIT_PREFIX}NAME": sections.LimitSettings,
+    }
     return markdown.page(
         "The client's file",
         _INTRO,
@@ -53,12 +101,17 @@ def _section(name: str, section: type[Any], variables: dict[tuple[str, str], str
     for field in fields(section):
         if "key" in field.metadata:
             key = field.metadata["key"]
-            variable = variables.get((name, key), "")
-            meaning = str(role_variables().get(variable, {}).get("description", ""))
+            meaning = _meaning(name, key, variables.get((name, key), ""))
             rows.append((f"`{key}`", _wanted(field.metadata["kind"]), _default(field.default), meaning))
     about = re.sub(r"\s+", " ", section.__doc__ or "").removeprefix(f"`[{name}]`: ")
     listed = markdown.table(("key", "value", "default", "meaning"), rows)
-    return f"## `[{name}]`\n\n{about[:1].upper()}{about[1:]}\n\n{listed}"
+    return f"## `[{name}]`\n\n{about[:1].upper()}{about[1:].strip()}\n\n{listed}"
+
+
+def _meaning(section: str, key: str, variable: str) -> str:
+    """The role variable's words, or those of the stack's key that becomes this one."""
+    own = _MEANINGS.get((section, key)) or DESCRIPTIONS.get(f"{_ALSO_KEYS.get(section)}.{key}")
+    return own or markdown.from_ansible(str(role_variables().get(variable, {}).get("description", "")))
 
 
 def _wanted(kind: Any) -> str:
@@ -70,6 +123,8 @@ def _wanted(kind: Any) -> str:
 
 
 def _default(value: object) -> str:
+    if value is MISSING:
+        return ""
     return markdown.code(str(value) if isinstance(value, PurePath) else list(value) if value == () else value)
 
 

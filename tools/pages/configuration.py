@@ -8,11 +8,11 @@ from typing import Any
 from tools.pages import markdown, stack_schema
 
 _INTRO = """\
-Keys of `Pulumi.<stack>.yaml`, all below `config:`. A wrong one ends the program with its name and a remedy, before any
-resource is made. An editor that reads YAML schemas completes and checks them by
-[`stack.schema.json`](stack.schema.json). Secret keys are set with `pulumi config set --secret`.
+The keys of `Pulumi.<stack>.yaml`, all below `config:`. A wrong key or value stops the program before it creates any
+resource; the error names the key and the remedy. Editors that read YAML schemas complete and check keys with
+[`stack.schema.json`](stack.schema.json). Set secret keys with `pulumi config set --secret`.
 
-What a host is told beyond these are [role variables](role-variables.md), under any `vars`."""
+Settings of the service on the hosts are [role variables](role-variables.md), under any `vars`."""
 
 # Where each model stands; a model in two places is described once.
 _PLACES: Mapping[str, str] = {
@@ -22,6 +22,9 @@ _PLACES: Mapping[str, str] = {
     "JumpHostSettings": "fleet:jumpHosts.HOST",
     "SshSettings": "fleet:ssh",
     "AccountSettings": "fleet:account",
+    "ModelLimitSettings": "fleet:account.models.MODEL",
+    "GateSettings": "fleet:gate",
+    "UpstreamSettings": "fleet:upstreams.NAME",
     "KeySourceSettings": "fleet:keySource",
     "ApiKeySecretSettings": "fleet:keySource.aws",
     "VaultSettings": "fleet:keySource.vault",

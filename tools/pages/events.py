@@ -9,14 +9,14 @@ from ai_client.contract import events
 from tools.pages import markdown
 
 _INTRO = """\
-What happens to requests, as one typed stream (`ai_client.contract.events`). None holds a key or any text of a caller.
-Times are seconds; `at` is wall-clock time since the epoch."""
+What happens to requests, as one stream of typed events (`ai_client.contract.events`). No event contains a key or any
+text from a caller. Times are in seconds; `at` is seconds since the epoch."""
 
 
 def text() -> str:
     """The page."""
     shared = [f"`{name}`" for name in events.RequestEvent.__annotations__]
-    intro = f"{_INTRO}\n\nEvents of a request have, beside their own, {', '.join(shared)}."
+    intro = f"{_INTRO}\n\nEvery event of a request also has {', '.join(shared)}."
     sections = [_section(kind, events.RequestEvent) for kind in get_args(events.Event)]
     return markdown.page("Events", intro, *sections)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+
+_VALUE = re.compile(r"V\((\w+)\)")
 
 
 def page(title: str, *parts: str) -> str:
@@ -23,6 +26,11 @@ def code(value: object) -> str:
     if value is None or value in ("", [], {}):
         return ""
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def from_ansible(text: str) -> str:
+    """A description of Ansible's: its marks of values (`V(auto)`) as code."""
+    return _VALUE.sub(r"`\1`", text)
 
 
 def _cell(text: str) -> str:

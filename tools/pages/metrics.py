@@ -13,9 +13,9 @@ from ai_client.metrics import Recorder
 from tools.pages import markdown
 
 _INTRO = """\
-What `http://127.0.0.1:9090/metrics` shows. Names are OpenTelemetry's for generative AI where there is one. A histogram
-has `_bucket`, `_sum` and `_count`. Models and tenants beyond a number of them are counted together as `other`.
-`ai_client_quota_…` is there if [one quota is shared](../how-to/coordination.md)."""
+The metrics at `http://127.0.0.1:9090/metrics`. Names follow OpenTelemetry's conventions for generative AI where there
+are any. A histogram has `_bucket`, `_sum` and `_count`. Beyond a number of models and tenants, further ones are counted
+as `other`. Hosts that [share one quota](../how-to/coordination.md) also have `ai_client_quota_…`."""
 
 
 # With `[coordination]` alone, there are metrics of the fleet's quota; their values are on no page.

@@ -9,8 +9,9 @@ from ai_client.cli import arguments
 from tools.pages import markdown
 
 _INTRO = """\
-`ai-client COMMAND [OPTION]…`. Options of all commands may stand before or after the command. The exit code is 0 where
-all is well, 1 where not, 2 where the command line itself is wrong."""
+`ai-client COMMAND [OPTION]…`. The options in the first table may come before or after the command. The exit code is 0
+for success, 1 for failure, and 2 for a mistake on the command line;
+[some commands have more](../how-to/node.md#exit-codes)."""
 
 
 def text() -> str:

@@ -6,12 +6,12 @@ from infra import project_files
 from tools.pages import markdown
 
 _INTRO = """\
-Variables of the role `ai_client`. In a stack they stand under `vars` of the fleet, of a group or of a host, the nearest
-wins; without Pulumi they are ordinary Ansible variables. A variable that is not
-listed here, of another type, or out of its bounds is refused.
+Variables of the role `ai_client`. In a stack, set them under `vars` of the fleet, a group or a host; the most specific
+one wins. Without Pulumi they are ordinary Ansible variables. An unknown `ai_` variable, a wrong type, or a value out of
+bounds is refused.
 
-`environment` is a keyword of Ansible's: what it means to users is `ai_environment`, and the program renames it.
-The upstream key is never among a stack's variables: `pulumi config set --secret apiKey`."""
+Ansible reserves the name `environment`, so the program passes it on as `ai_environment`. The upstream key is never
+among a stack's variables: set it with `pulumi config set --secret apiKey`."""
 
 
 def text() -> str:
@@ -22,7 +22,7 @@ def text() -> str:
             f"`{name}`",
             _kind(spec),
             "secret" if spec.get("no_log") else markdown.code(defaults.get(name)),
-            str(spec.get("description", "")),
+            markdown.from_ansible(str(spec.get("description", ""))),
         )
         for name, spec in project_files.role_variables().items()
     ]

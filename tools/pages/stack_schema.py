@@ -12,6 +12,7 @@ from infra import project_files
 from infra.config import descriptions, key_source
 from infra.config import schema as infra_schema
 from infra.config.schema import PREFIX, FleetSettings
+from tools.pages import markdown
 
 Schema = dict[str, Any]
 
@@ -157,7 +158,8 @@ def _variables() -> Schema:
 
 
 def _variable(spec: Mapping[str, Any]) -> Schema:
-    found = {**_TYPES[str(spec.get("type", "str"))], "description": str(spec.get("description", "")).strip()}
+    text = markdown.from_ansible(str(spec.get("description", ""))).strip()
+    found = {**_TYPES[str(spec.get("type", "str"))], "description": text}
     if "choices" in spec:
         found["enum"] = list(spec["choices"])
     if found["type"] == "array" and "elements" in spec:

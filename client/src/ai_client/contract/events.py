@@ -26,7 +26,7 @@ class RequestEvent(Struct, frozen=True, kw_only=True):
 
 
 class Admitted(RequestEvent, frozen=True, kw_only=True):
-    """An attempt got its permit after `waited_s` in the queue."""
+    """An attempt was admitted after `waited_s` in the queue."""
 
     priority: int
     waited_s: float
@@ -34,20 +34,20 @@ class Admitted(RequestEvent, frozen=True, kw_only=True):
 
 
 class Sent(RequestEvent, frozen=True, kw_only=True):
-    """An attempt (the first is 1) is written to a connection."""
+    """An attempt was written to a connection. The first is 1."""
 
     attempt: int
     key_fingerprint: str
 
 
 class FirstByte(RequestEvent, frozen=True, kw_only=True):
-    """The first chunk of a streamed answer came, `after_s` from when the attempt was sent."""
+    """The first chunk of a streamed answer arrived, `after_s` after the attempt was sent."""
 
     after_s: float
 
 
 class Retried(RequestEvent, frozen=True, kw_only=True):
-    """Attempt `attempt` failed with `error` (a class name) and goes again after `wait_s`."""
+    """Attempt number `attempt` failed with `error` (a class name), and is retried after `wait_s`."""
 
     attempt: int
     wait_s: float
@@ -56,24 +56,24 @@ class Retried(RequestEvent, frozen=True, kw_only=True):
 
 
 class FellBack(RequestEvent, frozen=True, kw_only=True):
-    """`model` could not answer; `to_model` is asked instead."""
+    """`model` could not answer, so `to_model` is tried instead."""
 
     to_model: str
     error: str
 
 
 class CacheHit(RequestEvent, frozen=True, kw_only=True):
-    """Answered without an upstream call of its own: from the cache, or `shared` with one in flight."""
+    """The answer came from the cache or, if `shared`, from another request's call."""
 
     shared: bool
 
 
 class CacheMissed(RequestEvent, frozen=True, kw_only=True):
-    """The cache was asked and had nothing."""
+    """The cache had no answer."""
 
 
 class Settled(RequestEvent, frozen=True, kw_only=True):
-    """The request ended with an answer. The last event of a request is this one or `Failed`."""
+    """The request was answered. This or `Failed` is the last event of a request."""
 
     status: int
     stream: bool
@@ -97,7 +97,7 @@ class Settled(RequestEvent, frozen=True, kw_only=True):
 
 
 class Failed(RequestEvent, frozen=True, kw_only=True):
-    """The request ended with `error` (a class name, "CancelledError" where the caller left)."""
+    """The request failed with `error` (a class name; `CancelledError` if the caller left)."""
 
     error: str
     code: str
@@ -117,7 +117,7 @@ class Failed(RequestEvent, frozen=True, kw_only=True):
 
 
 class Throttled(Struct, frozen=True, kw_only=True):
-    """The upstream asked (429, Retry-After, x-ratelimit-*) that `model` with this key wait `pause_s`."""
+    """The upstream (429, Retry-After, x-ratelimit-*) paused `model` for this key, for `pause_s`."""
 
     at: float
     model: str
@@ -128,7 +128,7 @@ class Throttled(Struct, frozen=True, kw_only=True):
 
 
 class BreakerChanged(Struct, frozen=True, kw_only=True):
-    """A model's circuit breaker went from one state to another ("closed", "open", "half-open")."""
+    """A model's circuit breaker changed state ("closed", "open", "half-open")."""
 
     at: float
     model: str
@@ -137,7 +137,7 @@ class BreakerChanged(Struct, frozen=True, kw_only=True):
 
 
 class ConcurrencyChanged(Struct, frozen=True, kw_only=True):
-    """The adaptive limit of a model moved."""
+    """The adaptive concurrency limit of a model changed."""
 
     at: float
     model: str
@@ -146,7 +146,7 @@ class ConcurrencyChanged(Struct, frozen=True, kw_only=True):
 
 
 class BudgetAlert(Struct, frozen=True, kw_only=True):
-    """`spent_usd` of a budget passed the share `threshold` of `limit_usd`. Once a period and threshold."""
+    """A budget passed the share `threshold` of `limit_usd`. Sent once for each period and threshold."""
 
     at: float
     scope: str
@@ -157,7 +157,7 @@ class BudgetAlert(Struct, frozen=True, kw_only=True):
 
 
 class StoreDegraded(Struct, frozen=True, kw_only=True):
-    """The cache (or another local `store`) goes on without its file. `reason` holds no text of callers."""
+    """A `store` (cache, ledger, audit, traces) failed. `reason` contains no text from callers."""
 
     at: float
     store: str
@@ -165,7 +165,7 @@ class StoreDegraded(Struct, frozen=True, kw_only=True):
 
 
 class KeyRotated(Struct, frozen=True, kw_only=True):
-    """Another key is in use from now on."""
+    """Another key is now in use."""
 
     at: float
     before_fingerprint: str

@@ -93,71 +93,79 @@ class Recorder:
     def _make_operation_metrics(self) -> None:
         self.duration = HistogramFamily(
             "gen_ai_client_operation_duration_seconds",
-            "Whole time of a request, waiting and retries included.",
+            "Duration of a request, waiting and retries included.",
             (*_OPERATION, "error_type"),
             bounds=DURATION_S,
         )
         self.tokens = HistogramFamily(
             "gen_ai_client_token_usage",
-            "Tokens of a request as the provider counted them.",
+            "Tokens of a request, as counted by the provider.",
             (*_OPERATION, "gen_ai_token_type"),
             bounds=TOKENS,
         )
         self.first_chunk = HistogramFamily(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
-            "From sending a streamed request upstream to the first chunk of its answer.",
+            "Time from sending a streamed request upstream to the first chunk of its answer.",
             _OPERATION,
             bounds=FIRST_CHUNK_S,
         )
 
     def _make_own_metrics(self) -> None:
         self.requests = CounterFamily(
-            "ai_client_requests_total", "Requests that ended, by outcome.", ("tenant", "model", "code")
+            "ai_client_requests_total", "Finished requests, by outcome.", ("tenant", "model", "code")
         )
-        self.cost = CounterFamily("ai_client_cost_usd_total", "US dollars booked.", ("tenant", "model"))
+        self.cost = CounterFamily(
+            "ai_client_cost_usd_total", "Cost booked, in US dollars.", ("tenant", "model")
+        )
         self.queue_wait = HistogramFamily(
-            "ai_client_queue_wait_seconds", "Wait for admission.", ("priority",), bounds=WAIT_S
+            "ai_client_queue_wait_seconds",
+            "Time that requests waited for admission.",
+            ("priority",),
+            bounds=WAIT_S,
         )
         self.overhead = HistogramFamily(
-            "ai_client_overhead_seconds", "What the service itself adds to a request.", bounds=OVERHEAD_S
+            "ai_client_overhead_seconds", "Time that the service itself adds to a request.", bounds=OVERHEAD_S
         )
         self._overhead = self.overhead.cell(())
         self.cache = CounterFamily(
-            "ai_client_cache_lookups_total", "Look-ups by outcome: hit, shared, miss.", ("outcome",)
+            "ai_client_cache_lookups_total", "Cache look-ups by outcome: hit, shared, miss.", ("outcome",)
         )
-        self.retries = CounterFamily("ai_client_retries_total", "Attempts sent again, by error.", ("error",))
+        self.retries = CounterFamily("ai_client_retries_total", "Retried attempts, by error.", ("error",))
         self.fallbacks = CounterFamily(
-            "ai_client_fallbacks_total", "Requests that another model answered.", ("from_model", "to_model")
+            "ai_client_fallbacks_total",
+            "Times that another model was tried instead.",
+            ("from_model", "to_model"),
         )
         self.throttled = CounterFamily(
-            "ai_client_throttled_total", "Times that the upstream slowed us.", ("model",)
+            "ai_client_throttled_total", "Times that the upstream made the service slow down.", ("model",)
         )
         self._make_state_metrics()
 
     def _make_state_metrics(self) -> None:
         self.billed_unknown = CounterFamily(
-            "ai_client_billed_unknown_total", "Requests that may have been billed unseen."
+            "ai_client_billed_unknown_total", "Failed requests that the provider may have billed."
         )
         self.breaker = GaugeFamily(
             "ai_client_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", ("model",)
         )
         self.concurrency = GaugeFamily(
-            "ai_client_concurrency_limit", "Requests at once, as adapted to the upstream.", ("model",)
+            "ai_client_concurrency_limit", "Most requests in parallel, adapted to the upstream.", ("model",)
         )
         self.alerts = CounterFamily(
             "ai_client_budget_alerts_total",
-            "Times that a budget passed an alert's share.",
+            "Times that a budget passed an alert threshold.",
             ("scope", "period"),
         )
         self.degraded = CounterFamily(
-            "ai_client_store_degraded_total", "Local stores that failed.", ("store",)
+            "ai_client_store_degraded_total", "Failures of a local store.", ("store",)
         )
         self.rotations = CounterFamily(
-            "ai_client_key_rotations_total", "Times that another key came into use."
+            "ai_client_key_rotations_total", "Times that the service switched to another key."
         )
         self.reloads = CounterFamily("ai_client_config_reloads_total", "Reloads by outcome.", ("outcome",))
         self.reload_ok = GaugeFamily(
-            "ai_client_config_last_reload_successful", "Whether the last reload took the new configuration."
+            "ai_client_config_last_reload_successful",
+            "1 if the last reload loaded the new configuration, else 0.",
         )
         self.reload_ok.put(1)
 

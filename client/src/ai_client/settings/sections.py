@@ -37,7 +37,7 @@ def reads(key: str, kind: Kind) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """`[api]`: the upstream and the connections to it. The key is never here."""
+    """`[api]`: the upstream, and the connections to it. The key is never here."""
 
     base_url: str = field(
         default="https://api.holysheep.ai/v1", metadata=reads("base_url", kinds.url("https", "http"))
@@ -65,7 +65,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """`[upstream NAME]`: another provider's account, beside the one of `[api]`. Its models are `NAME/MODEL`."""
+    """`[upstream NAME]`: another provider's account, beside that of `[api]`. Its models are called `NAME/MODEL`."""
 
     name: str
     base_url: str = field(default="", metadata=reads("base_url", kinds.url("https", "http")))
@@ -86,7 +86,7 @@ _LIMIT = kinds.optional(_TOKENS_PER_MINUTE)
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """`[limit NAME]`: what this host may send of one model (`NAME/MODEL` of another upstream), or to one upstream."""
+    """`[limit NAME]`: this host's limits for one model (another upstream's: `NAME/MODEL`), or for a whole upstream."""
 
     name: str
     requests_per_minute: int | None = field(default=None, metadata=reads("requests_per_minute", _LIMIT))
@@ -108,7 +108,7 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """`[models]`: what is asked where the caller names no model, and what is asked next where one fails."""
+    """`[models]`: which model to use if the caller names none, and which to try if one fails."""
 
     default: str = field(default="gpt-4.1", metadata=reads("default", kinds.model))
     fallback: str | None = field(default="gpt-4.1", metadata=reads("fallback", kinds.optional(kinds.model)))
@@ -125,7 +125,7 @@ LIST_PRICES = {
 
 @dataclass(frozen=True, slots=True)
 class PerformanceSettings:
-    """`[performance]`: time limits, concurrency and this host's part of the account's quota."""
+    """`[performance]`: timeouts, concurrency, and this host's part of the account's quota."""
 
     connection_timeout_s: float = field(default=10.0, metadata=reads("connection_timeout", _SECONDS))
     read_timeout_s: float = field(default=60.0, metadata=reads("read_timeout", _SECONDS))
@@ -144,7 +144,7 @@ _TTL = kinds.number(least=0, most=365 * DAY_S)
 
 @dataclass(frozen=True, slots=True)
 class CachingSettings:
-    """`[caching]`: responses kept on disk. An endpoint without a time to live of its own has `ttl_s`."""
+    """`[caching]`: responses kept on disk."""
 
     enabled: bool = field(default=True, metadata=reads("enabled", kinds.boolean))
     cache_dir: Path = field(default=Path("/var/cache/ai-client"), metadata=reads("cache_dir", kinds.path))
@@ -163,7 +163,7 @@ class CachingSettings:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """`[logging]`: JSON lines in a file a day."""
+    """`[logging]`: JSON lines, one file per day."""
 
     level: str = field(
         default="INFO", metadata=reads("level", kinds.choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"))
@@ -176,7 +176,7 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """`[security]`: how the upstream is verified and reached."""
+    """`[security]`: how to verify and reach the upstream."""
 
     verify_ssl: bool = field(default=True, metadata=reads("verify_ssl", kinds.boolean))
     proxy_url: str | None = field(
@@ -188,7 +188,7 @@ class SecuritySettings:
 
 @dataclass(frozen=True, slots=True)
 class MonitoringSettings:
-    """`[monitoring]`: where Prometheus reads; port 0 takes any free port."""
+    """`[monitoring]`: where Prometheus reads metrics. Port 0 takes any free port."""
 
     enable_metrics: bool = field(default=True, metadata=reads("enable_metrics", kinds.boolean))
     metrics_host: str = field(default="127.0.0.1", metadata=reads("metrics_host", kinds.word))
@@ -202,7 +202,7 @@ class MonitoringSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """`[gateway]`: where programs of this host reach the service; port 0 turns TCP off."""
+    """`[gateway]`: where programs on this host reach the service. Port 0 turns TCP off."""
 
     socket: Path = field(default=Path("/run/ai-client/gateway.sock"), metadata=reads("socket", kinds.path))
     host: str = field(default="127.0.0.1", metadata=reads("host", kinds.word))
@@ -223,7 +223,7 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class TenantSettings:
-    """`[tenant NAME]`: one caller, known by its uid (Unix socket) or by its token's SHA-256 (TCP)."""
+    """`[tenant NAME]`: a caller, identified by its uid (Unix socket) or by its token's SHA-256 (TCP)."""
 
     name: str
     token_sha256: str | None = field(
@@ -240,7 +240,7 @@ class TenantSettings:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
-    """`[budget]`: this host's spending limits; none where not set."""
+    """`[budget]`: this host's spending limits. Default: none."""
 
     daily_usd: float | None = field(default=None, metadata=reads("daily_usd", kinds.optional(_USD)))
     monthly_usd: float | None = field(default=None, metadata=reads("monthly_usd", kinds.optional(_USD)))
@@ -251,7 +251,7 @@ class BudgetSettings:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSettings:
-    """`[routing]`: which model a request marked ordinary or critical goes to."""
+    """`[routing]`: which models get requests that are marked as ordinary or critical."""
 
     ordinary: str | None = field(default=None, metadata=reads("ordinary", kinds.optional(kinds.model)))
     critical: str | None = field(default=None, metadata=reads("critical", kinds.optional(kinds.model)))
@@ -262,7 +262,7 @@ class RoutingSettings:
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """`[batch]`: whether this host works through a spool folder."""
+    """`[batch]`: whether this host processes files from a spool folder."""
 
     mode: bool = field(default=False, metadata=reads("mode", kinds.boolean))
     spool_dir: Path = field(
@@ -273,7 +273,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """`[audit]`: one line an API call, never with its text."""
+    """`[audit]`: one line for each API call, never with its text."""
 
     enabled: bool = field(default=True, metadata=reads("enabled", kinds.boolean))
     retention_days: int = field(default=90, metadata=reads("retention_days", _DAYS))
@@ -281,9 +281,9 @@ class AuditSettings:
 
 @dataclass(frozen=True, slots=True)
 class CoordinationSettings:
-    """`[coordination]`: one quota for several hosts, over a Valkey or Redis. Off where there is no endpoint.
+    """`[coordination]`: one quota for several hosts, through a Valkey or Redis. Off without an endpoint.
 
-    This host's share of the account is `rate_limit` and `token_limit` of `[performance]`.
+    This host's share of the account is `rate_limit` and `token_limit` in `[performance]`.
     """
 
     endpoint: str | None = field(
@@ -300,7 +300,7 @@ class CoordinationSettings:
 
 @dataclass(frozen=True, slots=True)
 class TracesSettings:
-    """`[traces]`: spans by OTLP over HTTP, in JSON; none where no endpoint is set."""
+    """`[traces]`: spans by OTLP over HTTP, in JSON. Off without an endpoint."""
 
     otlp_endpoint: str | None = field(
         default=None, metadata=reads("otlp_endpoint", kinds.optional(kinds.url("http", "https")))

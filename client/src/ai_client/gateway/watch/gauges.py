@@ -49,16 +49,18 @@ class StateCollector:
         moment = self.moment
         pool = moment.client["pool"]
         yield _budgets(self.spent)
-        info = GaugeMetricFamily("ai_client_build_info", "Always 1; the labels tell.", labels=("version",))
+        info = GaugeMetricFamily(
+            "ai_client_build_info", "Always 1; the labels describe the build.", labels=("version",)
+        )
         info.add_metric((__version__,), 1)
         yield info
         yield from _ended_here(moment)
         values = (
-            ("ai_client_gateway_connections", "Open connections of callers.", moment.connections),
+            ("ai_client_gateway_connections", "Open connections from callers.", moment.connections),
             ("ai_client_gateway_requests_in_flight", "Requests being answered.", moment.requests_in_flight),
-            ("ai_client_queue_length", "Requests that wait for admission.", moment.client["queued"]),
-            ("ai_client_pool_connections_in_use", "Upstream connections in use.", pool["in_use"]),
-            ("ai_client_pool_connections_limit", "Upstream connections at most.", pool["size"]),
+            ("ai_client_queue_length", "Requests waiting for admission.", moment.client["queued"]),
+            ("ai_client_pool_connections_in_use", "Connections to the upstream in use.", pool["in_use"]),
+            ("ai_client_pool_connections_limit", "Most connections to the upstream.", pool["size"]),
             (
                 "ai_client_upstream_certificate_expiry_timestamp_seconds",
                 "When the upstream's certificate expires, in seconds since the epoch.",
@@ -75,7 +77,9 @@ class StateCollector:
 
 def _budgets(spent: Spent) -> Metric:
     budgets = GaugeMetricFamily(
-        "ai_client_budget_used_ratio", "Share of a budget that is spent.", labels=("scope", "period")
+        "ai_client_budget_used_ratio",
+        "Share of a budget that is spent, from 0 to 1.",
+        labels=("scope", "period"),
     )
     for budget in spent.budgets:
         budgets.add_metric((budget.scope, budget.period), budget.used_ratio)
@@ -85,10 +89,14 @@ def _budgets(spent: Spent) -> Metric:
 def _ended_here(moment: ServiceState) -> Iterator[Metric]:
     """What the gateway itself failed or refused."""
     yield CounterMetricFamily(
-        "ai_client_gateway_faults", "Requests that a fault of the service's own ended.", value=moment.faults
+        "ai_client_gateway_faults",
+        "Requests that failed because of a fault in the service itself.",
+        value=moment.faults,
     )
     refused = CounterMetricFamily(
-        "ai_client_gateway_refused", "Connections and bodies that there was no room for.", labels=("what",)
+        "ai_client_gateway_refused",
+        "Connections and bodies refused because a limit was reached.",
+        labels=("what",),
     )
     refused.add_metric(("connections",), moment.refused_connections)
     refused.add_metric(("bodies",), moment.refused_bodies)
@@ -97,9 +105,13 @@ def _ended_here(moment: ServiceState) -> Iterator[Metric]:
 
 def _limits(client: Mapping[str, Any]) -> Iterator[Metric]:
     """What this host may send in a minute, and what of it is used. A limit that is not set has no series."""
-    limits = GaugeMetricFamily("ai_client_limit", "This host's limit in any minute.", labels=("kind",))
+    limits = GaugeMetricFamily(
+        "ai_client_limit", "Requests or tokens that this host may send in any minute.", labels=("kind",)
+    )
     used = GaugeMetricFamily(
-        "ai_client_limit_used", "What of the limit the last minute used.", labels=("kind",)
+        "ai_client_limit_used",
+        "Requests or tokens counted against the limit in the last minute.",
+        labels=("kind",),
     )
     for kind in ("requests", "tokens"):
         limit = client[f"limit_{kind}"]
@@ -111,20 +123,28 @@ def _limits(client: Mapping[str, Any]) -> Iterator[Metric]:
 
 def _quota(status: Status) -> Iterator[Metric]:
     values = (
-        ("ai_client_quota_limit", "Requests a minute that this host may send now.", status.limit),
-        ("ai_client_quota_share", "Requests a minute that it may send by itself.", status.share),
-        ("ai_client_quota_free", "Requests a minute that no host holds.", status.pool),
-        ("ai_client_quota_fleet_limit", "Requests a minute of all hosts together.", status.slots),
-        ("ai_client_quota_hosts", "Hosts that the engine knows.", status.hosts),
-        ("ai_client_quota_leased", "1 while the engine's lease holds, else 0.", status.mode == "leased"),
+        ("ai_client_quota_limit", "Requests per minute that this host may send now.", status.limit),
+        (
+            "ai_client_quota_share",
+            "Requests per minute that this host contributes: its own share.",
+            status.share,
+        ),
+        ("ai_client_quota_free", "Requests per minute that are not lent to any host.", status.pool),
+        ("ai_client_quota_fleet_limit", "Requests per minute for all hosts together.", status.slots),
+        ("ai_client_quota_hosts", "Hosts that share the quota.", status.hosts),
+        ("ai_client_quota_leased", "1 while this host has a valid lease, else 0.", status.mode == "leased"),
     )
     for name, text, value in values:
         yield GaugeMetricFamily(name, text, value=value)
     counts = (
-        ("ai_client_quota_calls", "Calls to the engine.", status.calls),
-        ("ai_client_quota_failures", "Calls to the engine without an answer that counts.", status.failures),
-        ("ai_client_quota_pauses_told", "Pauses that this host told the others.", status.pauses_told),
-        ("ai_client_quota_pauses_heard", "Pauses that another host told.", status.pauses_heard),
+        ("ai_client_quota_calls", "Calls to the coordination engine.", status.calls),
+        (
+            "ai_client_quota_failures",
+            "Calls to the coordination engine without a valid answer.",
+            status.failures,
+        ),
+        ("ai_client_quota_pauses_told", "Pauses that this host announced to the others.", status.pauses_told),
+        ("ai_client_quota_pauses_heard", "Pauses that another host announced.", status.pauses_heard),
     )
     for name, text, value in counts:
         yield CounterMetricFamily(name, text, value=value)
