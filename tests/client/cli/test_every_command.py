@@ -129,8 +129,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     done = run("usage", "--by", "foo,bar", "--days", "0", "--sinse", "x", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "ai-client usage: --by: 'foo,bar': can't group by 'foo', 'bar': "
-        "write day, month, tenant, model or tag:NAME",
+        "ai-client usage: --by: can't group by 'foo', 'bar'; choose from day, month, tenant, model, tag:NAME",
         "ai-client usage: --days: '0': write a whole number from 1 to 3660",
         "ai-client usage: --sinse: there is no such option; did you mean `--since`?",
         "ai-client usage: 'x' is one word too many",

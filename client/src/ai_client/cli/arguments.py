@@ -247,7 +247,7 @@ def _add_chat(parser: Parser) -> None:
 def _add_usage(parser: Parser) -> None:
     parser.add_argument(
         "--by",
-        type=words.value(_dimensions),
+        type=_dimensions,
         default=("model",),
         metavar="LIST",
         help="group by day, month, tenant, model, tag:NAME (default: model)",
@@ -277,8 +277,10 @@ def _dimensions(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     unknown = [part for part in found if part not in DIMENSIONS and not part.startswith(TAG_PREFIX)]
     if unknown or not found:
-        given = f"can't group by {', '.join(map(repr, unknown))}: " if unknown else ""
-        raise ValueError(f"{given}write {', '.join(DIMENSIONS)} or {TAG_PREFIX}NAME")
+        given = ", ".join(map(repr, unknown or [text]))
+        raise argparse.ArgumentTypeError(
+            f"can't group by {given}; choose from {', '.join(DIMENSIONS)}, {TAG_PREFIX}NAME"
+        )
     return found
 
 

@@ -87,7 +87,9 @@ def read_usage(path: Path, *, first_day: str, last_day: str, by: Sequence[str]) 
     """
     for each in by:
         if each not in DIMENSIONS and not each.startswith(TAG_PREFIX):
-            raise ValueError(f"can't group by {each!r}: write {', '.join(DIMENSIONS)} or {TAG_PREFIX}NAME")
+            raise ValueError(
+                f"can't group by {each!r}; choose from {', '.join(DIMENSIONS)}, {TAG_PREFIX}NAME"
+            )
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0, factory=CheckedConnection
     )
