@@ -270,7 +270,7 @@ async def test_usage_is_reported_by_every_dimension_and_survives_pruning(tmp_pat
 
 def test_usage_by_something_unknown_names_what_there_is(tmp_path: Path) -> None:
     """And a missing ledger is SQLite's own error: nothing is made by asking."""
-    with pytest.raises(ValueError, match="day, month, tenant, model or tag:NAME"):
+    with pytest.raises(ValueError, match="day, month, tenant, model, tag:NAME"):
         read_usage(tmp_path / "ledger.sqlite", first_day="", last_day="", by=["colour"])
     with pytest.raises(sqlite3.OperationalError):
         read_usage(tmp_path / "ledger.sqlite", first_day="", last_day="", by=["day"])
