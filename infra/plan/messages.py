@@ -202,12 +202,12 @@ _SAID_ALOUD = frozenset({HostState.UNREACHABLE, HostState.FAILED, HostState.AWAY
 _ONE_CAUSE = frozenset({HostState.UNREACHABLE, HostState.FAILED})
 _SUMMED: Mapping[HostState, str] = {
     HostState.DIFFERS: "to change",
-    HostState.ABSENT: "to make",
+    HostState.ABSENT: "to create",
     HostState.FAILED: "failed",
     HostState.UNREACHABLE: "unreachable",
     HostState.AWAY: "away",
     HostState.CORDONED: "cordoned",
     HostState.BLOCKED: "blocked",
-    HostState.UNSEEN: "not looked at",
+    HostState.UNSEEN: "not probed",
     HostState.SAME: "as declared",
 }

@@ -63,13 +63,13 @@ def _head(plan: Plan, limit_bytes: int) -> Iterator[str]:
     yield f"> [!{alert}]\n> {words.headline(plan)}" if alert else f"**{words.headline(plan)}**"
     budget = int(limit_bytes * _LIST_SHARE)
     if plan.errors:
-        yield _list("Why it failed", plan.errors, budget)
+        yield _list("Why the preview failed", plan.errors, budget)
     if plan.blockers:
         yield _list("<code>up</code> still needs", plan.blockers, budget)
     if not plan.lists_hosts and plan.is_finished:
         yield (
-            "<p>This preview does not say how hosts stand: preview with"
-            " <code>PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1</code> to see all of them.</p>"
+            "<p>This preview does not report every host's state: set"
+            " <code>PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1</code> to see all hosts.</p>"
         )
 
 
@@ -144,7 +144,7 @@ def _diff(change: Change, host: HostPlan, *, longest: int | None) -> str:
     lines = text.splitlines()
     if longest is None or len(lines) <= longest:
         return text
-    return "\n".join([*lines[:longest], f"({len(lines) - longest} more lines are left out here)"])
+    return "\n".join([*lines[:longest], f"({len(lines) - longest} more lines omitted)"])
 
 
 def _left_out(groups: Sequence[HostGroup]) -> str:
@@ -152,7 +152,7 @@ def _left_out(groups: Sequence[HostGroup]) -> str:
     if not groups:
         return ""
     names = [name for group in groups for name in group.names]
-    return f"<p>Left out, since a comment has a limit: the differences of {_names(names, most=5)}.</p>"
+    return f"<p>Omitted to keep the comment within its limit: the differences of {_names(names, most=5)}.</p>"
 
 
 def _resources(plan: Plan, limit_bytes: int) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _inputs(inputs: Sequence[str]) -> str:
 
 def _warnings(plan: Plan, limit_bytes: int) -> Iterator[str]:
     if plan.warnings:
-        listed = _list("Said by the preview", plan.warnings, int(limit_bytes * _LIST_SHARE))
+        listed = _list("Warnings", plan.warnings, int(limit_bytes * _LIST_SHARE))
         count = "1 warning" if len(plan.warnings) == 1 else f"{len(plan.warnings)} warnings"
         yield f"<details><summary>{count}</summary>\n{listed}\n</details>"
 
@@ -183,10 +183,11 @@ def _last_line(plan: Plan, details_url: str) -> str:
     said = []
     if plan.digest:
         said.append(
-            f"Plan <code>{plan.digest}</code>: <code>fleet:requirePlan</code> holds <code>up</code> to it."
+            f"Plan <code>{plan.digest}</code>: set this as <code>fleet:requirePlan</code>,"
+            " and <code>up</code> runs no other plan."
         )
     if is_web_address(details_url):
-        said.append(f'<a href="{escape.html(details_url)}">All of it</a>')
+        said.append(f'<a href="{escape.html(details_url)}">Full plan</a>')
     return f"<p>{' '.join(said)}</p>" if said else ""
 
 

@@ -25,10 +25,10 @@ _REMOVED = Label(2, "🗑️", "to decommission", "to decommission")
 _DRIFT = Label(3, "⚠️", "drift", "drifted")
 _CHANGES = Label(4, "✏️", "changes", "to change")
 _BLOCKED = Label(5, "⛔", "blocked", "blocked")
-_ABSENT = Label(6, "🆕", "not there", "to make")
+_ABSENT = Label(6, "🆕", "to create", "to create")
 _CORDONED = Label(7, "🚧", "cordoned", "cordoned")
 _AWAY = Label(8, "💤", "away", "away")
-_UNSEEN = Label(9, "❔", "not looked at", "not looked at")
+_UNSEEN = Label(9, "❔", "not probed", "not probed")
 SAME = Label(10, "✅", "as declared", "as declared")
 
 _LABELS = {
@@ -63,14 +63,14 @@ _SILENT = frozenset({"failed", "unreachable", "unseen"})
 
 def _cause(host: HostPlan) -> str:
     if host.cause is Cause.DECLARED:
-        by_hand = "; and changed on the host" if host.is_partly_drift else ""
+        by_hand = "; also changed on the host" if host.is_partly_drift else ""
         return f"declared: {', '.join(host.visible_inputs)}{by_hand}"
     if host.cause is Cause.DRIFT:
         return "changed on the host" + (
-            f"; and declared: {', '.join(host.visible_inputs)}" if host.visible_inputs else ""
+            f"; also declared: {', '.join(host.visible_inputs)}" if host.visible_inputs else ""
         )
     if host.state == "removed":
-        return "not declared any more"
+        return "no longer declared"
     return str(host.cause)
 
 
@@ -120,12 +120,12 @@ def counted_resources(resources: Sequence[ResourceChange]) -> list[str]:
 def headline(plan: Plan) -> str:
     """The plan in a sentence of our own words and numbers."""
     if not plan.is_finished:
-        return "The preview failed: what follows is what it had found by then."
+        return "The preview failed. What it found before that is below."
     if not plan.changes_something:
         return f"Nothing to change: {_hosts(len(plan.hosts))} as declared."
     hosts = f"{_hosts(len(plan.hosts))}: {', '.join(counted(plan.hosts))}." if plan.hosts else "No host."
     resources = counted_resources(plan.resources)
-    refused = " 'up' refuses until it has what it needs." if plan.blockers else ""
+    refused = " 'up' is blocked until the problems below are fixed." if plan.blockers else ""
     return f"{hosts} Resources: {', '.join(resources) or 'none'}.{refused}"
 
 

@@ -92,7 +92,7 @@ def test_500_hosts_fit_github() -> None:
     assert len(text) <= GITHUB_LIMIT_CHARACTERS
     assert text.count("<details>") > 20
     assert re.search(
-        r"Left out, since a comment has a limit: the differences of <code>web-prod-\d+</code>", text
+        r"Omitted to keep the comment within its limit: the differences of <code>web-prod-\d+</code>", text
     )
     assert "500 hosts: 500 to change." in text
 
@@ -106,8 +106,8 @@ def test_what_matters_least_is_left_out_first() -> None:
     assert [name for name, _ in shown[:3]] == ["api"] * 3
     assert 0 < len([name for name, _ in shown if name == "web"]) < 60
     assert "line 39 of the configuration 2" in text  # the third that drifted, to its last line
-    assert "more lines are left out here" in text
-    left_out = re.search(r"Left out[^\n]*and (\d+) more\.", text)
+    assert "more lines omitted" in text
+    left_out = re.search(r"Omitted to[^\n]*and (\d+) more\.", text)
     assert left_out
     assert int(left_out[1]) + 5 == 63 - len(shown)
 

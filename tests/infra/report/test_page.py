@@ -74,13 +74,13 @@ def test_lines_of_a_difference_are_marked() -> None:
 
 
 def test_every_host_is_shown_from_400_px_to_wide_dark_and_light(tmp_path: Path) -> None:
-    """Names, states and lines of a difference, however long; nothing sticks out of the page."""
+    """Names, states and lines of a difference, however long; nothing sticks out of the page, or is cut off."""
     names = ("web-prod-01", "a-host-with-a-long-name-" * 3)
     plan = Plan(stack="production", hosts=tuple(differing(name, lines=3) for name in names))
     colours = set()
     for width, scheme in ((400, 1), (400, 0), (2400, 1)):
         shown = shown_at(page(plan), tmp_path, width=width, scheme=scheme)
-        assert shown.needed_px <= width, (width, shown.needed_px)
+        assert (shown.needed_px <= width, shown.cut) == (True, 0), (width, shown.needed_px, shown.cut)
         assert all(name in shown.text for name in names)
         colours.add(shown.colours)
     assert len(colours) == 2

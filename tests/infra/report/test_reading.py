@@ -80,7 +80,7 @@ def test_the_program_may_say_itself_that_a_host_drifted() -> None:
     run = command("api-1", "update", old=RUN, new={**RUN, "KEY": "l"})
     plan = read(stream(run, outputs=planned(api_1={"state": "differs", "drift": True})))
     assert plan.hosts[0].cause is Cause.DRIFT
-    assert words.reason(plan.hosts[0]) == "changed on the host; and declared: key"
+    assert words.reason(plan.hosts[0]) == "changed on the host; also declared: key"
 
 
 def test_a_first_run_is_no_drift() -> None:
@@ -280,7 +280,7 @@ def test_a_host_that_drifted_and_is_declared_anew_has_its_drift_marked() -> None
     run = command("api-1", "update", old=RUN, new={**RUN, "VARIABLES": "w"})
     outputs = planned(api_1={"state": "differs", "drift": True, "changes": changes})
     (host,) = [host for host in read(stream(run, outputs=outputs)).hosts if host.name == "api-1"]
-    assert words.reason(host) == "declared: variables; and changed on the host"
+    assert words.reason(host) == "declared: variables; also changed on the host"
     assert words.label(host).word == "changes"
     shown = [words.diff_text(change, host=host).split("\n")[0] for change in host.changes]
     assert shown == ["--- /etc/x on the host (drift)", "d"]
