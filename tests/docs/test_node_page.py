@@ -42,7 +42,7 @@ def test_every_header_that_steers_a_request_has_its_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"), [(changes._CLIENT, "makes a new client"), (changes._PROCESS, "takes the rest")]
+    ("wanted", "told"), [(changes._CLIENT, "makes a new client"), (changes._PROCESS, "loads everything else")]
 )
 def test_the_table_of_reloads_is_that_of_the_code(wanted, told: str) -> None:
     """Each key by the name that it has in the file, under its section."""

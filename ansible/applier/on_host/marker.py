@@ -93,7 +93,7 @@ def check_consent(marker: Marker | None, consent: str) -> None:
             f"claim {marker.claim.name}",
             f"this host is in service, and its removal has {'the consent of another' if consent else 'no consent'}",
             "take the host out of the stack and run 'pulumi up', or by hand give ai_consent: "
-            f"{marker.claim.name} (docs/how-to/day-two.md, 'Take a host out')",
+            f"{marker.claim.name} (docs/how-to/day-two.md, 'Remove a host')",
         )
 
 
