@@ -85,6 +85,6 @@ def _check_folder(folder: str) -> None:
     if path.is_absolute() or not folder:
         raise SettingsError(
             "FleetArgs.folder",
-            "is no path below the folder of the program, and would make the state fit one machine",
-            "write it as it is seen from there, such as 'ai-client-fleet'",
+            "is not a path below the program's folder, and would tie the state to one machine",
+            "write it relative to that folder, such as 'ai-client-fleet'",
         )

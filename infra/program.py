@@ -98,7 +98,7 @@ def _check_machine(system: str) -> None:
     if system != "Linux":
         raise MachineError(
             "this machine",
-            f"runs {system}, where a playbook run that loses its starter could not be ended",
+            f"runs {system}, where an orphaned playbook run could not be stopped",
             "run Pulumi in a Linux container or virtual machine on it, or in CI",
         )
 

@@ -167,8 +167,8 @@ def left_alone(request: RunRequest) -> tuple[HostResults, str] | None:
         return results, tail
     raise PlaybookError(
         host,
-        "would be cleaned up (service, files, key and user), and no run said that it leaves the stack",
-        "to remove a host, take it out of the stack's file and run 'pulumi up'; to destroy the stack, run "
+        "would be cleaned up (service, files, key and user), but no run listed it as leaving the stack",
+        "to remove the host, delete it from the stack's file and run 'pulumi up'; to destroy the stack, run "
         "'pulumi config set allowDestroy true', then 'pulumi up', then 'pulumi destroy'",
     )
 

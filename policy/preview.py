@@ -47,9 +47,9 @@ def read(lines: Iterable[str]) -> tuple[dict[str, str], list[Resource]]:
             "the preview shows no inventory; set PULUMI_ENABLE_STREAMING_JSON_PREVIEW=1, and preview with --json"
         )
     if not (is_whole and is_finished):
-        what = "it ends before its summary" if is_whole else "a line of it is no event"
+        what = "it ends before its summary" if is_whole else "one of its lines is not an event"
         raise PreviewError(
-            f"the preview was not read whole ({what}); give all that 'pulumi preview --json' prints"
+            f"the preview is incomplete ({what}); pass everything that 'pulumi preview --json' prints"
         )
     return config, list(resources.values())
 

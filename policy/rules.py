@@ -43,12 +43,12 @@ def tls_is_verified(resource: Resource, setting: Setting) -> Iterator[str]:
 
 
 def gateways_need_tokens(resource: Resource, setting: Setting) -> Iterator[str]:
-    """A gateway that others than its own host can reach asks for a token."""
+    """A gateway that other hosts can reach asks for a token."""
     return _house("gateways-need-tokens", resource, setting)
 
 
 def secrets_stay_secret(resource: Resource, setting: Setting) -> Iterator[str]:
-    """No key, private key or password is in an input that isn't secret."""
+    """Only secret inputs contain a key, private key or password."""
     props: Mapping[str, Any] = resource["props"]
     found = subjects.order(resource)
     if found is not None and setting.shows_secrets:
@@ -61,7 +61,7 @@ def secrets_stay_secret(resource: Resource, setting: Setting) -> Iterator[str]:
 
 
 def host_keys_are_pinned(resource: Resource, setting: Setting) -> Iterator[str]:
-    """Every host and every jump host shows a host key that was known before."""
+    """The host keys of all hosts and jump hosts are pinned."""
     if pair := subjects.ssh(resource):
         config, known_hosts = pair
         known = {line.removeprefix("@cert-authority ").split(" ")[0] for line in known_hosts.splitlines()}
@@ -69,12 +69,12 @@ def host_keys_are_pinned(resource: Resource, setting: Setting) -> Iterator[str]:
         if unpinned:
             yield f"no pinned host key for {', '.join(unpinned)}; write it as hostKeys in the stack's file"
         if set(re.findall(r"(?mi)^\s*StrictHostKeyChecking[ =]+(\S+)", config)) != {"yes"}:
-            yield "ssh takes host keys that are not pinned; write StrictHostKeyChecking yes"
+            yield "ssh accepts host keys that are not pinned; write StrictHostKeyChecking yes"
     yield from _house("host-keys-are-pinned", resource, setting)
 
 
 def limits_are_within_quota(resource: Resource, setting: Setting) -> Iterator[str]:
-    """All hosts together may send no more than the account has."""
+    """All hosts together may send no more than the account's quota."""
     if setting.account and resource["type"] == subjects.STACK:
         for breach in house_rules.over_quota(subjects.hosts(resource), setting.account):
             yield f"fleet:account.{breach}"
@@ -89,7 +89,7 @@ def production_does_not_debug(resource: Resource, setting: Setting) -> Iterator[
 
 
 def artefacts_are_pinned(resource: Resource, setting: Setting) -> Iterator[str]:
-    """What hosts install is named by a digest, not by a version alone."""
+    """What hosts install is pinned by a digest, not only by a version."""
     del setting
     for host, variables in subjects.hosts(resource).items():
         version, digest = variables.get("ai_client_version"), variables.get("ai_client_digest")
@@ -103,7 +103,7 @@ def artefacts_are_pinned(resource: Resource, setting: Setting) -> Iterator[str]:
         and "HOSTS" in inputs
         and not _CONTENT.fullmatch(str(inputs.get("CONTENT")))
     ):
-        yield f"{resource['name']}: deploys something that no digest names; CONTENT must be one"
+        yield f"{resource['name']}: deploys something without a digest; CONTENT must be one"
 
 
 def _house(rule: str, resource: Resource, setting: Setting) -> Iterator[str]:
@@ -121,17 +121,17 @@ RULES = (
     ),
     Rule(
         name="secrets-stay-secret",
-        description="No key, private key or password is in an input that isn't secret.",
+        description="Only secret inputs contain a key, private key or password.",
         judge=secrets_stay_secret,
     ),
     Rule(
         name="host-keys-are-pinned",
-        description="Every host and every jump host shows a host key that was known before.",
+        description="The host keys of all hosts and jump hosts are pinned.",
         judge=host_keys_are_pinned,
     ),
     Rule(
         name="limits-are-within-quota",
-        description="All hosts together may send no more than the account has.",
+        description="All hosts together may send no more than the account's quota.",
         judge=limits_are_within_quota,
         whole=True,
     ),
@@ -142,12 +142,12 @@ RULES = (
     ),
     Rule(
         name="artefacts-are-pinned",
-        description="What hosts install is named by a digest, not by a version alone.",
+        description="What hosts install is pinned by a digest, not only by a version.",
         judge=artefacts_are_pinned,
     ),
     Rule(
         name="gateways-need-tokens",
-        description="A gateway that others than its own host can reach asks for a token.",
+        description="A gateway that other hosts can reach asks for a token.",
         judge=gateways_need_tokens,
     ),
 )

@@ -33,7 +33,7 @@ def references(settings: FleetSettings) -> Errors:
             if child not in settings.groups:
                 yield SettingsError(f"{key}.children", f"no group '{child}'", nearest(child, settings.groups))
         if name in _descendants(settings, name):
-            yield SettingsError(f"{key}.children", "the group contains itself", "take the circle apart")
+            yield SettingsError(f"{key}.children", "the group contains itself", "break the circle")
         for host_name, host in group.hosts.items():
             yield from _jump(settings, f"{key}.hosts.{host_name}", host.jump or ())
         yield from _jump(settings, key, group.jump)
@@ -64,7 +64,7 @@ def _source(key: str, group: GroupSettings) -> Errors:
         remedy = "say which instances with ec2: {filters: {'tag:Role': […]}}"
         yield SettingsError(f"{key}.ec2", "is missing", remedy)
     if group.source != "ec2" and group.ec2 is not None:
-        yield SettingsError(f"{key}.ec2", f"has no use with source: {group.source}", "set source: ec2")
+        yield SettingsError(f"{key}.ec2", f"has no effect with source: {group.source}", "set source: ec2")
     if group.source == "ec2" and group.hosts:
         remedy = "put other hosts into a group of their own"
         yield SettingsError(f"{key}.hosts", "the hosts of this group come from EC2", remedy)
@@ -96,7 +96,7 @@ def probe_source(settings: FleetSettings) -> Errors:
     """A registry that no engine keeps."""
     if settings.probe == "registry" and settings.coordination is None:
         remedy = "declare fleet:coordination, or set it to true"
-        yield SettingsError(f"{PREFIX}probe", "is registry, and hosts have none without an engine", remedy)
+        yield SettingsError(f"{PREFIX}probe", "is registry, but hosts have no engine to report to", remedy)
 
 
 def uniqueness(settings: FleetSettings) -> Errors:
@@ -155,7 +155,7 @@ def precedence(settings: FleetSettings) -> Errors:
             host = "the hosts of " + found.host if found.host.startswith("(") else found.host
             yield SettingsError(
                 " and ".join(f"{PREFIX}groups.{name}.vars.{found.variable}" for name in found.groups),
-                f"the groups are of one rank for {host} and disagree, so that the order of their names would decide",
+                f"the groups have the same rank for {host} and disagree, so the order of their names would decide",
                 f"give one value, or set it in a group below them, or give one of them a higher {PRIORITY}",
             )
 
@@ -185,7 +185,7 @@ def variables(
     for key, own in scopes:
         for clash in sorted(own.keys() & RENAMED.keys()):
             if RENAMED[clash] in own:
-                reason = f"is the same variable as {RENAMED[clash]}, which stands beside it"
+                reason = f"is the same variable as {RENAMED[clash]}, which is also set"
                 yield SettingsError(f"{key}.{clash}", reason, "keep one of the two")
         for name, value in own.items():
             yield from _variable(f"{key}.{name}", name, value, known=known, hidden=hidden)
@@ -204,8 +204,8 @@ def _variable(
     elif name.startswith(_ROLE_PREFIX):
         yield SettingsError(where, "unknown variable", nearest(name, known))
     elif name not in RENAMED and (not name.isidentifier() or keyword.iskeyword(name)):
-        remedy = "take letters, digits and underscores, a letter first"
-        yield SettingsError(where, "is no name for a variable of Ansible", remedy)
+        remedy = "use letters, digits and underscores, and begin with a letter"
+        yield SettingsError(where, "is not a valid name for an Ansible variable", remedy)
 
 
 def _value(where: str, name: str, value: Any, spec: Mapping[str, Any], hidden: frozenset[str]) -> Errors:
@@ -213,7 +213,7 @@ def _value(where: str, name: str, value: Any, spec: Mapping[str, Any], hidden: f
     wanted = str(spec.get("type", "str"))
     is_secret = isinstance(value, str) and value in hidden
     if is_secret and wanted not in {"str", "path"}:
-        reason = f"is secret, which only a text can be, and it is {_KINDS[wanted]}"
+        reason = f"is secret, but only a text can be secret, and this is {_KINDS[wanted]}"
         yield SettingsError(where, reason, "set it again without --secret")
     elif not _is_of(value, wanted):
         yield SettingsError(where, f"is {_kind(value)}, not {_KINDS[wanted]}", f"write {_KINDS[wanted]}")
@@ -226,7 +226,7 @@ def _value(where: str, name: str, value: Any, spec: Mapping[str, Any], hidden: f
                 yield SettingsError(f"{where}.{tag}", reason, "write it as one text")
     if name not in _OF_SEVERAL_LINES:
         for path, reason in _unwritable(value):
-            remedy = "write it on one line, without what the file has a meaning for, or take it out"
+            remedy = "write it on one line, without characters that have a meaning in the file, or remove it"
             yield SettingsError(where + path, reason, remedy)
 
 
@@ -265,7 +265,7 @@ def _unwritable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):
         yield (
             path,
-            "has several lines, or blanks around it, which a configuration file would read as another value",
+            "has several lines, or blanks around it, so a configuration file would read another value",
         )
     elif isinstance(value, str) and not value.replace("\t", " ").isprintable():
         yield path, "has a character that can't be printed, which no configuration file should hold"

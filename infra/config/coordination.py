@@ -46,7 +46,9 @@ def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[Setti
         return
     how = f"set it with 'pulumi config set --secret --path {_KEY}.password'"
     if declared.password is not None and declared.password not in hidden:
-        yield SettingsError(f"{_KEY}.password", "is stored in clear text", f"{how}, and take it as disclosed")
+        yield SettingsError(
+            f"{_KEY}.password", "is stored in clear text", f"{how}, and treat the old value as disclosed"
+        )
     if declared.user is not None and declared.password is None:
         yield SettingsError(f"{_KEY}.password", "is missing", how)
     if declared.password is not None and declared.user is None:
@@ -57,4 +59,4 @@ def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[Setti
         )
     for name in _VARIABLES:
         if name in settings.vars:
-            yield SettingsError(f"{PREFIX}vars.{name}", f"stands beside {_KEY}", "take one of the two out")
+            yield SettingsError(f"{PREFIX}vars.{name}", f"is set beside {_KEY}", "remove one of the two")

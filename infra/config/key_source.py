@@ -18,7 +18,7 @@ _PLACE = re.compile(r"[\w@.-]+(/[\w@.-]+)*")
 KeptFile = Annotated[
     str, matching(_FILE, "a file below the project folder is needed, such as 'secrets/live.yaml'")
 ]
-_VaultPlace = Annotated[str, matching(_PLACE, "a path in Vault without slash around it is needed")]
+_VaultPlace = Annotated[str, matching(_PLACE, "a path in Vault is needed, without a slash at either end")]
 
 
 def _safe_address(value: str) -> str:
@@ -27,7 +27,7 @@ def _safe_address(value: str) -> str:
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("an address such as 'https://vault.example.com:8200' is needed")
     if parts.scheme == "http" and not _is_this_machine(parts.hostname):
-        raise ValueError("is plain HTTP, so that token and key could be read on the way: write https://")
+        raise ValueError("is plain HTTP, so token and key could be read on the way: write https://")
     return value.rstrip("/")
 
 
@@ -126,5 +126,5 @@ class KeySourceSettings(Model):
         if len(named) != 1:
             kinds = ", ".join(type(self).model_fields)
             found = " and ".join(name for name, _ in named) or "nothing"
-            raise ValueError(f"names {found}, and a key has one source: write one of {kinds}")
+            raise ValueError(f"names {found}, but a key has only one source: write one of {kinds}")
         return self

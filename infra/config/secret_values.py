@@ -124,7 +124,7 @@ def _is_in_variables(path: Path) -> bool:
 def _cannot_hide(key: str) -> SettingsError:
     return SettingsError(
         key,
-        "is stored as a secret, and a stack's outputs and ssh configuration show it",
+        "is stored as a secret, but a stack's outputs and ssh configuration show it",
         "set it again without --secret; variables and keys can be secret",
     )
 

@@ -43,9 +43,8 @@ def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[Setti
         where = f"{PREFIX}upstreams.{name}"
         for key, value in (("apiKey", upstream.api_key), ("apiKeyNext", upstream.api_key_next)):
             if value is not None and value not in hidden:
-                remedy = (
-                    f"set it with 'pulumi config set --secret --path {where}.{key}', and take it as disclosed"
-                )
+                command = f"pulumi config set --secret --path {where}.{key}"
+                remedy = f"set it with '{command}', and treat the old value as disclosed"
                 yield SettingsError(f"{where}.{key}", "is stored in clear text", remedy)
             if value is not None and upstream.key_source is not None:
                 reason = f"is set beside {where}.{key}"
@@ -64,5 +63,5 @@ def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[Setti
         for name in _VARIABLES:
             if name in settings.vars:
                 yield SettingsError(
-                    f"{PREFIX}vars.{name}", "stands beside fleet:upstreams", "take one of the two out"
+                    f"{PREFIX}vars.{name}", "is set beside fleet:upstreams", "remove one of the two"
                 )

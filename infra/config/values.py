@@ -42,7 +42,7 @@ def wrong_values(where: str, name: str, value: Any, *, choices: tuple[str, ...])
         words = f"write {', '.join(choices[:-1])} or {choices[-1]}"
         near = nearest(str(value), choices)
         remedy = f"{near} ({words})" if near.startswith("did") else words
-        yield SettingsError(where, f"is {_shown(value)}, which is none of its values", remedy)
+        yield SettingsError(where, f"is {_shown(value)}, which is not one of its values", remedy)
     number, text, each = (_listed()[kind].get(name) for kind in ("numbers", "texts", "lists"))
     if number is not None and (remedy := _outside(value, number)):
         yield SettingsError(where, f"is {_shown(value)}, which is out of bounds", remedy)

@@ -94,8 +94,8 @@ def nodes(
     if not members and not wanted.allow_empty:
         raise NodeSourceError(
             key,
-            "no instance passes its filters, which never means that every host is to be removed",
-            "correct filters, region or account, or set allowEmpty: true where the group may be empty",
+            "no instance matches its filters, which never means that all hosts should be removed",
+            "correct filters, region or account, or set allowEmpty: true if the group may be empty",
         )
     made = sorted((_node(settings, group, wanted, member) for member in members), key=lambda node: node.name)
     _check_names(key, made)
@@ -148,11 +148,11 @@ def fate(
         return f"instance {instance.id} is no longer there"
     found = next((i for i in instances(reservations, region=instance.region) if i.id == instance.id), None)
     if found is None:
-        raise NodeSourceError(host, f"AWS said nothing of its instance {instance.id}", "run it again")
+        raise NodeSourceError(host, f"AWS did not mention its instance {instance.id}", "run it again")
     if found.state not in GONE and found.state != "running":
         raise NodeSourceError(
             host,
-            f"its instance {instance.id} is {found.state}, so that key and service cannot be removed from it",
+            f"its instance {instance.id} is {found.state}, so key and service can't be removed from it",
             "start it, or terminate it",
         )
     return f"instance {instance.id} is {found.state}" if found.state in GONE else ""

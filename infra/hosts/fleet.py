@@ -79,9 +79,7 @@ def _cordoned(settings: FleetSettings, group: GroupSettings, node: Node) -> Node
     own = group.hosts.get(node.name)
     if node.name not in settings.cordon and not (own and own.cordoned):
         return node
-    return replace(
-        node, is_cordoned=True, away="it is left as it is, with the key and the limits that it has"
-    )
+    return replace(node, is_cordoned=True, away="it is left untouched, with its key and limits")
 
 
 def _certified(settings: FleetSettings, source: str, node: Node) -> Node:

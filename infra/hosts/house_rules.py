@@ -71,7 +71,7 @@ def broken(settings: FleetSettings, fleet: Fleet) -> Iterator[SettingsError]:
             yield SettingsError(
                 f"fleet:{mask_forms(path)}",  # a name in it may be a secret too
                 f"holds {kind} in clear text",
-                "take it out, treat it as disclosed, and give secrets with 'pulumi config set --secret'",
+                "remove it, treat it as disclosed, and set secrets with 'pulumi config set --secret'",
             )
     seen = precedence(fleet, settings.vars)
     for group in fleet.groups:
@@ -147,8 +147,8 @@ def breaches(
             yield Breach(
                 "host-keys-are-pinned",
                 name,
-                "can make Ansible go past the pinned host keys",
-                "take it out; jump hosts, ports, logins and identity files have keys of their own in the stack's file",
+                "can make Ansible bypass the pinned host keys",
+                "remove it; jump hosts, ports, logins and identity files have keys of their own in the stack's file",
             )
 
 
@@ -158,7 +158,7 @@ def _unverified(variables: Mapping[str, Any]) -> Iterator[Breach]:
             "tls-is-verified",
             "ai_verify_ssl",
             "turns TLS verification off: whoever answers gets the upstream key",
-            "take it out; a certificate authority of your own goes into ai_custom_ca",
+            "remove it; put a CA of your own into ai_custom_ca",
         )
     for variable, address in _where_keys_go(variables):
         url = urlsplit(address)

@@ -69,7 +69,7 @@ def from_fields(
     value = _at(fields, field)
     if value is None:
         raise wanted.error(f"{where} has no field {field}", "write the key into it, or name its field")
-    remedy = "put the key alone into it"
+    remedy = "put only the key into it"
     key = wanted.key(value, where=f"field {field} of {where}", remedy=remedy)
     other = _at(fields, next_field)
     if other in (None, "") or other == value:
@@ -85,7 +85,7 @@ def from_text(text: str, *, field: str | None, next_field: str, wanted: Wanted, 
         KeySourceError: the text is neither.
     """
     if field is None:
-        remedy = "let it be the key alone, or name the key's field in a JSON object with field"
+        remedy = "make it only the key, or name the key's field in a JSON object with field"
         return Held(wanted.key(text.strip(), where=where, remedy=remedy))
     try:
         content = json.loads(text)

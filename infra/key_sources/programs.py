@@ -92,7 +92,7 @@ class _Run:
             told = _last_words(errors)
         name = argv[0]
         if len(output) > _MOST_BYTES:
-            raise self.wanted.error(f"{name} prints more than a key", "let it print the key alone")
+            raise self.wanted.error(f"{name} prints more than a key", "make it print only the key")
         if status is None:
             remedy = "run it by hand and see what it waits for"
             raise self.wanted.error(f"{name} did not end within {self.timeout_s:g} seconds", remedy)
@@ -102,7 +102,9 @@ class _Run:
         try:
             return output.decode()
         except UnicodeDecodeError:
-            raise self.wanted.error(f"{name} prints what is not text", "let it print the key alone") from None
+            raise self.wanted.error(
+                f"{name} prints something that is not text", "make it print only the key"
+            ) from None
 
     def _output(self, argv: Sequence[str], errors: IO[bytes] | int) -> tuple[bytes, int | None]:
         """What it printed, and its status; None where it did not end in time."""

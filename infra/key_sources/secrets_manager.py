@@ -57,7 +57,7 @@ def _key(stage: str, text: str, field: str | None, wanted: Wanted) -> SecretStr:
             content = None
         value = content.get(field) if isinstance(content, dict) else None
     where = f"field {field} of version {stage}" if field is not None else f"version {stage}"
-    remedy = "put the key alone into it, or name its field in a JSON object with field"
+    remedy = "put only the key into it, or name its field in a JSON object with field"
     return wanted.key(
         value, where=where, remedy=remedy + ("" if stage == CURRENT else f", or take the stage {stage} away")
     )

@@ -124,7 +124,7 @@ class _Vault:
             raise self._refused(path, answer)
         content = _json(answer)
         if not isinstance(content, dict):
-            remedy = "let address be that of Vault itself"
+            remedy = "set address to Vault itself"
             raise self._wanted.error(f"{self._address} does not answer as Vault does", remedy)
         return content
 
@@ -143,7 +143,7 @@ class _Vault:
 
     def _unreached(self, error: httpx.HTTPError) -> Exception:
         told = str(error) or type(error).__name__
-        remedy = "check address, the network, and VAULT_CACERT where it has a certificate of your own"
+        remedy = "check address, the network, and VAULT_CACERT if its certificate is from a CA of your own"
         return self._wanted.error(
             f"Vault at {self._address} gave no answer: {told[:_LONGEST_REASON]}", remedy
         )
@@ -151,14 +151,14 @@ class _Vault:
     def _active_node(self, url: str, location: str) -> str:
         """Where a standby sends its callers; never from TLS to clear text, as the token goes along."""
         if urlsplit(location).scheme != urlsplit(url).scheme:
-            reason = "Vault redirects to an address of another scheme"
+            reason = "Vault redirects to an address with another scheme"
             raise self._wanted.error(reason, "name the active node as address")
         return location
 
     def _refused(self, path: str, answer: httpx.Response) -> Exception:
         content = _json(answer)
         if _is_deleted(content):
-            remedy = "take the deletion back ('vault kv undelete'), or write the secret anew"
+            remedy = "undo the deletion ('vault kv undelete'), or write the secret again"
             return self._wanted.error(f"the newest version of {path} was deleted", remedy)
         told = content.get("errors") if isinstance(content, dict) else None
         said = "; ".join(map(str, told))[:_LONGEST_REASON] if isinstance(told, list) else ""
@@ -172,7 +172,7 @@ def _address(source: VaultSettings, wanted: Wanted, environment: Mapping[str, st
         return source.address
     given = environment.get("VAULT_ADDR", "")
     if not given:
-        raise wanted.error("no address of Vault is known", "write vault.address, or set VAULT_ADDR")
+        raise wanted.error("Vault's address is not known", "write vault.address, or set VAULT_ADDR")
     try:
         return str(TypeAdapter(VaultAddress).validate_python(given))
     except ValidationError as error:
@@ -191,9 +191,7 @@ def _token(wanted: Wanted, environment: Mapping[str, str]) -> str:
     except (OSError, ValueError):
         held = ""
     if not held:
-        raise wanted.error(
-            "there is no token of Vault", "run 'vault login', set VAULT_TOKEN, or declare login"
-        )
+        raise wanted.error("there is no Vault token", "run 'vault login', set VAULT_TOKEN, or declare login")
     return held
 
 

@@ -79,5 +79,5 @@ def _unpinned_hosts(settings: FleetSettings, fleet: Fleet) -> Iterable[Blocker]:
             "hostKeys",
             f"no pinned host key for {', '.join(unpinned)}",
             "write each host's public key, read over a channel that you trust, as hostKeys in the stack's file"
-            " (on EC2: in the instance's tag), or name who certifies them in ssh.certificateAuthority",
+            " (on EC2: in the instance's tag), or name the CA that signs them in ssh.certificateAuthority",
         )

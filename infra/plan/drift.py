@@ -82,7 +82,7 @@ def judge(finding: Finding, host: str, *, last: Applied | None, now: Inputs) -> 
         if finding.state in _SILENT:
             return _planned_from_last(finding, host, last=last, now=now)
     except ContentError as error:
-        return replace(finding, message=_joined(finding.message, f"what differs is not shown: {error}"))
+        return replace(finding, message=_joined(finding.message, f"differences are not shown: {error}"))
     return finding
 
 
@@ -144,7 +144,9 @@ def _digest(text: str) -> str:
 
 def _planned_from_last(finding: Finding, host: str, *, last: Applied | None, now: Inputs) -> Finding:
     if last is None:
-        return replace(finding, message=_joined(finding.message, "the state has no run of it to plan from"))
+        return replace(
+            finding, message=_joined(finding.message, "the state has no earlier run of it to plan from")
+        )
     before = inputs_of(last, host)
     said = FROM_LAST
     if before == now:

@@ -44,7 +44,7 @@ def refuse_another_plan(settings: FleetSettings, digest: str) -> None:
         raise SettingsError(
             "fleet:requirePlan",
             f"plan {wanted} no longer holds: hosts or configuration have changed since, and the plan is now {digest}",
-            "look at a new preview, and require its planDigest",
+            "run a new preview, and set its planDigest",
         )
 
 
@@ -53,8 +53,8 @@ def say_what_waits(turns: Turns) -> None:
     for hosts, what in ((turns.held, "keep their limits"), (turns.waiting, "are not deployed")):
         if hosts:
             pulumi.log.warn(
-                f"{_some(hosts)} {what} in this run: what they are to have is in use until other hosts are lowered, or "
-                "gone, or no longer cordoned; run up once more"
+                f"{_some(hosts)} {what} in this run: what they should get is in use until other hosts are lowered, "
+                "removed or uncordoned; run up again"
             )
 
 
@@ -65,8 +65,8 @@ def say_who_was_contacted(words: Words, findings: Mapping[str, Finding]) -> None
         return
     by_word = [host for host, finding in findings.items() if finding.is_by_word]
     pulumi.log.info(
-        f"fleet:probe registry: {len(by_word)} of {len(findings)} hosts are as last applied by their own word, "
-        f"at most {LONGEST_AGE_S} s old, and were not contacted; up looks at all"
+        f"fleet:probe registry: {len(by_word)} of {len(findings)} hosts reported within the last "
+        f"{LONGEST_AGE_S} s that they are as last applied, and were not contacted; up checks every host"
     )
 
 
@@ -89,8 +89,10 @@ def say_how_quota_moves(before: Mapping[str, str], now: Mapping[str, str]) -> No
 
 def _quota_move(was: str, will: str) -> str:
     if not was:
-        return f"quota moves from fixed shares to one that all share over {will}; each host brings its share"
-    slow = "each has its floor for three minutes, until what it lent is back, and then its share"
+        return f"quota moves from fixed shares to one shared through {will}; each host contributes its share"
+    slow = (
+        "for three minutes, until what it lent is back, each host has only its floor; then it has its share"
+    )
     return (
         f"quota moves from {was} to {will}; {slow}" if will else f"quota moves back to fixed shares; {slow}"
     )
@@ -103,7 +105,7 @@ def say_who_leaves(leaving: Mapping[str, Claimed]) -> None:
             f"{claim.host} ({claim.instance.get('id') or claim.address})" for claim in leaving.values()
         ]
         pulumi.log.warn(
-            f"up removes service, files, key and user from {_some(machines)}: no longer of this stack"
+            f"up removes service, files, key and user from {_some(machines)}: no longer in this stack"
         )
 
 
@@ -161,8 +163,8 @@ def _say_what_was_not_seen(findings: Mapping[str, Finding]) -> None:
     ]
     if failed:
         pulumi.log.warn(
-            f"looking at {_some(failed)} failed: what is planned there is from what was last applied, not from the "
-            "hosts, and up may fail in the same way; mend the cause above first"
+            f"probing {_some(failed)} failed: the plan for them is based on what was last applied, not on the hosts, "
+            "and up may fail in the same way; fix the cause above first"
         )
 
 

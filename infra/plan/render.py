@@ -56,7 +56,7 @@ def files(variables: Mapping[str, Any]) -> dict[str, str]:
     rendered = {name: value for name, value in variables.items() if name not in _UNRENDERED}
     for name, text in _texts(rendered):
         if any(mark in text for mark in _EXPRESSION) or (_is_path(name) and text[:1] in "~$"):
-            raise ContentError(name, "is an expression", "only Ansible can say what it comes to")
+            raise ContentError(name, "is an expression", "only Ansible can evaluate it")
     units = [_SOCKET, *([_TCP_SOCKET] if variables["ai_gateway_port"] else []), _SERVICE]
     paths = {f"{variables['ai_config_dir']}/{CONFIG}": CONFIG} | {f"{_UNITS}/{unit}": unit for unit in units}
     return {path: _environment().get_template(f"{name}.j2").render(rendered) for path, name in paths.items()}

@@ -21,16 +21,19 @@ _REMEDIES = tuple(
         (r"host key verification failed|remote host identification has changed|no matching host key", _KEYS),
         (
             r"too many authentication failures",
-            "name one key in ssh.identityFile: an agent offers all that it has",
+            "name one key in ssh.identityFile: an agent offers all its keys",
         ),
         (
             r"could not resolve hostname",
             "correct the host's address, or make the name known to this machine's DNS",
         ),
-        (r"no route to host|network is unreachable", "see whether the host is on, and a route leads there"),
-        (r"connection refused", "see whether sshd runs there, at this address and port"),
-        (r"connection timed out", "see whether the host is on, and no firewall drops the connection"),
-        (r"no space left on device", "make room on the file system that is named, or on the host's /tmp"),
+        (
+            r"no route to host|network is unreachable",
+            "check that the host is up and that a route leads there",
+        ),
+        (r"connection refused", "check that sshd runs there, at this address and port"),
+        (r"connection timed out", "check that the host is up and that no firewall drops the connection"),
+        (r"no space left on device", "free space on the file system that is named, or in the host's /tmp"),
     )
 )
 

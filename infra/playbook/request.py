@@ -74,7 +74,7 @@ class RunRequest:
             raise PlaybookError("the request of a run", "can't be read", _HOW_TO_REPAIR) from error
         raise PlaybookError(
             "the request of a run",
-            f"is of version {version}, and this program knows {VERSION} and earlier ones",
+            f"has version {version}, but this program knows only {VERSION} and earlier ones",
             "check out the release that wrote it, or a later one",
         )
 

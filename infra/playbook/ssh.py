@@ -75,7 +75,7 @@ def connections_folder() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        reason = "is not a folder of yours alone, and connections to hosts are kept in it"
+        reason = "is not a folder that only you can use, but would keep connections to hosts"
         raise PlaybookError(
             str(folder), reason, f"set its mode to 0700, or XDG_CACHE_HOME to {_SHORT} of yours"
         )

@@ -122,7 +122,7 @@ def engine_event(line: str | bytes) -> Event | None:
     except (ValueError, TypeError, AttributeError) as error:
         raise PreviewError(
             "the engine",
-            f"tells what is not understood here: {error}",
+            f"contains something unexpected: {error}",
             "use the Pulumi that tools/env starts",
         ) from error
     return Event(told, str(_mapping(shown.get("summaryEvent")).get("result", "succeeded")))

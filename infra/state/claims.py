@@ -177,6 +177,6 @@ def check(
     names = ", ".join(removed[:_LISTED]) + (" …" if len(removed) > _LISTED else "")
     raise RemovalError(
         "fleet:maxRemovals",
-        f"{len(removed)} hosts would be removed ({names}) and {allowed} may be",
+        f"{len(removed)} hosts would be removed ({names}), but only {allowed} may be",
         f"correct the stack's file, or allow it with 'pulumi config set maxRemovals {len(removed)}'",
     )

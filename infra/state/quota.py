@@ -34,7 +34,7 @@ def compile_limits(settings: FleetSettings, fleet: Fleet) -> Fleet:
     if settings.account is None:
         raise SettingsError(
             f"fleet:groups.{next(iter(shares))}.share",
-            "is a share of nothing",
+            "is a share, but there is no account to share",
             "declare fleet:account with rpm and tpm",
         )
     _check_sum(shares, settings.account)
@@ -60,8 +60,8 @@ def _limited(group: NodeGroup, shares: Mapping[str, float], account: AccountSett
         if variable in group.variables:
             raise SettingsError(
                 f"fleet:groups.{group.name}.vars.{variable}",
-                "stands beside a share",
-                "take one of the two out",
+                "is set beside a share",
+                "remove one of the two",
             )
     limits: dict[str, Any] = {"ai_rpm": _each(group, share, account.rpm, unit="rpm")}
     if account.tpm is not None:

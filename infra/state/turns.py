@@ -18,7 +18,7 @@ from infra.state.quota import VARIABLES
 Rate = tuple[float, float]
 WaveNames = Mapping[str, Sequence[Sequence[str]]]
 
-WAITS = "it waits for limits that other hosts still use: run up once more when they are done"
+WAITS = "it waits for limits that other hosts still use: run up again when they are done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,7 @@ def test_nothing_else_is_handed_out(rig: Rig, path: str) -> None:
     rig.ask(Wanted())
     answer = rig.ask(Wanted(mode="collect", collect={"path": path, "offset": 0, "size": 10}))
     assert answer.failed
-    assert "no ledger or audit log" in answer.message
+    assert "not a ledger or audit log" in answer.message
 
 
 def test_a_marker_that_is_no_marker_stops_everything(rig: Rig) -> None:

@@ -97,7 +97,7 @@ def test_a_custom_folder_with_somebodys_files_is_refused(rig: Rig) -> None:
     rig.path("/data/cache/file").write_text("theirs")
     answer = rig.ask(Wanted(cache_dir="/data/cache"))
     assert answer.failed
-    assert "holds files that are not ours" in answer.message
+    assert "contains files that are not this project's" in answer.message
 
 
 def test_a_custom_folder_whose_parent_is_missing_is_refused(rig: Rig) -> None:

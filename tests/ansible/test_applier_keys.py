@@ -13,7 +13,7 @@ from tests.ansible.folder_host import KEY, KEY_2, Rig, Wanted, artefact, varied
 
 GOOD = Wanted()
 KEY_3 = "hs_test_third_key_00"
-REFUSED = "refuses the key with 401; lay down a valid key and reload the service"
+REFUSED = "refuses the key with 401; install a valid key and reload the service"
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_a_full_file_system_is_named_before_anything_is_changed(rig: Rig) -> Non
         message = refused(rig, CHANGED)
     assert str(home) in message
     assert "KiB free" in message
-    assert "make room there" in message
+    assert "free space there" in message
 
 
 def test_a_release_that_will_not_fit_is_said_in_the_preview(rig: Rig) -> None:
@@ -138,7 +138,7 @@ def test_all_that_stands_in_the_way_is_told_at_once(rig: Rig, tmp_path: Path) ->
     rig.path("/var/log/ai-client").symlink_to(tmp_path)
     rig.path("/opt/ai-client").write_text("a file")
     message = refused(rig, Wanted())
-    assert "2 things stand in the way" in message
+    assert "2 obstacles are in the way" in message
     assert "/var/log/ai-client" in message
     assert "/opt/ai-client" in message
 

@@ -54,9 +54,9 @@ def test_a_file_of_somebody_elses_stays(rig: Rig) -> None:
 
 def test_a_name_never_leads_out_of_the_folder() -> None:
     """Neither on the host nor on the controller."""
-    with pytest.raises(ApplyError, match="no name of an upstream"):
+    with pytest.raises(ApplyError, match="not the name of an upstream"):
         parse_request(wanted(**{"../key": {"key": FIRST, "next": ""}}).encode(), Wanted().manner())
-    with pytest.raises(DeliveryError, match="no name of an upstream"):
+    with pytest.raises(DeliveryError, match="not the name of an upstream"):
         sent({"../key": FIRST})
 
 

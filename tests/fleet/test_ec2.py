@@ -127,7 +127,7 @@ def test_an_answer_that_fails_or_is_empty_removes_nothing(aws: Aws, fleet: Cloud
     empty = fleet.up(expect=None)
     assert empty.status != 0
     assert (
-        "no instance passes its filters, which never means that every host is to be removed" in empty.output
+        "no instance matches its filters, which never means that all hosts should be removed" in empty.output
     )
     assert claims(fleet) == {f"web-1-{held}"}
 

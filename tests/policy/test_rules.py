@@ -180,7 +180,7 @@ def test_ssh_that_takes_any_host_key_is_found(good: tuple[dict[str, str], list[R
         loose = order["ssh_config"].replace("StrictHostKeyChecking yes", f"StrictHostKeyChecking {said}")
         lines = judge(config, [edited(claim, stdin=json.dumps(order | {"ssh_config": loose}))])
         assert lines == [
-            "host-keys-are-pinned: claim-web-prod-01: ssh takes host keys that are not pinned;"
+            "host-keys-are-pinned: claim-web-prod-01: ssh accepts host keys that are not pinned;"
             " write StrictHostKeyChecking yes"
         ]
 
@@ -249,7 +249,7 @@ def test_a_preview_that_shows_too_little_is_not_called_good(clone: Clone) -> Non
         assert done.returncode == 2
         assert said in done.stderr
     with pytest.raises(PreviewError):
-        read(["no event", "{broken"])
+        read(["not an event", "{broken"])
 
 
 def test_a_preview_that_is_not_read_whole_is_not_judged() -> None:
@@ -261,7 +261,7 @@ def test_a_preview_that_is_not_read_whole_is_not_judged() -> None:
     assert len(read(["said beside it", *whole])[1]) == 1
     for lines, said in (
         (whole[:1], "before its summary"),
-        ([*whole[:1], '{"resourcePre', *whole[1:]], "no event"),
+        ([*whole[:1], '{"resourcePre', *whole[1:]], "not an event"),
     ):
         with pytest.raises(PreviewError, match=said):
             read(lines)

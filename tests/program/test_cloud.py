@@ -97,5 +97,5 @@ def test_the_key_of_secrets_manager_is_as_secret_as_one_of_the_configuration(acc
 
 def test_an_empty_answer_ends_the_program_before_any_resource(account: Aws) -> None:
     """One line without a traceback, and nothing declared: nothing is removed."""
-    with pytest.raises(pulumi.RunError, match=r"^fleet:groups\.ai_api_clients\.ec2: no instance passes"):
+    with pytest.raises(pulumi.RunError, match=r"^fleet:groups\.ai_api_clients\.ec2: no instance matches"):
         run(stack(), name="production", preview=True)

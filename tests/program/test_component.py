@@ -51,7 +51,7 @@ def test_its_resources_are_below_the_component_and_run_in_its_folder() -> None:
 @pytest.mark.parametrize("folder", ["", "/somewhere/ai-client-fleet"])
 def test_a_folder_that_fits_one_machine_alone_is_refused(folder: str) -> None:
     """It would be in the state."""
-    with pytest.raises(pulumi.RunError, match=r"FleetArgs\.folder: is no path below"):
+    with pytest.raises(pulumi.RunError, match=r"FleetArgs\.folder: is not a path below"):
         declared(folder, config())
 
 

@@ -51,11 +51,11 @@ def test_the_password_is_in_secret_inputs_alone_and_its_change_is_seen() -> None
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        (config(coordination=None), shared(), "moves from fixed shares to one that all share over"),
+        (config(coordination=None), shared(), "moves from fixed shares to one shared through"),
         (
             shared(),
             config(coordination=None),
-            "moves back to fixed shares; each has its floor for three minutes",
+            "moves back to fixed shares; for three minutes",
         ),
     ],
     ids=["to shared", "to fixed"],

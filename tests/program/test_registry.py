@@ -97,7 +97,7 @@ def test_hosts_that_say_what_was_applied_are_not_contacted(
     assert {host: entry["state"] for host, entry in made.outputs["plan"].items()} == dict.fromkeys(
         HOSTS, "same"
     )
-    assert "3 of 3 hosts are as last applied by their own word" in caplog.text
+    assert "3 of 3 hosts reported within the last 60 s that they are as last applied" in caplog.text
 
 
 @pytest.mark.parametrize(

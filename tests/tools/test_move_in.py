@@ -226,7 +226,7 @@ def test_texts_become_what_the_role_wants(tmp_path: Path) -> None:
         ("ai_model_default=gpt-9", "unknown model"),
         ("ai_verify_ssl=false", "turns TLS verification off"),
         ("ai_gateway_host=0.0.0.0", "no tenant has a token"),
-        ("ansible_ssh_common_args=-o StrictHostKeyChecking=no", "past the pinned host keys"),
+        ("ansible_ssh_common_args=-o StrictHostKeyChecking=no", "bypass the pinned host keys"),
         ("ansible_host=10.9.9.9", "is for one host alone"),
         ("ansible_user=root", "root never logs in over ssh"),
         ("ansible_port=70000", "less than or equal to 65535"),
@@ -408,7 +408,7 @@ def test_a_stack_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.moved.yaml").write_text("mine")
     moved = Moved(path)
     assert moved.status == 1
-    assert "is there already" in moved.error
+    assert "exists already" in moved.error
     assert moved.file == "mine"
 
 
@@ -419,7 +419,7 @@ def test_the_stack_is_named_after_the_inventory_or_as_asked(tmp_path: Path) -> N
     (tmp_path / "Pulumi.moved.yaml").unlink()
     assert Moved(path, "--stack", "live").config["fleet:environment"] == "live"
     (tmp_path / "Pulumi.moved.yaml").unlink()
-    assert "is no name for a stack" in Moved(path, "--stack", "Live!").error
+    assert "is not a valid name for a stack" in Moved(path, "--stack", "Live!").error
 
 
 NAMES = st.text("ab1-_.A", min_size=1, max_size=4)

@@ -37,7 +37,8 @@ def check_name(name: str) -> None:
         raise StackFileError("no name; write for example 'make new-stack NAME=staging'")
     if not _NAME.fullmatch(name):
         raise StackFileError(
-            f"{name!r} is no name for a stack; take lower-case letters, digits and hyphens, at most 32, a letter first"
+            f"{name!r} is not a valid name for a stack; use at most 32 lower-case letters, digits and hyphens, "
+            "and begin with a letter"
         )
 
 
@@ -51,7 +52,7 @@ def write_new(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise StackFileError(f"{path.name} is there already; edit it, or take another name") from None
+        raise StackFileError(f"{path.name} exists already; edit it, or use another name") from None
     except OSError as error:
         raise StackFileError(f"{path} can't be written: {error.strerror}") from error
 

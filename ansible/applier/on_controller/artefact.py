@@ -41,7 +41,7 @@ class Artefact(NamedTuple):
             raise DeliveryError(str(path), error.strerror or "can't be read", _BUILD) from error
         if hashlib.sha256(content).hexdigest() != self.trees[tag]["sha256"]:
             raise DeliveryError(
-                str(path), "has another digest than index.json says", "build the artefact anew"
+                str(path), "has another digest than index.json says", "build the artefact again"
             )
         return content
 
@@ -62,7 +62,7 @@ def read_artefact(folder: str, *, version: str, pin: str) -> Artefact:
     except OSError as error:
         raise DeliveryError(str(path), error.strerror or "can't be read", _BUILD) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DeliveryError(str(path), "is no index of an artefact", _BUILD) from error
+        raise DeliveryError(str(path), "is not an index of an artefact", _BUILD) from error
     _check(artefact, version=version, pin=pin)
     return _pinned(artefact, pin) if pin and pin != artefact.digest else artefact
 

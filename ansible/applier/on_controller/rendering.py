@@ -49,7 +49,9 @@ def _refuse_control_characters(variables: Mapping[str, Any]) -> None:
     for name, value in variables.items():
         # Certificates have lines, and are never in a template's text.
         if name != "ai_custom_ca" and not all(text.isprintable() for text in _texts(value)):
-            raise DeliveryError(name, "holds a line end or another control character", "write it on one line")
+            raise DeliveryError(
+                name, "contains a line break or another control character", "write it on one line"
+            )
 
 
 def _texts(value: Any) -> Iterator[str]:

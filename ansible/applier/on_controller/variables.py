@@ -62,14 +62,12 @@ def check_key(name: str, value: Any, prefixes: Optional[Sequence[str]] = None) -
     if prefixes is not None:
         if key and not (_ANY_KEY.fullmatch(key) and key.startswith(tuple(prefixes) or "")):
             wanted = f" that begins with {' or '.join(prefixes)}" if prefixes else ""
-            raise DeliveryError(
-                name, f"is not a key{wanted}", "give the key alone, without spaces and quotes"
-            )
+            raise DeliveryError(name, f"is not a key{wanted}", "give only the key, without spaces and quotes")
         return key
     if key and not _KEY.fullmatch(key):
         prefix = key[:8] if key.startswith(("hs_live_", "hs_test_")) else "neither hs_live_ nor hs_test_"
         raise DeliveryError(
-            name, f"is not a key (it begins with {prefix})", "give the key alone, as hs_live_…"
+            name, f"is not a key (it begins with {prefix})", "give only the key, as hs_live_…"
         )
     return key
 
@@ -82,10 +80,10 @@ def check_upstream_keys(name: str, value: Any) -> dict[str, str]:
     for upstream, key in keys.items():
         if not _UPSTREAM.fullmatch(str(upstream)):
             remedy = "use letters, digits, dot, dash and underscore, up to 63"
-            raise DeliveryError(name, f"{upstream!r} is no name of an upstream", remedy)
+            raise DeliveryError(name, f"{upstream!r} is not the name of an upstream", remedy)
         if key and not _ANY_KEY.fullmatch(key):
             raise DeliveryError(
-                f"{name}.{upstream}", "is not a key", "give the key alone, without spaces and quotes"
+                f"{name}.{upstream}", "is not a key", "give only the key, without spaces and quotes"
             )
     return keys
 

@@ -77,7 +77,7 @@ def _left_alone(others: tuple[str, ...]) -> str:
     if not others:
         return ""
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return f"left alone, as others put them there: {', '.join(others[:_NAMED])}{more}"
+    return f"left alone, because others put them there: {', '.join(others[:_NAMED])}{more}"
 
 
 def _remove(run: Run, ours: Ours, *, is_laid: bool) -> None:
@@ -168,7 +168,7 @@ def _piece(run: Run, wanted: dict[str, Any]) -> dict[str, Any]:
     marker = read_marker(run.tree)
     folder, _, name = path.rpartition("/")
     if folder not in _folders(marker.paths if marker else ()) or not _COLLECTED.fullmatch(name):
-        raise ApplyError(path, "is no ledger or audit log of ours", "ask for a path from the list")
+        raise ApplyError(path, "is not a ledger or audit log of this project", "ask for a path from the list")
     parent = os.open(run.tree.real(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -39,7 +39,7 @@ def _identity(item: Identity, ids: Ids) -> Change | None:
 def _release(item: Release, found: Found) -> Change | None:
     if found.kind == "file":
         return None
-    before = "absent\n" if found.kind == "absent" else "changed since it was laid down\n"
+    before = "absent\n" if found.kind == "absent" else "changed since it was written\n"
     return Change(item.path, before, "unpacked and compiled\n")
 
 

@@ -56,7 +56,7 @@ class Absent(NamedTuple):
 
 
 class Release(NamedTuple):
-    """An unpacked tree, whole and unchanged since it was laid down."""
+    """An unpacked tree, whole and unchanged since it was written."""
 
     path: str
     digest: str

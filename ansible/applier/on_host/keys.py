@@ -131,6 +131,6 @@ def refusal(trials: tuple[Trial, ...]) -> str:
         if trial.refused:
             return (
                 f"{trial.name} {trial.fingerprint}: the provider {trial.refused}; nothing was changed on this host, "
-                "the keys before stay; set one that the provider takes"
+                "and the earlier keys stay; set one that the provider accepts"
             )
     return ""

@@ -92,7 +92,7 @@ def check_consent(marker: Marker | None, consent: str) -> None:
         raise ApplyError(
             f"claim {marker.claim.name}",
             f"this host is in service, and its removal has {'the consent of another' if consent else 'no consent'}",
-            "take the host out of the stack and run 'pulumi up', or by hand give ai_consent: "
+            "remove the host from the stack and run 'pulumi up', or by hand give ai_consent: "
             f"{marker.claim.name} (docs/how-to/day-two.md, 'Remove a host')",
         )
 
@@ -115,5 +115,7 @@ def check_folders(found: dict[str, Found], marker: Marker | None) -> None:
             and not path.startswith(ours)
         ):
             raise ApplyError(
-                path, "is there already and holds files that are not ours", "name a folder of its own"
+                path,
+                "exists already and contains files that are not this project's",
+                "name a folder of its own",
             )

@@ -201,7 +201,9 @@ def _upstream_keys(raw: dict[str, dict[str, str]]) -> dict[str, tuple[Secret, Se
     """Refuses a name that would leave the folder of keys."""
     for name in raw:
         if not _UPSTREAM.fullmatch(name):
-            raise ApplyError("ai_upstream_keys", f"{name!r} is no name of an upstream", "name it plainly")
+            raise ApplyError(
+                "ai_upstream_keys", f"{name!r} is not the name of an upstream", "name it plainly"
+            )
     return {name: (Secret(keys["key"]), Secret(keys["next"])) for name, keys in raw.items()}
 
 
@@ -211,7 +213,7 @@ def _directories(raw: dict[str, str]) -> Directories:
         parts = path.split("/")
         if not path.startswith("/") or "." in parts or ".." in parts or "" in parts[1:]:
             raise ApplyError(
-                f"ai_{name}_dir", f"{path!r} is no plain absolute path", "write one such as /data/ai"
+                f"ai_{name}_dir", f"{path!r} is not a plain absolute path", "write one such as /data/ai"
             )
         if _UNSAFE_DIRECTORY.fullmatch(path):
             raise ApplyError(f"ai_{name}_dir", f"{path} belongs to the system", "name a folder of its own")

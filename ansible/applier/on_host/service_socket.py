@@ -20,7 +20,7 @@ def ask(path: str, method: str, target: str, *, timeout_s: float) -> tuple[int, 
     except ValueError as error:
         raise ApplyError(path, "the service does not answer (ValueError)", "see its log") from error
     if not isinstance(answer, dict):
-        raise ApplyError(path, "something else than the service answers", "see who owns it")
+        raise ApplyError(path, "something other than the service answers", "see who owns it")
     return status, answer
 
 

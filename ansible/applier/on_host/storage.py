@@ -52,10 +52,10 @@ def explain(tree: Tree, error: OSError) -> ApplyError:
     path = tree.shown(path)
     reason = error.strerror or "can't be used"
     if not path.startswith("/"):
-        return ApplyError(path or "the host", reason, "mend this on the host and run again")
+        return ApplyError(path or "the host", reason, "fix this on the host and run again")
     there = file_system(tree, path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ApplyError(path, f"{reason} ({_named(there)})", "make room there and run again")
+        return ApplyError(path, f"{reason} ({_named(there)})", "free space there and run again")
     if error.errno == errno.EROFS:
         return ApplyError(path, f"{reason} ({_named(there)})", "mount it read-write and run again")
     held = _held_by(tree, path) if error.errno in (errno.EPERM, errno.EACCES) else ""
@@ -64,7 +64,7 @@ def explain(tree: Tree, error: OSError) -> ApplyError:
     link = _link_above(tree, path) if error.errno in (errno.ELOOP, errno.ENOTDIR) else ""
     if link:
         return ApplyError(*_about_link(tree, link))
-    return ApplyError(path, f"{reason} ({_named(there)})", "mend this on the host and run again")
+    return ApplyError(path, f"{reason} ({_named(there)})", "fix this on the host and run again")
 
 
 def _named(there: FileSystem) -> str:
@@ -143,7 +143,7 @@ def _in_the_way(tree: Tree, item: Item, there: Found, to_come: set[str]) -> Appl
     if isinstance(item, Directory) and there.kind not in ("absent", "directory"):
         if there.kind == "link":
             return ApplyError(*_about_link(tree, item.path))
-        return ApplyError(item.path, "is there and is no folder", "move it away")
+        return ApplyError(item.path, "exists and is not a folder", "move it away")
     if isinstance(item, (File, Link, Absent)) and there.kind == "directory":
         return ApplyError(item.path, "is a folder where a file belongs", "move it away")
     folder = os.path.dirname(item.path)
@@ -177,7 +177,7 @@ def _without_room(needed: dict[str, int]) -> list[ApplyError]:
         if free < size + _SPARE_BYTES or not has_inodes:
             what = f"{free >> 10} KiB" if has_inodes else "no inodes"
             reason = f"has {what} free; this run needs {(size + _SPARE_BYTES) >> 10} KiB"
-            errors.append(ApplyError(f"file system {mount}", reason, "make room there and run again"))
+            errors.append(ApplyError(f"file system {mount}", reason, "free space there and run again"))
     return errors
 
 
@@ -185,4 +185,6 @@ def refuse(stands: list[ApplyError]) -> ApplyError:
     """One error for all that stands in the way."""
     if len(stands) == 1:
         return stands[0]
-    return ApplyError(f"{len(stands)} things stand in the way", "; ".join(map(str, stands)), "then run again")
+    return ApplyError(
+        f"{len(stands)} obstacles are in the way", "; ".join(map(str, stands)), "then run again"
+    )

@@ -110,7 +110,7 @@ class Tree:
             os.mkdir(real, 0o700)
         except FileExistsError:
             if self.look(path).kind != "directory":
-                raise ApplyError(path, "is there and is no folder", "move it away") from None
+                raise ApplyError(path, "exists and is not a folder", "move it away") from None
         except FileNotFoundError:
             raise ApplyError(path, "can't be made: its parent folder is missing", "make that first") from None
         descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW)

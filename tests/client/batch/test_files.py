@@ -93,7 +93,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     """An output named by mistake is not appended to."""
     path = tmp_path / "precious"
     path.write_text("dear diary\n")
-    with LineFile(path) as file, pytest.raises(OutputError, match="no answers of a batch"):
+    with LineFile(path) as file, pytest.raises(OutputError, match="not a batch's answers"):
         list(file.recover())
     assert path.read_text() == "dear diary\n"
 
@@ -162,7 +162,7 @@ def test_an_input_may_grow_but_not_change(tmp_path: Path) -> None:
     source.write_bytes(b"one\ntwo\n")
     check_same(source, memory)
     source.write_bytes(b"onE\ntwo\n")
-    with pytest.raises(InputError, match="is not the input that this output was begun with"):
+    with pytest.raises(InputError, match="is not the input that this output was started with"):
         check_same(source, memory)
     with pytest.raises(InputError, match="can't be read"):
         check_same(tmp_path / "none", tmp_path / "memory 2")

@@ -145,7 +145,7 @@ async def test_poison_is_set_aside_after_some_attempts(rig: Rig) -> None:
     (claimed.work / "odd.output").write_text("something else\n")
     assert await (await serve(rig, "--once")).wait() == 0
     assert "given up after 3 attempts" in (spool / "failed" / "killer" / "reason.txt").read_text()
-    assert "no answers of a batch" in (spool / "failed" / "odd" / "reason.txt").read_text()
+    assert "not a batch's answers" in (spool / "failed" / "odd" / "reason.txt").read_text()
 
 
 async def test_a_stop_leaves_the_file_to_the_next_worker(rig: Rig, simulator: Simulator) -> None:

@@ -73,7 +73,7 @@ async def ask(rig: Rig, *arguments: str, piped: bytes) -> tuple[int | None, str]
 async def test_nothing_to_ask_and_what_is_no_text_are_told(rig: Rig) -> None:
     """Exit code 2; neither is sent."""
     code, err = await ask(rig, piped=b" \n")
-    assert (code, err) == (2, "there is no question; write it behind `ai-client chat`, or pipe it in\n")
+    assert (code, err) == (2, "there is no question; write it after `ai-client chat`, or pipe it in\n")
     code, err = await ask(rig, "-", piped=b"\xff\xfe")
     assert (code, "not UTF-8" in err, "Traceback" in err) == (2, True, False)
 

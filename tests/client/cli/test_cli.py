@@ -39,7 +39,7 @@ async def test_serve_without_a_key_says_where_one_belongs(tmp_path: Path) -> Non
     path.write_text("")
     done = await service_rig.ai_client("serve", "--config", str(path), "--key-file", str(tmp_path / "none"))
     assert done.code == 78
-    assert "lay the key down there" in done.err
+    assert "write the key there" in done.err
     assert "Traceback" not in done.err
 
 

@@ -132,7 +132,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "ai-client usage: --by: can't group by 'foo', 'bar'; choose from day, month, tenant, model, tag:NAME",
         "ai-client usage: --days: '0': write a whole number from 1 to 3660",
         "ai-client usage: --sinse: there is no such option; did you mean `--since`?",
-        "ai-client usage: 'x' is one word too many",
+        "ai-client usage: 'x' is an unexpected argument",
         "Try `ai-client usage --help`.",
     ]
 

@@ -140,7 +140,7 @@ def test_a_key_that_can_not_be_used_is_never_replaced_by_the_simulator(tmp_path:
     assert done.returncode == 78
     assert "AI_CLIENT_API_KEY does not hold" in done.stderr
     done = run("serve", "--key-file", str(tmp_path / "none"), folder=tmp_path)
-    assert (done.returncode, "lay the key down there" in done.stderr) == (78, True)
+    assert (done.returncode, "write the key there" in done.stderr) == (78, True)
 
 
 def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:

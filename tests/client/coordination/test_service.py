@@ -216,7 +216,7 @@ def _forbid(_engine: RealEngine, operator: redis.Redis) -> Callable[[], object]:
         (_stop, "did not answer in time"),
         (_fill, "is out of memory"),
         (_demote, "is a replica"),
-        (_forbid, "lets this user not run the script"),
+        (_forbid, "does not let this user run the script"),
     ],
     ids=["stopped", "full memory", "a replica", "no right to the script"],
 )

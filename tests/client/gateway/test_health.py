@@ -68,7 +68,7 @@ def settings_in(folder: Path) -> tuple[Settings, LoadedKey]:
 @pytest.mark.parametrize(
     ("seen", "is_ok", "detail"),
     [
-        ([], True, "not asked, as this host's own limits are used up for now"),
+        ([], True, "not asked, because this host's own limits are used up for now"),
         ([settled(), failed(error="BudgetExceeded")], True, "it answered 20 s ago"),
         ([settled(), failed(error="ConnectError")], False, "the last request ended with ConnectError"),
         ([failed(error="ConnectError"), settled()], True, "it answered 20 s ago"),

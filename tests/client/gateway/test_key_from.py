@@ -103,7 +103,7 @@ def test_each_way_to_a_token_of_azure(cloud: Metadata, tmp_path: Path) -> None:
     [
         ("google", {"status": 404}, "key_from = google: no token (answered 404); run it on Google Cloud"),
         ("azure", {"status": 400}, "key_from = azure: no token (answered 400); attach a managed identity"),
-        ("google", {"lifetime_s": None}, "key_from = google: no token (the answer holds no token)"),
+        ("google", {"lifetime_s": None}, "key_from = google: no token (the answer contains no token)"),
     ],
 )
 def test_no_token_is_an_error_that_says_why(

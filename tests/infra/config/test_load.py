@@ -72,7 +72,7 @@ WRONG = [
     ("vars/ai_cost_tags", {"team": "a\nkey = b"}, "fleet:vars.ai_cost_tags.team", "several lines"),
     ("vars/ai_tenants", {"web]": {}}, "fleet:vars.ai_tenants", "holds a name"),
     ("vars/ai_provider", " x", "fleet:vars.ai_provider", "blanks around it"),
-    ("vars/not a name", 1, "fleet:vars.not a name", "is no name for a variable"),
+    ("vars/not a name", 1, "fleet:vars.not a name", "is not a valid name for an Ansible variable"),
     ("gate", {"seconds": -1}, "fleet:gate.seconds", "greater than or equal to 0"),
     ("gate", {"maxErrorShare": 2}, "fleet:gate.maxErrorShare", "less than or equal to 1"),
     ("gate", {"maxErorShare": 0.1}, "fleet:gate.maxErorShare", "did you mean 'maxErrorShare'?"),
@@ -222,9 +222,10 @@ def test_values_that_every_host_would_refuse_are_refused_before_one_is_asked() -
         [("fleet:vars", written)], project_files.role_variables(), frozenset({"a-secret"})
     )
     assert [str(error) for error in found] == [
-        "fleet:vars.ai_log_level: is 'inof', which is none of its values; "
+        "fleet:vars.ai_log_level: is 'inof', which is not one of its values; "
         "did you mean 'INFO'? (write DEBUG, INFO, WARNING, ERROR or CRITICAL)",
-        "fleet:vars.ai_python: is 'hots', which is none of its values; did you mean 'host'? (write host, own or auto)",
+        "fleet:vars.ai_python: is 'hots', which is not one of its values; "
+        "did you mean 'host'? (write host, own or auto)",
         "fleet:vars.ai_gateway_port: is 99999, which is out of bounds; write a number from 0 to 65535",
         "fleet:vars.ai_timeout: is -5, which is out of bounds; write a number above 0 to 86400",
         "fleet:vars.ai_enable_metrics: is a text, not true or false; write true or false",

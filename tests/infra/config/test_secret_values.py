@@ -97,7 +97,7 @@ def test_a_claim_gets_what_it_needs_to_become_root_and_no_more() -> None:
 )
 def test_a_secret_outside_of_variables_is_refused(key: str, path: tuple[str, ...]) -> None:
     """Addresses and logins are in outputs and in the ssh configuration: they can't be kept."""
-    with pytest.raises(SettingsError, match="stored as a secret, and a stack's outputs") as raised:
+    with pytest.raises(SettingsError, match="stored as a secret, but a stack's outputs") as raised:
         load(config(), secret=("apiKey", "groups"), secret_paths={f"fleet:{key}": (path,)})
     assert raised.value.culprit == f"fleet:{key}.{'.'.join(path)}"
 
@@ -112,7 +112,7 @@ def test_a_secret_number_is_refused_with_the_way_out() -> None:
     """Ansible finds texts alone in its environment."""
     content = config()
     content["vars"]["ai_rpm"] = "60"
-    with pytest.raises(SettingsError, match=r"fleet:vars\.ai_rpm: is secret, which only a text can be"):
+    with pytest.raises(SettingsError, match=r"fleet:vars\.ai_rpm: is secret, but only a text can be secret"):
         load(content, secret=("apiKey", "vars"), secret_paths={"fleet:vars": (("ai_rpm",),)})
 
 

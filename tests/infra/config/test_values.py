@@ -126,7 +126,7 @@ def test_what_the_client_takes_is_taken(name: str) -> None:
         (
             "ai_log_level",
             "inof",
-            "fleet:vars.ai_log_level: is 'inof', which is none of its values; did you mean 'INFO'?",
+            "fleet:vars.ai_log_level: is 'inof', which is not one of its values; did you mean 'INFO'?",
         ),
         ("ai_python", "hots", "did you mean 'host'?"),
         ("ai_gateway_port", 99_999, "is 99999, which is out of bounds; write a number from 0 to 65535"),

@@ -151,7 +151,7 @@ def test_a_stopped_instance_keeps_its_claim_and_is_away(account: Aws) -> None:
 
 def test_an_empty_answer_is_refused_unless_it_is_allowed(account: Aws) -> None:
     """No instance never means: remove every host."""
-    with pytest.raises(NodeSourceError, match=r"no instance passes its filters.*allowEmpty: true") as raised:
+    with pytest.raises(NodeSourceError, match=r"no instance matches its filters.*allowEmpty: true") as raised:
         found()
     assert raised.value.culprit == GROUP
     assert names(found(allowEmpty=True)) == []
@@ -161,7 +161,7 @@ def test_a_group_whose_instances_are_all_terminated_counts_as_empty(account: Aws
     """A mass termination stops the program, too, until the user says that it is meant."""
     gone = launch(account, subnets(account)["a"], "gone")
     account.client("ec2").terminate_instances(InstanceIds=[gone])
-    with pytest.raises(NodeSourceError, match="no instance passes its filters"):
+    with pytest.raises(NodeSourceError, match="no instance matches its filters"):
         found()
 
 
@@ -256,7 +256,7 @@ def test_an_instance_that_is_being_born_joins_later() -> None:
     """Before it has an address a new instance is no host yet; alone, it leaves the group empty."""
     unborn = {**RAW, "InstanceId": "i-0new", "State": {"Name": "pending"}}
     assert decided({**RAW, "PrivateIpAddress": "10.0.0.1"}, unborn) == ["i-0abc"]
-    with pytest.raises(NodeSourceError, match="no instance passes its filters"):
+    with pytest.raises(NodeSourceError, match="no instance matches its filters"):
         decided(unborn)
 
 
@@ -384,7 +384,7 @@ def test_a_group_has_one_source() -> None:
         load(content)
     content = config()
     content["groups"]["ai_api_clients"]["source"] = "static"
-    with pytest.raises(SettingsError, match="has no use with source: static"):
+    with pytest.raises(SettingsError, match="has no effect with source: static"):
         load(content)
     content = config()
     del content["groups"]["ai_api_clients"]["ec2"]
@@ -429,7 +429,7 @@ def test_a_stopped_instance_is_neither_cleaned_up_nor_forgotten(account: Aws) ->
     held, instance = claimed(account, "web")
     account.client("ec2").stop_instances(InstanceIds=[held])
     with pytest.raises(
-        NodeSourceError, match="is stopped, so that key and service cannot be removed from it; start it"
+        NodeSourceError, match="is stopped, so key and service can't be removed from it; start it"
     ):
         cloud.fate("web", instance)
 

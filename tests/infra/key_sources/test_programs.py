@@ -54,7 +54,7 @@ def test_a_command_rotates_by_a_second_one_or_by_fields(tmp_path: Path) -> None:
         ),
         (["sh", "-c", f"echo {FOREIGN}"], {}, "what sh prints is not a key: one starts with hs_live_"),
         (["true"], {}, "what true prints is not a key"),
-        (["sh", "-c", "printf '\\377'"], {}, "sh prints what is not text"),
+        (["sh", "-c", "printf '\\377'"], {}, "sh prints something that is not text"),
         (["sh", "-c", f"echo {FOREIGN}"], {"field": "key"}, "what sh prints is not a JSON object"),
         (["cat", "/dev/zero"], {}, "cat prints more than a key"),
         (
@@ -79,8 +79,11 @@ def test_a_key_has_one_source(tmp_path: Path) -> None:
     """Two kinds, or a kind beside a secret of the stack, would leave open which one counts."""
     two = command("cat", "key") | {"age": {"file": "a", "identityFile": "b"}}
     for source, said in (
-        (two, "names command and age, and a key has one source: write one of aws, vault, command, sops, age"),
-        ({}, "names nothing, and a key has one source"),
+        (
+            two,
+            "names command and age, but a key has only one source: write one of aws, vault, command, sops, age",
+        ),
+        ({}, "names nothing, but a key has only one source"),
         (command("cat") | {"nfs": {}}, "fleet:keySource.nfs: unknown key"),
         ({"vault": {"path": "x", "tokn": "y"}}, "fleet:keySource.vault.tokn: unknown key"),
         ({"sops": {"file": "/etc/key"}}, "a file below the project folder is needed"),

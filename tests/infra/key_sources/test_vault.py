@@ -92,10 +92,10 @@ def test_the_environment_is_that_of_vaults_own_command(vault: Vault, tmp_path: P
     source = {"vault": {"path": "fleet/upstream"}}
     assert keys(kept(source, project=tmp_path, environment=environment)) == (OLD, None)
     with pytest.raises(
-        KeySourceError, match=r"no address of Vault is known; write vault.address, or set VAULT_ADDR"
+        KeySourceError, match=r"Vault's address is not known; write vault.address, or set VAULT_ADDR"
     ):
         kept(source, project=tmp_path, environment={"HOME": str(tmp_path)})
-    with pytest.raises(KeySourceError, match="there is no token of Vault; run 'vault login'"):
+    with pytest.raises(KeySourceError, match="there is no Vault token; run 'vault login'"):
         kept(source, project=tmp_path, environment={"VAULT_ADDR": vault.url})
 
 
@@ -123,7 +123,7 @@ def test_a_standby_leads_to_the_active_node_and_never_off_tls(vault: Vault) -> N
         standby.standby_of = vault.url
         assert keys(read(standby)) == (OLD, None)
         standby.standby_of = vault.url.replace("http:", "https:")
-        with pytest.raises(KeySourceError, match="redirects to an address of another scheme"):
+        with pytest.raises(KeySourceError, match="redirects to an address with another scheme"):
             read(standby)
 
 
@@ -146,7 +146,7 @@ def test_a_token_goes_over_tls_or_stays_on_this_machine(tmp_path: Path) -> None:
             {"path": "fleet/other"},
             "answered 404 to secret/data/fleet/other; correct mount, path and version",
         ),
-        ({"secrets": {PLACE: DELETED}}, {}, "secret/data/fleet/upstream was deleted; take the deletion back"),
+        ({"secrets": {PLACE: DELETED}}, {}, "secret/data/fleet/upstream was deleted; undo the deletion"),
         ({}, {"version": 1}, "answered 404 to secret/fleet/upstream"),
         (
             {},

@@ -116,7 +116,7 @@ def test_nothing_to_change_on_a_silent_host_is_no_difference() -> None:
 def test_a_silent_host_that_has_nothing_says_so() -> None:
     """There is nothing to plan from."""
     plan = judge(Finding(HostState.UNREACHABLE, "gone"), "one", last=None, now=NOW)
-    assert plan.message == "gone; the state has no run of it to plan from"
+    assert plan.message == "gone; the state has no earlier run of it to plan from"
 
 
 def test_a_template_that_changed_since_is_named() -> None:
@@ -133,7 +133,7 @@ def test_an_expression_is_left_to_ansible() -> None:
     now = inputs_of(applied(), "one")
     now = replace(now, variables={**now.variables, "ai_provider": "{{ lookup('env', 'PROVIDER') }}"})
     plan = judge(Finding(HostState.UNREACHABLE, "gone"), "one", last=applied(), now=now)
-    assert plan.message.startswith("gone; what differs is not shown: ai_provider: is an expression")
+    assert plan.message.startswith("gone; differences are not shown: ai_provider: is an expression")
 
 
 def test_a_secret_in_a_variable_is_masked_in_the_plan() -> None:

@@ -91,5 +91,5 @@ def test_a_cause_is_said_once_where_plans_differ_too(monkeypatch: pytest.MonkeyP
     ]
     assert said[-1][0] == "warn"
     assert said[-1][1].startswith(
-        "looking at a, b, c failed: what is planned there is from what was last applied"
+        "probing a, b, c failed: the plan for them is based on what was last applied"
     )

@@ -43,9 +43,9 @@ def test_nothing_else_is_changed() -> None:
             "ssh: Could not resolve hostname nohost.invalid: Name or service not known",
             "correct the host's address",
         ),
-        ("ssh: connect to host 198.18.0.9 port 22: No route to host", "whether the host is on"),
-        ("ssh: connect to host 198.18.0.9 port 22: Network is unreachable", "whether the host is on"),
-        ("ssh: connect to host 198.18.0.9 port 22: Connection refused", "whether sshd runs there"),
+        ("ssh: connect to host 198.18.0.9 port 22: No route to host", "that the host is up"),
+        ("ssh: connect to host 198.18.0.9 port 22: Network is unreachable", "that the host is up"),
+        ("ssh: connect to host 198.18.0.9 port 22: Connection refused", "that sshd runs there"),
         ("ssh: connect to host 198.18.0.9 port 22: Connection timed out", "no firewall"),
     ],
 )

@@ -79,9 +79,9 @@ def test_a_folder_that_others_can_reach_keeps_no_connections(cache: Path, tmp_pa
     """Who can open such a socket is on the host."""
     folder = ssh.connections_folder()
     folder.chmod(0o755)
-    with pytest.raises(PlaybookError, match=r"not a folder of yours alone.*0700.*XDG_CACHE_HOME"):
+    with pytest.raises(PlaybookError, match=r"not a folder that only you can use.*0700.*XDG_CACHE_HOME"):
         ssh.connections_folder()
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(PlaybookError, match="not a folder of yours alone"):
+    with pytest.raises(PlaybookError, match="not a folder that only you can use"):
         ssh.connections_folder()

@@ -54,7 +54,8 @@ def test_a_share_too_small_for_one_request_a_host_is_refused_with_the_division()
 def test_a_share_without_an_account_is_refused() -> None:
     """There is nothing to share."""
     with pytest.raises(
-        SettingsError, match=r"ai_batch_workers.share: is a share of nothing; declare fleet:account"
+        SettingsError,
+        match=r"ai_batch_workers.share: is a share, but there is no account to share; declare fleet:account",
     ):
         limits(None, 0.5, None)
 
@@ -65,7 +66,7 @@ def test_a_share_beside_a_limit_is_refused() -> None:
     config["groups"]["ai_batch_workers"] |= {"share": 0.5}
     config["groups"]["ai_batch_workers"]["vars"]["ai_rpm"] = 10
     settings = load(config)
-    with pytest.raises(SettingsError, match=r"vars.ai_rpm: stands beside a share"):
+    with pytest.raises(SettingsError, match=r"vars.ai_rpm: is set beside a share"):
         compile_limits(settings, fleet.build(settings))
 
 

@@ -98,7 +98,7 @@ class LineFile:
                 answered = scan(line)
                 if answered is None:
                     remedy = "name another output, or move the file away"
-                    raise OutputError(f"{self.path} holds lines that are no answers of a batch; {remedy}")
+                    raise OutputError(f"{self.path} contains lines that are not a batch's answers; {remedy}")
                 yield answered
 
     def drop_failures(self) -> None:

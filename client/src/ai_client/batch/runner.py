@@ -162,7 +162,7 @@ class Batch:
                 " and leave out search, other models and tools of the provider's own; or leave out --max-usd"
             )
         return (
-            f"the cap of ${self._plan.max_usd} leaves no room: ${self.tally.cost_usd:.4f} are spent, and line "
+            f"the cap of ${self._plan.max_usd} is too low: ${self.tally.cost_usd:.4f} are spent, and line "
             f"{line.number} may cost up to ${worst_usd:.4f}; raise --max-usd, or set max_tokens in the lines"
         )
 

@@ -45,7 +45,7 @@ def check_same(source: Path, memory: Path) -> None:
         before = InputIdentity(remembered["size"], remembered["head_sha256"])
         if source.stat().st_size < before.size or InputIdentity.of(source, size=before.size) != before:
             remedy = f"use the same input, or name another output ({memory} remembers the first one)"
-            raise InputError(f"{source} is not the input that this output was begun with; {remedy}")
+            raise InputError(f"{source} is not the input that this output was started with; {remedy}")
     now = InputIdentity.of(source)
     memory.write_text(json.dumps({"size": now.size, "head_sha256": now.head_sha256}))
 

@@ -219,9 +219,7 @@ class Spool:
     def _lock(self, path: Path) -> Claim | None:
         """A claim on a file in `work`; None where another worker has it, or it is no file to work on."""
         if len(os.fsencode(path.name)) > LONGEST_NAME_BYTES:
-            self._refuse(
-                path, f"has a name of over {LONGEST_NAME_BYTES} bytes; put it there by a shorter one"
-            )
+            self._refuse(path, f"has a name of over {LONGEST_NAME_BYTES} bytes; use a shorter one")
             return None
         try:
             # A pipe that nobody writes to would keep a plain open waiting for ever.
@@ -236,7 +234,7 @@ class Spool:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                self._refuse(path, "is no regular file; put a copy of its content there")
+                self._refuse(path, "is not a regular file; put a copy of its content there")
             else:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Between opening and locking it may have been set aside by the worker that held it.

@@ -129,9 +129,10 @@ def _report(batch: Batch, ending: BatchEnd, chosen: Plan, *, as_json: bool, took
         f"{tally.answered} answered, {unwell} failed, ${tally.cost_usd:.6f}, {took_s:.1f} s: {chosen.output}"
     )
     if unwell:
-        print(f"what failed is in {chosen.errors}; --retry-failed tries it again", file=sys.stderr)
+        print(f"failures are in {chosen.errors}; --retry-failed sends them again", file=sys.stderr)
     if ending is not BatchEnd.DONE:
         print(
-            f"not finished ({batch.trouble or ending}); the same command goes on from here", file=sys.stderr
+            f"not finished ({batch.trouble or ending}); run the same command again to continue",
+            file=sys.stderr,
         )
     return code

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(_serve(options, settings, spool))
     except OSError as exc:
         print(
-            f"the spool {folder} can't be used ({exc.strerror}); make it, writable for this user",
+            f"the spool {folder} can't be used ({exc.strerror}); create it, writable for this user",
             file=sys.stderr,
         )
         return 1

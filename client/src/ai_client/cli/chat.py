@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             _ask(options, [*messages, {"role": "user", "content": text}])
             return 0
         if is_piped:
-            print("there is no question; write it behind `ai-client chat`, or pipe it in", file=sys.stderr)
+            print("there is no question; write it after `ai-client chat`, or pipe it in", file=sys.stderr)
             return EXIT_USAGE
         return _converse(options, messages)
     except UnicodeDecodeError:
@@ -113,7 +113,7 @@ def _texts(events: list[dict[str, Any]]) -> Iterator[str]:
     for event in events:
         fault = fault_of(event)
         if fault is not None:
-            raise _RefusedError(fault.message or fault.code or "the answer was broken off")
+            raise _RefusedError(fault.message or fault.code or "the answer broke off")
         for choice in event.get("choices") or ():
             yield (choice.get("delta") or {}).get("content") or ""
 

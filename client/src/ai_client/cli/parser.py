@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
-            return f"{word!r} is one word too many"
+            return f"{word!r} is an unexpected argument"
         options = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
         return f"{word}: there is no such option" + (f"; did you mean `{near[0]}`?" if near else "")

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(answer))
     elif answer.get("restart_needed"):
         changed = ", ".join(answer.get("changed", ()))
-        print(f"a part of what changed ({changed}) is taken only by a restart", file=sys.stderr)
+        print(f"some changes ({changed}) need a restart", file=sys.stderr)
     elif status == 200:
         print(f"reloaded: {', '.join(answer.get('changed', ())) or 'nothing had changed'}")
     else:

@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         return 1
     except EOFError:
         print(
-            "the process that was to hand over ended before it did; start the service again", file=sys.stderr
+            "the process that should have handed over ended before it did; start the service again",
+            file=sys.stderr,
         )
         return 1
 

@@ -51,7 +51,7 @@ def _remedy(exc: OSError) -> str:
     # The ledger is the service's alone, as it says what each tenant spends; the audit trail is for its group too.
     if isinstance(exc, PermissionError):
         return "run it as root (`sudo ai-client usage`), or name the file with --ledger"
-    return "the service makes it when it starts; if it is elsewhere, name the file with --ledger"
+    return "the service creates it when it starts; if it is elsewhere, name the file with --ledger"
 
 
 def ledger_path(options: argparse.Namespace) -> Path:

@@ -149,7 +149,7 @@ def password_of(settings: Settings) -> str:
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = f"{path} can't be read ({type(exc).__name__})"
-        remedy = "lay the password of the coordination's user down there"
+        remedy = "write the password of the coordination's user there"
         problem = Problem(None, "coordination", "password_file", reason, remedy)
         raise ConfigError(path="the configuration", problems=(problem,)) from exc
 

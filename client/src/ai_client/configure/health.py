@@ -101,7 +101,7 @@ async def check_tls(settings: Settings, options: TransportOptions) -> Check:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as exc:
-        remedy = "mend the certificate, or name its CA in [security] cert_path"
+        remedy = "fix the certificate, or name its CA in [security] cert_path"
         return Check(False, f"{host}:{port}: {exc.verify_message}; {remedy}")
     except ConfigurationError as exc:
         return Check(False, str(exc))
@@ -141,7 +141,7 @@ def _upstream_trouble(settings: Settings, error: AIClientError) -> Check:
     url = f"{settings.api.base_url}/models"
     match error:
         case AuthenticationError() | PermissionDeniedError():
-            remedy = "lay down a valid key and reload the service"
+            remedy = "install a valid key and reload the service"
             return Check(False, f"refuses the key with {error.http_status}; {remedy}")
         case ModelNotFoundError() | BadRequestError(status=404 | 405 | 501):
             return Check(True, f"answers, without a list of models ({url})")
@@ -162,7 +162,7 @@ def check_disk(folders: tuple[Path, ...]) -> Check:
         except OSError as exc:
             return Check(False, f"{folder}: {exc.strerror}; make the folder, owned by the service's user")
         if free < LEAST_FREE_BYTES:
-            remedy = f"make room: at least {LEAST_FREE_BYTES // 1_000_000} MB are needed"
+            remedy = f"free space: at least {LEAST_FREE_BYTES // 1_000_000} MB are needed"
             return Check(False, f"{folder} has {free // 1_000_000} MB free; {remedy}")
         least_free = free if least_free is None else min(least_free, free)
     return Check(True, f"{(least_free or 0) // 1_000_000} MB free")

@@ -164,7 +164,7 @@ def _token(kind: str, answer: Any, *, now_s: float) -> _Token:
     try:
         text, lifetime_s = str(answer["access_token"]), float(answer["expires_in"])
     except (KeyError, TypeError, ValueError) as exc:
-        raise ValueError("the answer holds no token") from exc
+        raise ValueError("the answer contains no token") from exc
     renew_at_s = now_s + max(lifetime_s - _MARGIN_S, lifetime_s / 2)
     return _Token(LoadedKey(text, source=f"{kind}'s identity"), renew_at_s, now_s + lifetime_s)
 
@@ -174,7 +174,7 @@ def _failure(kind: str, exc: Exception) -> str:
     if isinstance(exc, urllib.error.HTTPError):
         reason = f"answered {exc.code}"
     elif isinstance(exc, json.JSONDecodeError | UnicodeDecodeError):
-        reason = "answered what is not JSON"
+        reason = "did not answer in JSON"
     else:
         reason = str(getattr(exc, "reason", "") or getattr(exc, "strerror", "") or exc)[:_LONGEST_REASON]
     return f"key_from = {kind}: no token ({reason}); {_REMEDIES[kind]}"

@@ -178,7 +178,7 @@ class Coordinator:
             "coordination engine: an answer came too late"
             if answer.kind is not Kind.STALE
             else (
-                "coordination engine: another process calls as this host; give each its own host in [coordination]"
+                "coordination engine: another process uses this host's name; give each its own host in [coordination]"
             )
         )
 

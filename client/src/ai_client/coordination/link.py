@@ -201,7 +201,7 @@ def _place(url: str) -> str:
 
 _REASONS: dict[type[Exception], str] = {
     AuthenticationError: "refuses the user or password; see user and password_file of [coordination]",
-    NoPermissionError: "lets this user not run the script; see its ACL in docs/how-to/coordination.md",
+    NoPermissionError: "does not let this user run the script; see its ACL in docs/how-to/coordination.md",
     OutOfMemoryError: "is out of memory; raise its maxmemory",
     ReadOnlyError: "is a replica; name the primary as endpoint of [coordination]",
     TimeoutError: "did not answer in time",

@@ -103,13 +103,13 @@ def _from_file(path: Path, prefixes: Sequence[str], variables: Sequence[str]) ->
     try:
         text = path.read_text(encoding="utf-8").strip()
     except OSError as exc:
-        remedy = f"lay the key down there, name another file with --key-file, or set {variables[0]}"
+        remedy = f"write the key there, name another file with --key-file, or set {variables[0]}"
         if variables is not KEY_VARIABLES:
-            remedy = f"lay the key down there, name another file with key_file, or set {variables[0]}"
+            remedy = f"write the key there, name another file with key_file, or set {variables[0]}"
         text = f"the key file {path} can't be read ({exc.strerror}); {remedy}"
         raise KeyMissingError(text, is_absent=isinstance(exc, FileNotFoundError)) from exc
     except UnicodeDecodeError as exc:
-        raise KeyMissingError(f"the key file {path} is not text; write the key alone into it") from exc
+        raise KeyMissingError(f"the key file {path} is not text; write only the key into it") from exc
     return _checked(text, prefixes, source=str(path))
 
 

@@ -167,7 +167,7 @@ class Connection(web.RequestHandler):
         if isinstance(exc, http_exceptions.HttpProcessingError):
             if isinstance(exc, http_exceptions.LineTooLong):
                 status = 431
-            kind, code, text = "invalid_request_error", "bad_request", "The bytes are no proper HTTP request."
+            kind, code, text = "invalid_request_error", "bad_request", "This is not a valid HTTP request."
         else:
             self._shared.faults += 1
             _log.error("request_failed", exc_info=exc)

@@ -134,7 +134,7 @@ class Exchange:
         except web.RequestPayloadError:
             # Nothing more of it is to be waited for.
             content.feed_eof()
-            raise Refused(400, "The body is not what its head says.") from None
+            raise Refused(400, "The body does not match its headers.") from None
         return {"type": "http.request", "body": body, "more_body": not content.at_eof()}
 
     async def send(self, message: Message) -> None:

@@ -127,7 +127,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"[gateway] socket {path} is there and no socket; name another path")
+        raise ListenError(f"[gateway] socket {path} exists and is not a socket; name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:

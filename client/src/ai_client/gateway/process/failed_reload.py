@@ -25,6 +25,6 @@ def failed_reload(exc: Exception) -> FailedReload:
         state = "serving with the old release: the new one does not start"
         return FailedReload("handover_failed", state, str(exc))
     if isinstance(exc, OSError):
-        state, error = "serving: the reload failed", f"{exc}; see the disk and the open files"
+        state, error = "serving: the reload failed", f"{exc}; check the disk and the open files"
         return FailedReload("reload_failed", state, error)
     return FailedReload("reload_failed", "serving with the old configuration: the new one is wrong", str(exc))

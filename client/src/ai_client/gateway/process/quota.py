@@ -205,7 +205,7 @@ class Quota:
             return None
         limit = f"{status.limit} requests a minute of {status.slots}, {status.mode}"
         if status.trouble is not None:
-            return Check(False, f"{status.trouble}; this host goes on with {limit}")
+            return Check(False, f"{status.trouble}; this host continues with {limit}")
         return Check(True, f"{limit}; {status.hosts} hosts")
 
     def as_json(self) -> dict[str, Any] | None:

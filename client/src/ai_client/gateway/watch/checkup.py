@@ -86,7 +86,7 @@ class Checkup:
 
     def _unasked(self) -> Check:
         """What can be said where the upstream could not be asked."""
-        busy = "not asked, as this host's own limits are used up for now"
+        busy = "not asked, because this host's own limits are used up for now"
         fault, seconds = self._evidence.fault, self._evidence.answered_s_ago()
         if fault is not None:
             return Check(False, f"{busy}; the last request ended with {fault}: see the log")

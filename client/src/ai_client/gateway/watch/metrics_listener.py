@@ -69,7 +69,7 @@ class MetricsListener:
         del receive
         path = scope["path"]
         if scope["method"] not in ("GET", "HEAD") or path not in ("/metrics", "/", "/status.json"):
-            await respond_json(send, 404, {"error": "here are /metrics, / and /status.json"})
+            await respond_json(send, 404, {"error": "try /metrics, / or /status.json"})
         elif self._names is not None and _host(scope["headers"]) not in self._names:
             # A page in a browser must not read this by giving its own name this address.
             await respond_json(send, 403, {"error": "the Host header does not name this address"})
