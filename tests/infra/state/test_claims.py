@@ -61,7 +61,7 @@ def test_more_removals_are_refused_with_the_hosts_and_the_way_out() -> None:
     with pytest.raises(RemovalError) as raised:
         claims.check(leaving(held(WHOLE), declared_without("web-prod-01", "web-prod-02")), allowed=1)
     assert str(raised.value) == (
-        "fleet:maxRemovals: 2 hosts would be removed (web-prod-01, web-prod-02) and 1 may be; "
+        "fleet:maxRemovals: 2 hosts would be removed (web-prod-01, web-prod-02), but only 1 may be; "
         "correct the stack's file, or allow it with 'pulumi config set maxRemovals 2'"
     )
 
