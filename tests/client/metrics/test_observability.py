@@ -127,6 +127,6 @@ def test_what_has_a_bound_has_thresholds() -> None:
         if "red" in json.dumps(panel.get("fieldConfig", {}).get("defaults", {}).get("thresholds", {}))
     }
     assert marked >= {
-        *("Failed", "Our own overhead", "Wait for admission, p95 by priority"),
+        *("Failed requests", "Overhead of the service", "Queue wait, p95 by priority"),
         *("Circuit breakers", "Budgets used", "Faults of the gateway", "Limits used"),
     }

@@ -26,10 +26,10 @@ scrape_configs:
 """
 # Some traffic fills these; what never happened has no series.
 FILLED = {
-    "Requests a second",
+    "Requests per second",
     "Cost in the last 24 h",
     "Memory",
-    "Queue and flight",
+    "Queued and in flight",
     "Releases",
     "Faults of the gateway",
     "Limits used",
