@@ -92,7 +92,9 @@ class Deployment(pulumi.ComponentResource):
         planned = self._args.waves.get(group.name, ())
         if not pulumi.runtime.is_dry_run():
             # Who follows the run (tools/up) shows hosts and waves out of so many.
-            pulumi.log.info(f"roll-out: {group.name}: {sum(map(len, planned))} hosts in {len(planned)} waves")
+            hosts, waves = sum(map(len, planned)), len(planned)
+            parts = f"{hosts} host{'s' * (hosts != 1)} in {waves} wave{'s' * (waves != 1)}"
+            pulumi.log.info(f"roll-out: {group.name}: {parts}")
         for index, wave in enumerate(planned, start=1):
             ready = [*self._args.ready, *(claims[node.name] for node in wave), *before]
             run = self._wave(f"{group.name}-{index}", group, wave, ready, is_first=index == 1)

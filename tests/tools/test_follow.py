@@ -40,7 +40,7 @@ WEB_1 = {"GROUP": "web", "HOSTS": "a"}
 WEB_2 = {"GROUP": "web", "HOSTS": "b,c"}
 EVENTS = [
     said("roll-out: web: 3 hosts in 2 waves"),
-    said("roll-out: batch: 1 hosts in 1 waves"),
+    said("roll-out: batch: 1 host in 1 wave"),
     step("resourcePreEvent", "claim-a", "create", CLAIM="fleet/dev/a"),
     step("resOutputsEvent", "claim-a", "create", CLAIM="fleet/dev/a"),
     step("resourcePreEvent", "batch-1", "same", GROUP="batch", HOSTS="d"),
@@ -57,7 +57,7 @@ EVENTS = [
 def test_a_wave_that_is_deleted_is_none_of_so_many() -> None:
     """A group that shrank to one wave: its second goes, and is not `2/1`."""
     progress = Progress()
-    heed(progress, said("roll-out: web: 1 hosts in 1 waves"))
+    heed(progress, said("roll-out: web: 1 host in 1 wave"))
     gone = {"metadata": {"urn": URN + "web-2", "op": "delete", "old": {"inputs": {"environment": WEB_2}}}}
     lines = [
         line for event in ("resourcePreEvent", "resOutputsEvent") for line in heed(progress, {event: gone})

@@ -17,7 +17,7 @@ from pulumi.automation.events import EngineEvent, StepEventMetadata
 
 from tools.report import failures
 
-_ROLL_OUT = re.compile(r"roll-out: (?P<group>\S+): (?P<hosts>\d+) hosts in (?P<waves>\d+) waves?")
+_ROLL_OUT = re.compile(r"roll-out: (?P<group>\S+): (?P<hosts>\d+) hosts? in (?P<waves>\d+) waves?")
 _FAILED_HOSTS = re.compile(
     r"^(?P<hosts>[a-z0-9][a-z0-9-]*(?:, [a-z0-9][a-z0-9-]*)*): (?:failed|unreachable): ", re.MULTILINE
 )
