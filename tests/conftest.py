@@ -1,4 +1,4 @@
-"""How the tests are shared out where several processes run them (`-n 3 --dist loadscope`, as `tools/test` does)."""
+"""How the tests are shared out where several processes run them (`-n 2 --dist loadscope`, as `tools/test` does)."""
 
 import os
 from pathlib import Path
