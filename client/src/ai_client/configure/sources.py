@@ -19,6 +19,7 @@ from ai_client.settings import (
     TenantSettings,
     UpstreamSettings,
     load,
+    of_bytes,
     read_key,
     read_keys,
 )
@@ -69,10 +70,13 @@ class Sources:
     overrides: Overrides = Overrides()
     tokens: identity.Tokens = field(default_factory=identity.Tokens, compare=False)
 
-    def read(self) -> tuple[Settings, KeyPair]:
-        """Both, or ConfigError or KeyMissingError."""
+    def read(self, data: bytes | None = None) -> tuple[Settings, KeyPair]:
+        """Both, or ConfigError or KeyMissingError. `data`: what the file holds, where it has been read."""
         path = self.config_path
-        settings = personal.settings(self.environment) if path is None else load(path)
+        if path is None:
+            settings = personal.settings(self.environment)
+        else:
+            settings = load(path) if data is None else of_bytes(data, path=path)
         settings = _named(self.overrides.over(settings), self.environment)
         return settings, self.keys_for(settings)
 

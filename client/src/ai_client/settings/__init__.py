@@ -10,7 +10,7 @@ from ai_client.settings.key_files import (
     read_key,
     read_keys,
 )
-from ai_client.settings.load import DEFAULT_PATH, ConfigError, load, loads
+from ai_client.settings.load import DEFAULT_PATH, ConfigError, has_entries, load, loads, of_bytes, read_config
 from ai_client.settings.prices import ModelPrice
 from ai_client.settings.sections import (
     LIST_PRICES,
@@ -63,8 +63,11 @@ __all__ = [
     "TenantSettings",
     "TracesSettings",
     "UpstreamSettings",
+    "has_entries",
     "load",
     "loads",
+    "of_bytes",
+    "read_config",
     "read_key",
     "read_keys",
 ]

@@ -54,9 +54,13 @@ class ConfigError(Exception):
 
 def load(path: Path) -> Settings:
     """Read a file. Raises ConfigError where it is missing, unreadable or wrong."""
+    return of_bytes(read_config(path), path=path)
+
+
+def read_config(path: Path) -> bytes:
+    """What a file holds. Raises ConfigError where it is missing or unreadable."""
     try:
-        data = path.read_bytes()
-        text = data.decode()
+        return path.read_bytes()
     except OSError as exc:
         remedies = {
             PermissionError: "run it as root or as the service's user",
@@ -65,11 +69,23 @@ def load(path: Path) -> Settings:
         remedy = remedies.get(type(exc), "write the file, or name it with --config")
         problem = Problem(None, None, None, f"can't be read ({exc.strerror})", remedy)
         raise ConfigError(path=str(path), problems=(problem,)) from exc
+
+
+def of_bytes(data: bytes, *, path: Path) -> Settings:
+    """Read what a file holds; `path` only names it in errors."""
+    try:
+        text = data.decode()
     except UnicodeDecodeError as exc:
         line = data[: exc.start].count(b"\n") + 1
         problem = Problem(line, None, None, "is not UTF-8", "save the file as UTF-8")
         raise ConfigError(path=str(path), problems=(problem,)) from exc
     return loads(text, path=str(path))
+
+
+def has_entries(data: bytes) -> bool:
+    """Whether a file says anything: a comment does not, nor does a section's header alone."""
+    lines = (line.strip() for line in data.splitlines())
+    return any(line and not line.startswith((b"#", b";", b"[")) for line in lines)
 
 
 def loads(text: str, *, path: str) -> Settings:

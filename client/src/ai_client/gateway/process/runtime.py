@@ -1,9 +1,9 @@
-"""From the service's settings to what its gateway serves by."""
+"""From the service's settings to what its gateway serves by, and the end of what it served by before."""
 
 from __future__ import annotations
 
 from ai_client.client import AIAPIClient
-from ai_client.configure.assembly import limits
+from ai_client.configure.assembly import Assembly, limits
 from ai_client.gateway.app.app import Runtime, Users
 from ai_client.gateway.app.callers import Doorkeeper, HostCheck
 from ai_client.gateway.app.own_limits import OwnLimits
@@ -30,3 +30,9 @@ def runtime_of(
         routes=Routes([PassRule.read(each) for each in gateway.pass_through]),
         own_limits=OwnLimits(limits(settings), look=client.get_stats, clock=clock.monotonic),
     )
+
+
+async def retire(assembly: Assembly, users: Users) -> None:
+    """Close a client when the last request that began with it has ended."""
+    await users.gone()
+    await assembly.aclose()

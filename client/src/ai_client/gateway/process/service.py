@@ -14,6 +14,7 @@ from typing import Any
 
 from ai_client.configure.assembly import Assembly, assemble, key_provider, limits, state_folder
 from ai_client.configure.changes import changes
+from ai_client.configure.config_file import ConfigFile
 from ai_client.configure.health import with_check
 from ai_client.configure.sources import Sources
 from ai_client.configure.upstreams import other_upstreams
@@ -34,7 +35,7 @@ from ai_client.gateway.process.logs import start_logs
 from ai_client.gateway.process.monitoring import Monitoring
 from ai_client.gateway.process.quota import Quota
 from ai_client.gateway.process.renewal import keep_fresh
-from ai_client.gateway.process.runtime import runtime_of
+from ai_client.gateway.process.runtime import retire, runtime_of
 from ai_client.gateway.process.self_report import SelfReport
 from ai_client.gateway.process.spool_child import SpoolChild
 from ai_client.gateway.process.window_memory import WindowMemory
@@ -67,7 +68,8 @@ class Service:
     ) -> None:
         self._clock, self._random, self._sources = clock or SystemClock(), random_source, sources
         self._announce, self._operators = announce, operators
-        self._settings, self._keys = sources.read()
+        self._config = ConfigFile(sources.config_path, clock=self._clock)
+        self._settings, self._keys = sources.read(self._config.in_use)
         self._state = state_folder(self._settings, sources.environment)
         self._events = EventStream()
         self._report = SelfReport(
@@ -295,10 +297,12 @@ class Service:
         async with self._reloading:
             self._life.notifier.reloading()
             try:
+                config = await self._config.settled()
                 # Another release first: the configuration may be written for that one alone, which reads it itself.
-                told = await self._replace_by_release() or self._take(
-                    *await asyncio.to_thread(self._sources.read)
-                )
+                told = await self._replace_by_release()
+                if told is None:
+                    told = self._take(*await asyncio.to_thread(self._sources.read, config))
+                    self._config.in_use = config
             except FAILURES as exc:
                 failed = failed_reload(exc)
                 self._monitoring.observer.recorder.reloaded(is_ok=False)
@@ -334,7 +338,7 @@ class Service:
             before, users = self._assembly, self._users
             self._assembly, self._users = after, Users()
             self._quota.serve(after.client)
-            self._life.in_background(_retire(before, users))
+            self._life.in_background(retire(before, users))
         else:
             self._assembly.reconfigure(settings, keys)
         self._quota.reload(settings, endpoint)
@@ -381,12 +385,6 @@ class Service:
         return self._monitoring.upstreams.report(
             self._settings, self._keys, parked=client.parked(), models=models
         )
-
-
-async def _retire(assembly: Assembly, users: Users) -> None:
-    """Close a client when the last request that began with it has ended."""
-    await users.gone()
-    await assembly.aclose()
 
 
 async def run_service(sources: Sources, *, announce: Callable[[Places], None] = lambda _: None) -> int:
