@@ -50,7 +50,7 @@ def test_each_model_is_asked_once(model: str, chain: tuple[str, ...], expected: 
 )
 def test_a_models_trouble_is_a_reason(error: AIClientError) -> None:
     """Another may do better."""
-    assert may_fall_back(error, is_asked_model=True)
+    assert may_fall_back(error, leaves_asked_model=True)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_a_models_trouble_is_a_reason(error: AIClientError) -> None:
 )
 def test_the_callers_and_the_accounts_own_trouble_is_none(error: AIClientError) -> None:
     """It would be the same with any model."""
-    assert not may_fall_back(error, is_asked_model=True)
+    assert not may_fall_back(error, leaves_asked_model=True)
 
 
 def test_a_wrong_name_is_the_callers_mistake_but_not_in_the_chain() -> None:
     """A chain outlives models; a caller's typo should be told."""
     error = ModelNotFoundError("gpt-41")
-    assert not may_fall_back(error, is_asked_model=True)
-    assert may_fall_back(error, is_asked_model=False)
+    assert not may_fall_back(error, leaves_asked_model=True)
+    assert may_fall_back(error, leaves_asked_model=False)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from ai_client.calls.targets import Target
+from ai_client.contract.apis import api_of
 from ai_client.contract.keys import KeyProvider
-from ai_client.contract.request import Request
+from ai_client.contract.request import Passage, Request
 from ai_client.contract.upstreams import Dialect
 from ai_client.contract.written_body import with_members
-from ai_client.dialects.forms import with_model
+from ai_client.dialects.forms import with_model, without_field
 from ai_client.dialects.http_request import encode_body
 from ai_client.errors import DeadlineExceeded
 
@@ -130,9 +131,16 @@ class Call:
             elif passage.method in ("GET", "DELETE"):
                 return None
             else:
-                body = with_model(passage.content or b"", passage.content_type, model=kind[0])
+                body = self._form(passage)
             self._bodies = (kind, body)
         return self._bodies[1]
+
+    def _form(self, passage: Passage) -> bytes:
+        content = passage.content or b""
+        is_elsewhere = self.target is not None and bool(self.target.upstream.name)
+        if is_elsewhere and api_of(self.request.endpoint).model_names_upstream:
+            return without_field(content, passage.content_type, name="model")
+        return with_model(content, passage.content_type, model=self.name_there)
 
     def ask_usage(self) -> None:
         """Asks for the usage event of a stream where its caller does not: it is what the call is settled by."""

@@ -80,29 +80,31 @@ class Dispatcher:
 
     def _course(self, call: Call) -> Course:
         self._budget.deposit()
-        targets = self._targets_of(call)
+        targets, asked = self._targets_of(call)
         call.aim(targets[0])
-        return Course(targets, call.keys.named(call.home_fingerprint))
+        return Course(targets, call.keys.named(call.home_fingerprint), asked=asked)
 
-    def _targets_of(self, call: Call) -> Sequence[Target]:
-        """Where the call may be answered, in order, each once. What was stored before is asked for at its home."""
+    def _targets_of(self, call: Call) -> tuple[Sequence[Target], int]:
+        """Where the call may be answered, in order, each once, and how many of them have the asked model.
+
+        What was stored before is asked for at its home.
+        """
         api = api_of(call.request.endpoint)
         if call.home is not None:
-            return (call.home,)
+            return (call.home,), 1
         chain = self._context.options.fallback_chain if api.may_fall_back else ()
         models = candidates(call.model, chain)
-        if len(models) == 1:
-            return self._targets.of(call.model, api)
-        found = {target.label: target for model in models for target in self._able(model, api, models[0])}
-        return tuple(found.values())
+        asked = self._targets.of(call.model, api)
+        found = {target.label: target for target in asked}
+        for model in models[1:]:
+            found |= {target.label: target for target in self._able(model, api) if target.label not in found}
+        return tuple(found.values()), len(asked)
 
-    def _able(self, model: str, api: Api, asked: str) -> Sequence[Target]:
+    def _able(self, model: str, api: Api) -> Sequence[Target]:
         """A model of the chain that does not speak the caller's API is passed over; the asked one has to."""
         try:
             return self._targets.of(model, api)
         except BadRequestError:
-            if model == asked:
-                raise
             return ()
 
     async def _until_answered(
@@ -154,7 +156,10 @@ class Dispatcher:
         """Whether another model is asked: the next, or where the account has no credit, the next of another one."""
         is_spent = is_account_spent(final)
         following = course.following(is_account_spent=is_spent)
-        if following is None or not (is_spent or may_fall_back(final, is_asked_model=course.index == 0)):
+        if following is None:
+            return False
+        leaves = course.leaves_asked_model(following)
+        if not (is_spent or may_fall_back(final, leaves_asked_model=leaves)):
             return False
         # Another model's attempt is extra load as a retry is, unless nothing was sent so far.
         if call.attempts and not isinstance(final, RateLimitError):

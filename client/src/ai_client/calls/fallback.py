@@ -29,6 +29,8 @@ class Course:
 
     targets: Sequence[Target]
     key: ApiKey
+    #: How many of the targets, the first ones, have the asked model.
+    asked: int
     index: int = 0
     retry: int = 0
     #: What falling back took from the retry budget.
@@ -38,6 +40,10 @@ class Course:
     def is_last(self) -> bool:
         """Whether no other model is behind this one."""
         return self.index == len(self.targets) - 1
+
+    def leaves_asked_model(self, following: int) -> bool:
+        """Whether going on to the target `following` gives up the model that was asked for."""
+        return self.index < self.asked <= following
 
     def following(self, *, is_account_spent: bool) -> int | None:
         """Which target is next; where the account has no credit, the next that another one pays for."""
@@ -61,17 +67,18 @@ def candidates(model: str, chain: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((model, *chain)))
 
 
-def may_fall_back(error: AIClientError, *, is_asked_model: bool) -> bool:
+def may_fall_back(error: AIClientError, *, leaves_asked_model: bool) -> bool:
     """Whether another model may do better. Never for the caller's own mistakes, nor for the account's.
 
-    A name in the chain that does not exist is passed over; one that the caller gave is its mistake.
+    A name in the chain that does not exist is passed over; one that the caller gave is its mistake where no upstream
+    has it.
     """
     if isinstance(error, MaxRetriesExceeded):
-        return may_fall_back(error.last, is_asked_model=is_asked_model)
+        return may_fall_back(error.last, leaves_asked_model=leaves_asked_model)
     if isinstance(error, RateLimitError):
         return not error.quota_spent
     if isinstance(error, ModelNotFoundError):
-        return not is_asked_model
+        return not leaves_asked_model
     if isinstance(error, TLSVerificationError | HostResourcesError):
         return False
     return isinstance(error, UpstreamError | TransportError | BreakerOpenError)

@@ -37,6 +37,8 @@ class Api(Struct, frozen=True, kw_only=True):
     required: str = ""
     #: Whether a body without a model gets the default one.
     has_model: bool = True
+    #: Whether a `model` is no member of it, and only says which of several upstreams is meant.
+    model_names_upstream: bool = False
     #: Whether it costs money. What does not is admitted and audited all the same.
     is_metered: bool = True
     #: Whether it may go again although it may have been executed: it only reads or counts.
@@ -113,7 +115,14 @@ _ALL: Final = (
     Api(endpoint="audio/translations", family=Family.MEDIA, required="file", is_raw=True),
     Api(endpoint="moderations", required="input", has_model=False, is_metered=False, is_repeatable=True),
     Api(endpoint="rerank", required="documents", is_repeatable=True),
-    Api(endpoint="files", required="file", has_model=False, is_metered=False, is_kept=True),
+    Api(
+        endpoint="files",
+        required="file",
+        has_model=False,
+        model_names_upstream=True,
+        is_metered=False,
+        is_kept=True,
+    ),
     _reading("files/list", "files"),
     _reading("files/retrieve", "files/{id}"),
     _reading("files/content", "files/{id}/content", is_raw=True),

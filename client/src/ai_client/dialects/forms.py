@@ -71,11 +71,25 @@ def with_model(content: bytes, content_type: str, *, model: str) -> bytes:
     parts = parts_of(content, content_type)
     if any(part.name == "model" and part.content == model.encode() for part in parts):
         return content
-    boundary = _BOUNDARY.search(content_type)
-    mark = "" if boundary is None else boundary[1] or boundary[2]
     kept = [part for part in parts if part.name != "model"]
     disposition = ("Content-Disposition", 'form-data; name="model"')
-    return write_form([Part("model", None, [disposition], model.encode()), *kept], boundary=mark)
+    return write_form(
+        [Part("model", None, [disposition], model.encode()), *kept], boundary=_boundary(content_type)
+    )
+
+
+def without_field(content: bytes, content_type: str, *, name: str) -> bytes:
+    """The same body without the field `name`; as it is where it is no form, or has none."""
+    if not is_form(content_type):
+        return content
+    parts = parts_of(content, content_type)
+    kept = [part for part in parts if part.name != name]
+    return content if len(kept) == len(parts) else write_form(kept, boundary=_boundary(content_type))
+
+
+def _boundary(content_type: str) -> str:
+    found = _BOUNDARY.search(content_type)
+    return "" if found is None else found[1] or found[2]
 
 
 def write_form(parts: list[Part], *, boundary: str) -> bytes:
