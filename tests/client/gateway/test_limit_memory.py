@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from ai_client.testing import Fault, Simulator
 from tests.client.service_rig import Rig, running_service
@@ -53,3 +57,30 @@ async def test_a_parked_model_stays_parked_after_a_kill(tmp_path: Path) -> None:
             assert answer.status_code == 429, answer.text
             assert 7000 < float(answer.headers["retry-after"]) <= 7200
         assert len(simulator.arrivals) == asked
+
+
+@pytest.mark.parametrize(("first", "second"), [(2, 4), (4, 2)])
+async def test_a_reload_raises_one_limit_and_lowers_another(tmp_path: Path, first: int, second: int) -> None:
+    """In one step, whichever comes first in the file: what went before counts under both."""
+    text = (
+        "rate_limit = 6000\n[models]\nfallback =\n[limit gpt-4.1]\nrequests_per_minute = {}\n"
+        "[limit deepseek-v3.2]\nrequests_per_minute = {}\n"
+    )
+    async with (
+        Simulator() as simulator,
+        running_service(tmp_path, simulator, extra=text.format(first, second)) as rig,
+        rig.client() as client,
+    ):
+
+        async def goes(model: str) -> int:
+            """How many of six go at once."""
+            late = {"x-ai-deadline": "0.5"}
+            bodies = [CHAT | {"model": model, "seed": time.perf_counter_ns() + n} for n in range(6)]
+            asked = [client.post("/v1/chat/completions", json=body, headers=late) for body in bodies]
+            return [answer.status_code for answer in await asyncio.gather(*asked)].count(200)
+
+        assert (await goes("gpt-4.1"), await goes("deepseek-v3.2")) == (first, second)
+        rig.set_config(simulator.base_url, text.format(second, first))
+        assert (await rig.command("reload")).code == 0
+        more = max(0, second - first), max(0, first - second)
+        assert (await goes("gpt-4.1"), await goes("deepseek-v3.2")) == more

@@ -22,6 +22,7 @@ from ai_client.errors import DeadlineExceeded
 from ai_client.platform.clock import Clock, Timer
 
 _DAY_S: Final = 86_400.0
+_BURST: Final = "burst of "
 #: Where no entry of a full window has an end yet: the next one written or given back is waited for, or this long.
 _LOOK_AGAIN_S: Final = 1.0
 
@@ -47,11 +48,12 @@ class _Part:
     A guess above the whole limit is no reason to refuse: it takes all that there is, and owes the rest when it settles.
     """
 
-    __slots__ = ("amount_of", "name", "region", "span_s", "window")
+    __slots__ = ("amount_of", "kind", "name", "region", "span_s", "window")
 
     def __init__(self, name: str, window: SlidingWindow, amount_of: AmountOf, *, span_s: float) -> None:
         #: What it counts, over which span: a window under another limit is the same one.
         self.name = f"{name}/{span_s:g}"
+        self.kind = name.removeprefix(_BURST)
         self.span_s = span_s
         self.window = window
         self.amount_of = amount_of
@@ -147,18 +149,29 @@ class Meter:
         return answer
 
     def reconfigure(self, limits: ModelLimits) -> None:
-        """Other limits from now on. What was sent under those before counts on in every window that stays."""
+        """Other limits from now on. What was sent under those before counts on."""
         known = {part.name: part for part in self._parts}
         parts = []
         for fresh in _parts(limits, self._delay_s):
             part = known.get(fresh.name, fresh)
             part.window.set_limits(requests=fresh.window.limit_requests, tokens=fresh.window.limit_tokens)
+            if part is fresh:
+                self._fill(fresh)
             parts.append(part)
         self.limits, self._parts = limits, parts
         self._settles = not limits.by_estimate
         if self._log is not None:
             self.keep_in(self._log)
         self.serve()
+
+    def _fill(self, fresh: _Part) -> None:
+        """A window of another span begins with what the longest one holds that counts the same."""
+        alike = [part for part in self._parts if part.kind == fresh.kind]
+        if alike:
+            longest = max(alike, key=lambda part: part.span_s)
+            fresh.window.restore(longest.window.snapshot(clock=self._clock), clock=self._clock)
+        elif self._log is not None:
+            self._recall(fresh, self._log)
 
     def keep_in(self, log: MeterLog) -> None:
         """Notes there what is sent from now on."""
@@ -168,10 +181,12 @@ class Meter:
 
     def recall(self, log: MeterLog) -> None:
         """Counts what is noted there."""
-        now_s = self._clock.wall()
         for part in self._parts:
-            told = log.entries(f"{self._name}/{part.name}", span_s=part.span_s, now_s=now_s)
-            part.window.restore(told, clock=self._clock)
+            self._recall(part, log)
+
+    def _recall(self, part: _Part, log: MeterLog) -> None:
+        told = log.entries(f"{self._name}/{part.name}", span_s=part.span_s, now_s=self._clock.wall())
+        part.window.restore(told, clock=self._clock)
 
     def note(self, part: _Part, *, sent_at_s: float, requests: int, tokens: int) -> None:
         """On disk, where that is kept. `sent_at_s` is monotonic."""
@@ -275,10 +290,13 @@ class Meters:
     async def acquire(
         self, *, label: str, upstream: str, cost: Cost, priority: int, deadline_at_s: float | None
     ) -> list[MeterPermit]:
-        """A permit of every meter that counts the request: its upstream's, then its model's."""
+        """A permit of every meter that counts the request: its model's, then its upstream's.
+
+        Who waits for the second holds a place of the first, which is then a model's own, and takes none of others.
+        """
         permits: list[MeterPermit] = []
         try:
-            for name in dict.fromkeys((upstream, label)):
+            for name in dict.fromkeys((label, upstream)):
                 meter = self._meters.get(name)
                 if meter is not None:
                     permits.append(await meter.acquire(cost, priority=priority, deadline_at_s=deadline_at_s))
@@ -325,10 +343,10 @@ def _parts(limits: ModelLimits, network_delay_s: float) -> list[_Part]:
         share = burst_s / WINDOW_S
         if rpm is not None:
             most = max(1, int(rpm * share))
-            parts.append(part("burst of requests", _nothing, requests=most, tokens=None, span_s=burst_s))
+            parts.append(part(f"{_BURST}requests", _nothing, requests=most, tokens=None, span_s=burst_s))
         for name, limit, amount_of in limited:
             most = max(1, int(limit * share))
-            parts.append(part(f"burst of {name}", amount_of, requests=None, tokens=most, span_s=burst_s))
+            parts.append(part(f"{_BURST}{name}", amount_of, requests=None, tokens=most, span_s=burst_s))
     return parts
 
 
