@@ -227,6 +227,8 @@ class Answers:
             is_shared = shares()
             response.usage = upstream.usage
             response.cost_usd = 0.0 if is_shared else upstream.cost_usd
+            if self._stored is not None:
+                self._stored.book_late(call, upstream.told_usage)
             if error is None:
                 self._outcomes.stream_ended(
                     call,

@@ -116,6 +116,7 @@ class Attempt:
                 upper=self._estimate.bound.usage,
                 tags=call.request.cost_tags,
             )
+            call.entry = self._entry
 
     def wire_request(self) -> WireRequest:
         call = self._call

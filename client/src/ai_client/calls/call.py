@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from ai_client.calls.targets import Target
-from ai_client.contract.apis import api_of
+from ai_client.contract.apis import api_of, may_cost
 from ai_client.contract.keys import KeyProvider
-from ai_client.contract.request import Passage, Request
+from ai_client.contract.request import Passage, Request, Usage
+from ai_client.contract.stores import EntryId
 from ai_client.contract.upstreams import Dialect
 from ai_client.contract.written_body import with_members
 from ai_client.dialects.forms import with_model, without_field
@@ -29,6 +30,7 @@ class Call:
         "attempts",
         "billed_unknown",
         "deadline_at_s",
+        "entry",
         "hides_usage",
         "home",
         "home_fingerprint",
@@ -69,6 +71,8 @@ class Call:
         self.upstream_s = 0.0
         self.key_fingerprint = ""
         self.billed_unknown = False
+        #: Of the ledger, where it was booked: the last attempt's.
+        self.entry: EntryId | None = None
         self.resent_for_key = False
         #: Whether we, not the caller, asked for the usage event of a stream; it is hidden from the caller, even where
         #: the upstream turns out to send it unasked.
@@ -141,6 +145,11 @@ class Call:
         if is_elsewhere and api_of(self.request.endpoint).model_names_upstream:
             return without_field(content, passage.content_type, name="model")
         return with_model(content, passage.content_type, model=self.name_there)
+
+    def counted(self, usage: Usage | None) -> Usage | None:
+        """What of `usage` this call has used: who reads a stored response is told what another one did."""
+        request = self.request
+        return usage if may_cost(request.endpoint, request.body, method=self.method) else None
 
     def ask_usage(self) -> None:
         """Asks for the usage event of a stream where its caller does not: it is what the call is settled by."""

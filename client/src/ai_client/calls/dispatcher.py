@@ -237,14 +237,15 @@ class Dispatcher:
         except BaseException as error:
             attempt.failed(error, usage=None if verdict is None else verdict.usage, has_finished=True)
             raise
-        cost_usd = attempt.answered(verdict.usage, headers=answer.headers, passed_bytes=len(answer.body))
+        usage = call.counted(verdict.usage)
+        cost_usd = attempt.answered(usage, headers=answer.headers, passed_bytes=len(answer.body))
         response = Response(
             status=answer.status,
             headers=answer.headers,
             body=answer.body,
             model=call.model,
             attempts=call.attempts,
-            usage=verdict.usage,
+            usage=usage,
             cost_usd=cost_usd,
             request_id=call.request_id,
         )

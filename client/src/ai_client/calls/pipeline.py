@@ -77,7 +77,7 @@ class Pipeline:
             ledger,
         )
         targets = Targets(upstreams, random_source=random_source)
-        self._stored = None if homes is None else StoredThings(homes, targets)
+        self._stored = None if homes is None else StoredThings(homes, targets, ledger)
         dispatcher = Dispatcher(
             self._context, transport=transport, targets=targets, random_source=random_source
         )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ai_client.calls.call import Call
 from ai_client.calls.targets import Targets
 from ai_client.contract.apis import Family, api_of
-from ai_client.contract.request import Request, Response
-from ai_client.contract.stores import Home, Homes
+from ai_client.contract.request import Request, Response, Usage
+from ai_client.contract.stores import EntryId, Home, Homes, Ledger
+from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.verdict import UNDER_WAY
 from ai_client.errors import BadRequestError
+
+#: Who asks these is told what the response used in the end.
+_TELLING: Final = frozenset(("responses/retrieve", "responses/cancel"))
 
 
 class StoredThings:
     """Notes where things are made, and sends calls to their homes."""
 
-    def __init__(self, homes: Homes, targets: Targets) -> None:
+    def __init__(self, homes: Homes, targets: Targets, ledger: Ledger | None = None) -> None:
         self._homes = homes
+        self._ledger = ledger
         self._targets = targets
 
     def send_home(self, call: Call) -> None:
@@ -43,7 +49,12 @@ class StoredThings:
         if target is None:
             return
         home = Home(
-            upstream=target.upstream.name, key_fingerprint=call.key_fingerprint, tenant=call.request.tenant
+            upstream=target.upstream.name,
+            key_fingerprint=call.key_fingerprint,
+            tenant=call.request.tenant,
+            entry=call.entry or 0,
+            request_id=call.request_id,
+            model=call.model,
         )
         self._homes.note(stored_id, home)
 
@@ -52,11 +63,29 @@ class StoredThings:
         api = api_of(call.request.endpoint)
         if api.removes and call.request.passage is not None:
             self._homes.forget(call.request.passage.stored_id)
+        elif call.request.endpoint in _TELLING:
+            self.book_late(call, _final_usage(response.json()))
         elif api.is_kept and is_kept(call.request):
             value: Any = response.json()
             stored_id = value.get("id") if isinstance(value, dict) else None
             if isinstance(stored_id, str):
                 self.note(call, stored_id)
+
+    def book_late(self, call: Call, usage: Usage | None) -> None:
+        """What a response used that was made before, and is booked whole as long as nobody knows."""
+        passage = call.request.passage
+        if usage is None or self._ledger is None or passage is None or call.request.endpoint not in _TELLING:
+            return
+        home = self._homes.find(passage.stored_id)
+        if home is not None and home.entry > 0 and home.tenant == call.request.tenant:
+            self._ledger.amend(EntryId(home.entry), request_id=home.request_id, model=home.model, usage=usage)
+
+
+def _final_usage(value: Any) -> Usage | None:
+    """Of a response that has ended, however it did."""
+    if not isinstance(value, dict) or value.get("status") in UNDER_WAY:
+        return None
+    return usage_from_json(value.get("usage"), tier=value.get("service_tier"))
 
 
 def is_kept(request: Request) -> bool:

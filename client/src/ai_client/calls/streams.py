@@ -34,7 +34,9 @@ class UpstreamStream:
         self.headers: Mapping[str, str] = wire.headers
         self.model = call.model
         self.call = call
+        #: What this call used, and what the upstream told, of whatever call.
         self.usage: Usage | None = None
+        self.told_usage: Usage | None = None
         self.cost_usd: float | None = None
         self.first_byte_s: float | None = None
         #: Opens another stream in place of one that failed with an error; raises what the call ends with.
@@ -124,7 +126,7 @@ class UpstreamStream:
         self.status, self.headers, self.model = other.status, other.headers, other.model
         self.first_byte_s, self._bytes = other.first_byte_s, other._bytes
         self._wire, self._attempt, self._reader = other._wire, other._attempt, other._reader
-        self.usage, self.cost_usd = other.usage, other.cost_usd
+        self.usage, self.told_usage, self.cost_usd = other.usage, other.told_usage, other.cost_usd
         self._first, self._is_over, self.trouble = other._first, other._is_over, other.trouble
         self._look_for_id()
 
@@ -189,7 +191,8 @@ class UpstreamStream:
         if isinstance(error, AIClientError):
             error.request_id = self.call.request_id
         reader = self._reader
-        self.usage = self.usage or reader.usage
+        self.told_usage = self.usage or reader.usage
+        self.usage = self.call.counted(self.told_usage)
         if error is None:
             self.cost_usd = self._attempt.answered(
                 self.usage,

@@ -88,6 +88,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def amend(self, entry: EntryId, *, request_id: str, model: str, usage: Usage) -> None:
+        """What was used of an entry that was booked as unknown is known now. Idempotent."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -97,6 +101,10 @@ class Home(Struct, frozen=True, kw_only=True):
     upstream: str
     key_fingerprint: str
     tenant: str
+    #: What its making was booked under, where it was: the entry, and the call's id and model.
+    entry: int = 0
+    request_id: str = ""
+    model: str = ""
 
 
 class Homes(Protocol):

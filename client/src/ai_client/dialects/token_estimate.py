@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ai_client.contract.apis import may_cost
 from ai_client.contract.options import ClientOptions
 from ai_client.contract.request import Request
 from ai_client.dialects.upper_bound import UpperBound, upper_bound
@@ -58,6 +59,10 @@ class TokenRate:
             self.per_byte += (seen - self.per_byte) * _SINK
 
 
+def _method(request: Request) -> str:
+    return "POST" if request.passage is None else request.passage.method
+
+
 def estimate(
     request: Request, body: bytes, rate: TokenRate, options: ClientOptions, *, model: str
 ) -> Estimate:
@@ -75,6 +80,8 @@ def estimate(
     text_bytes, images = bound.text_bytes, bound.usage.images
     likely_input = math.ceil(text_bytes * rate.per_byte) + images * _IMAGE_TOKENS
     given = None if bound.is_output_open else bound.usage.output_tokens
+    if not may_cost(request.endpoint, request.body, method=_method(request)):
+        given = 0  # it reads what is there already, or counts
     return Estimate(
         likely_input + (options.default_output_tokens if given is None else given),
         text_bytes // _MOST_BYTES_PER_TOKEN + (given or 0),

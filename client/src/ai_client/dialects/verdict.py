@@ -42,7 +42,8 @@ _LISTS: Final[Mapping[str, str]] = {
     "images/variations": "data",
     "moderations": "results",
 }
-_UNDER_WAY: Final = ("queued", "in_progress")
+#: A response that goes on in the background.
+UNDER_WAY: Final = ("queued", "in_progress")
 _EMBEDDING_MEMBERS: Final = ("data", "embeddings", "embedding", "choices")
 
 
@@ -119,7 +120,7 @@ def missing_of(value: Mapping[str, Any], endpoint: str) -> str | None:
         return _missing_vectors(value)
     elif endpoint in _LISTS:
         name = _LISTS[endpoint]
-        if not isinstance(value.get(name), list) and value.get("status") not in _UNDER_WAY:
+        if not isinstance(value.get(name), list) and value.get("status") not in UNDER_WAY:
             return f"holds no {name}"
     return None
 

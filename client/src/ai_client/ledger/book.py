@@ -4,7 +4,7 @@ Plain synchronous SQL on one connection; no event loop, no files beside the data
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -14,6 +14,7 @@ from msgspec import Struct
 from ai_client.contract.events import BudgetAlert
 from ai_client.errors import BudgetExceeded
 from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, shares_passed
+from ai_client.ledger.late import Correction, correct
 from ai_client.ledger.owner import Fate, Note
 from ai_client.ledger.periods import Period
 from ai_client.ledger.prices import NANO_PER_DOLLAR
@@ -221,6 +222,17 @@ class Book:
             self._told.update(_alert_key(alert) for alert in alerts)
         self._crash_hook(CrashPoint.COMMIT_DONE)
         return Committed(outcomes, alerts)
+
+    def correct(self, corrections: Iterable[Correction]) -> None:
+        """Books what calls cost whose whole reserve was booked, in one transaction."""
+        try:
+            with Transaction(self._db):
+                self._totals.begin()
+                correct(self._db, self._totals, corrections)
+                self._totals.finish()
+        except BaseException:
+            self._totals.forget()
+            raise
 
     def forget(self) -> None:
         """To be called after changes of the totals that were not made here."""

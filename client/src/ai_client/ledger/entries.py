@@ -1,18 +1,21 @@
 """Entries of the ledger in memory: those that wait to be granted, those in flight, and counts of them."""
 
 import asyncio
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from ai_client.contract.request import Usage
 from ai_client.contract.stores import EntryId
 from ai_client.ledger.book import Ask, Ending
 from ai_client.ledger.owner import Fate
 from ai_client.ledger.prices import Price
+from ai_client.ledger.schema import MOST_NUSD, MOST_TOKENS
 
-# What one entry holds at most, so that a day's sum stays within 64 bits: a million dollars.
-MOST_NUSD: Final = 10**15
-_MOST_TOKENS: Final = 10**15
+
+def tags_text(tags: Mapping[str, str]) -> str:
+    """As the ledger's file has them."""
+    return json.dumps(dict(tags), sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(slots=True)
@@ -35,9 +38,9 @@ class EntryInFlight:
             self.reserved_nusd,
             fate,
             min(nusd, MOST_NUSD),
-            min(usage.input_tokens, _MOST_TOKENS),
-            min(usage.output_tokens, _MOST_TOKENS),
-            min(usage.cached_input_tokens, _MOST_TOKENS),
+            min(usage.input_tokens, MOST_TOKENS),
+            min(usage.output_tokens, MOST_TOKENS),
+            min(usage.cached_input_tokens, MOST_TOKENS),
             slot=self.slot,
         )
 

@@ -2,13 +2,14 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from ai_client.ledger.book import Ask, Book, Committed, CrashHook, Ending, Granted
 from ai_client.ledger.budgets import BudgetPlan
+from ai_client.ledger.late import Correction
 from ai_client.ledger.owner import FlightNotes, Note, booted_at_s, notes_path, open_locks
 from ai_client.ledger.periods import Period
 from ai_client.ledger.recovery import Recovered, recover, register_owner, sweep_notes
@@ -76,6 +77,10 @@ class LedgerFile:
                 if slot is not None:
                     notes.give_slot(slot)
         return committed
+
+    def correct(self, corrections: Iterable[Correction]) -> None:
+        """As `Book.correct`."""
+        self._book.correct(corrections)
 
     def note(self, slot: int, note: Note) -> None:
         """Writes a flight note. Raises OSError where the disk fails."""

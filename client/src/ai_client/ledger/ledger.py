@@ -6,7 +6,6 @@ commit does and costs a microsecond. Processes of one host share the file.
 """
 
 import asyncio
-import json
 import sqlite3
 import struct
 from collections.abc import Mapping, Sequence
@@ -30,12 +29,13 @@ from ai_client.ledger.book import (
     survive,
 )
 from ai_client.ledger.budgets import BudgetPlan
-from ai_client.ledger.entries import MOST_NUSD, EntryInFlight, LedgerStats, WaitingReserve
+from ai_client.ledger.entries import EntryInFlight, LedgerStats, WaitingReserve, tags_text
 from ai_client.ledger.file import LedgerFile
+from ai_client.ledger.late import LateBookings
 from ai_client.ledger.owner import Fate
 from ai_client.ledger.periods import Calendar, Period
 from ai_client.ledger.prices import NANO_PER_DOLLAR, Prices
-from ai_client.ledger.schema import LedgerTooNewError
+from ai_client.ledger.schema import MOST_NUSD, LedgerTooNewError
 from ai_client.ledger.trouble import Trouble
 from ai_client.platform.clock import Clock, SystemClock, Timer
 from ai_client.platform.loop import RunningLoop
@@ -81,15 +81,15 @@ class SpendLedger:
         self._clock = clock or SystemClock()
         self._events = events or EventStream()
         self._crash_hook = crash_hook
-        self._tags, self._tags_text = dict(tags), _tags_text(tags)
+        self._tags, self._tags_text = dict(tags), tags_text(tags)
         self._open: dict[EntryId, EntryInFlight] = {}
         self._waiting: list[WaitingReserve] = []
         self._endings: list[Ending] = []
-        self._is_scheduled = False
+        self._late = LateBookings()
+        self._is_scheduled = self._is_closed = False
         self._loop = RunningLoop()
         self._timer: Timer | None = None
         self._unbooked = self._refused = 0
-        self._is_closed = False
         self._trouble = Trouble(self._events, self._clock)
         self._file: LedgerFile | None = None
         self._tried_at_s = self._recovered_at_s = self._clock.monotonic()
@@ -114,8 +114,8 @@ class SpendLedger:
         open_entry = EntryInFlight(price, tenant, min(nusd, MOST_NUSD))
         if self._file is None and not self._reopen():
             return self._unbooked_entry(open_entry)
-        tags_text = _tags_text({**self._tags, **tags}) if tags else self._tags_text
-        ask = Ask(request_id, model, tenant, tags_text, open_entry.reserved_nusd)
+        text = tags_text({**self._tags, **tags}) if tags else self._tags_text
+        ask = Ask(request_id, model, tenant, text, open_entry.reserved_nusd)
         granted: asyncio.Future[EntryId] = self._loop.get().create_future()
         self._waiting.append(WaitingReserve(ask, open_entry, self._clock.monotonic(), granted))
         self._schedule()
@@ -164,6 +164,11 @@ class SpendLedger:
             nusd = min(nusd, open_entry.price.upper_bound_nusd(most))
         self._end(entry, Fate.BILLED_UNKNOWN, nusd, _NO_USAGE)
 
+    def amend(self, entry: EntryId, *, request_id: str, model: str, usage: Usage) -> None:
+        """Books what was used of an entry that was booked whole; what was booked as used before stays."""
+        self._late.add(entry, request_id, self._prices.of(model), usage)
+        self._commit_soon()
+
     def flush(self) -> None:
         """Commits what waits for company; blocks while another process holds the lock."""
         if self._file is not None:
@@ -203,6 +208,9 @@ class SpendLedger:
                 self._trouble.note(error)
         self._crash_hook(CrashPoint.END_WRITTEN)
         self._endings.append(ending)
+        self._commit_soon()
+
+    def _commit_soon(self) -> None:
         if self._timer is None and not self._is_scheduled:
             self._timer = self._clock.call_at(self._clock.monotonic() + _ENDING_WAIT_S, self._commit)
 
@@ -221,7 +229,7 @@ class SpendLedger:
         try:
             if self._file is None and waiting:
                 self._reopen()  # who was refused by a file that was then abandoned asks the one in its place
-            if self._file is not None and (waiting or endings):
+            if self._file is not None and (waiting or endings or self._late):
                 self._commit_to(self._file, endings, waiting)
         finally:
             self._answer_the_rest(waiting)
@@ -241,6 +249,8 @@ class SpendLedger:
             return
         for each, outcome in zip(waiting, committed.outcomes, strict=True):
             self._answer(each, outcome, period)
+        if (trouble := self._late.commit(file.correct)) is not None:
+            self._failed(trouble, [])
         for alert in committed.alerts:
             self._events.emit(as_event(alert, self._clock.wall()))
         # Entries come in order of their numbers; those that are not booked have negative ones.
@@ -388,7 +398,3 @@ class SpendLedger:
         file.close(keep_notes=False)
         self._file = None
         self._tried_at_s = self._clock.monotonic() - _REOPEN_EVERY_S
-
-
-def _tags_text(tags: Mapping[str, str]) -> str:
-    return json.dumps(dict(tags), sort_keys=True, separators=(",", ":"))

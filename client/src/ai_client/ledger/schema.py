@@ -14,6 +14,9 @@ from ai_client.platform.sqlite_file import CheckedConnection, Transaction, make_
 
 # Each transaction writes the pages it touched to the WAL: small pages cost less.
 PAGE_BYTES: Final = 1_024
+# What one entry holds at most, so that a day's sum stays within 64 bits: a million dollars.
+MOST_NUSD: Final = 10**15
+MOST_TOKENS: Final = 10**15
 # How long another process may take to make or migrate the file.
 _MAKING_S: Final = 5.0
 

@@ -23,11 +23,21 @@ MOST_ROWS: Final = 1_000_000
 _SWEEP_EVERY: Final = 10_000
 _MOST_REMEMBERED: Final = 10_000
 _PATIENCE_S: Final = 0.2
+#: A ledger's entry can be corrected for 35 days.
+_BOOKING_KEPT_S: Final = 40 * 86_400.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS home (
     stored_id TEXT PRIMARY KEY, upstream TEXT NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL, at_s REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS booking (
+    stored_id TEXT PRIMARY KEY, entry INTEGER NOT NULL, request_id TEXT NOT NULL, model TEXT NOT NULL,
+    at_s REAL NOT NULL
 ) WITHOUT ROWID
 """
+_FIND: Final = (
+    "SELECT upstream, key, tenant, entry, request_id, model FROM home LEFT JOIN booking USING (stored_id)"
+    " WHERE stored_id = ?"
+)
 
 
 class HomesFile:
@@ -43,8 +53,13 @@ class HomesFile:
 
     def note(self, stored_id: str, home: Home) -> None:
         """Durable when it returns, unless the file fails."""
-        row = (stored_id, home.upstream, home.key_fingerprint, home.tenant, self._clock.wall())
-        if not self._write("INSERT OR REPLACE INTO home VALUES (?, ?, ?, ?, ?)", row):
+        now_s = self._clock.wall()
+        row = (stored_id, home.upstream, home.key_fingerprint, home.tenant, now_s)
+        booking = (stored_id, home.entry, home.request_id, home.model, now_s)
+        is_written = self._write("INSERT OR REPLACE INTO home VALUES (?, ?, ?, ?, ?)", row)
+        if is_written and home.entry > 0:
+            is_written = self._write("INSERT OR REPLACE INTO booking VALUES (?, ?, ?, ?, ?)", booking)
+        if not is_written:
             self._remembered[stored_id] = home
             while len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
@@ -58,18 +73,26 @@ class HomesFile:
         if remembered is not None or self._db is None:
             return remembered
         try:
-            row = self._db.execute(
-                "SELECT upstream, key, tenant FROM home WHERE stored_id = ?", (stored_id,)
-            ).fetchone()
+            row = self._db.execute(_FIND, (stored_id,)).fetchone()
         except sqlite3.Error as error:
             self._tell(error)
             return None
-        return None if row is None else Home(upstream=row[0], key_fingerprint=row[1], tenant=row[2])
+        if row is None:
+            return None
+        return Home(
+            upstream=row[0],
+            key_fingerprint=row[1],
+            tenant=row[2],
+            entry=row[3] or 0,
+            request_id=row[4] or "",
+            model=row[5] or "",
+        )
 
     def forget(self, stored_id: str) -> None:
         """It is gone."""
         self._remembered.pop(stored_id, None)
         self._write("DELETE FROM home WHERE stored_id = ?", (stored_id,))
+        self._write("DELETE FROM booking WHERE stored_id = ?", (stored_id,))
 
     def close(self) -> None:
         """Calling it twice is fine."""
@@ -80,6 +103,7 @@ class HomesFile:
 
     def _sweep(self) -> None:
         self._write("DELETE FROM home WHERE at_s < ?", (self._clock.wall() - KEPT_S,))
+        self._write("DELETE FROM booking WHERE at_s < ?", (self._clock.wall() - _BOOKING_KEPT_S,))
         oldest = "SELECT stored_id FROM home ORDER BY at_s DESC LIMIT -1 OFFSET ?"
         self._write(f"DELETE FROM home WHERE stored_id IN ({oldest})", (MOST_ROWS,))  # noqa: S608 - a constant
 
@@ -112,7 +136,7 @@ class HomesFile:
         db = sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None, factory=CheckedConnection)
         try:
             use_wal(db, patience_s=_PATIENCE_S)
-            db.execute(_SCHEMA)
+            db.executescript(_SCHEMA)
         except sqlite3.Error:
             db.close()
             raise

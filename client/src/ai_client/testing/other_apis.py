@@ -94,6 +94,10 @@ class OtherApis:
             return _whole({"id": name, "object": "response", "deleted": True})
         if verb == "cancel":
             found["status"] = "cancelled"
+        elif not verb and found["status"] in ("queued", "in_progress"):
+            # Whoever asks again is told what comes next.
+            after = responses_api.gone_on(found, asked, int(name.rpartition("_")[2]))
+            self.responses[key, name] = after, asked
         return _whole(responses_api.input_items(asked) if verb == "input_items" else found)
 
     def _create(self, body: Mapping[str, Any], *, key: str, serial: int) -> Reply:
@@ -102,7 +106,8 @@ class OtherApis:
             message = f"Previous response with id '{before}' not found."
             code = "previous_response_not_found"
             return _whole(replies.error(message, kind="invalid_request_error", code=code), status=400)
-        whole = responses_api.response(body, serial)
+        is_later = bool(body.get("background")) and not body.get("stream")
+        whole = responses_api.response(body, serial, status="queued" if is_later else "completed")
         if body.get("store", True) is not False:
             self.responses[key, whole["id"]] = whole, body
         if body.get("stream"):

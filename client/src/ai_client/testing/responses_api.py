@@ -52,6 +52,12 @@ def response(body: Mapping[str, Any], serial: int, *, status: str = "completed")
     }
 
 
+def gone_on(before: Json, body: Mapping[str, Any], serial: int) -> Json:
+    """A response of the background, a step later: queued, in progress, completed."""
+    following = "in_progress" if before["status"] == "queued" else "completed"
+    return response(body, serial, status=following)
+
+
 def _usage(body: Mapping[str, Any], output_tokens: int) -> Json:
     prompt_tokens = count_tokens(prompt_of(body))
     return {
