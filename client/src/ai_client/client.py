@@ -304,6 +304,10 @@ class AIAPIClient:
         """
         self._pipeline.remember_limits(log, is_first=is_first)
 
+    def note_limits_again(self) -> None:
+        """The wall clock was set: notes anew what was sent under limits of models, by its new time."""
+        self._pipeline.note_limits_again()
+
     def restore(self, state: Mapping[str, Any]) -> int:
         """Counts what an earlier process sent, so that a restart opens no second window. How many requests."""
         return self._pipeline.restore(state)

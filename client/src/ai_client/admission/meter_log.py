@@ -70,6 +70,13 @@ class MeterLog:
         numbers[place + 1] = min(numbers[place + 1] + requests, _MOST)
         numbers[place + 2] = max(0, min(numbers[place + 2] + tokens, _MOST))
 
+    def begin_again(self, region: int) -> None:
+        """What this process noted there is to be noted anew."""
+        if self._file >= 0:
+            place = region * _WORDS + 2
+            for number in range(place, place + 3 * _BUCKETS):
+                self._numbers[number] = 0
+
     def entries(self, window: str, *, span_s: float, now_s: float) -> dict[str, Any]:
         """What all processes of this folder have sent under that window, for `SlidingWindow.restore`."""
         digest, least = _digest(window), _bucket(now_s, span_s) - _BUCKETS

@@ -179,6 +179,17 @@ class Meter:
         for part in self._parts:
             part.region = log.region(f"{self._name}/{part.name}")
 
+    def note_again(self) -> None:
+        """All that counts, by the wall clock as it is now."""
+        for part in self._parts:
+            if self._log is None or part.region is None:
+                continue
+            self._log.begin_again(part.region)
+            for at_s, requests, tokens in part.window.sent_entries(clock=self._clock):
+                self._log.add(
+                    part.region, span_s=part.span_s, at_s=at_s, requests=int(requests), tokens=int(tokens)
+                )
+
     def recall(self, log: MeterLog) -> None:
         """Counts what is noted there."""
         for part in self._parts:
@@ -265,6 +276,11 @@ class Meters:
         self._log = log
         for meter in self._meters.values():
             meter.keep_in(log)
+
+    def note_again(self) -> None:
+        """The wall clock was set: what is noted has to be by the new one."""
+        for meter in self._meters.values():
+            meter.note_again()
 
     def recall(self, log: MeterLog) -> None:
         """Counts what processes before this one noted there."""

@@ -19,6 +19,8 @@ FILE_MODE: Final = 0o600
 _RECORD: Final = struct.Struct("<dq")
 _FILE_NAME: Final = re.compile(r"sent-\d+\.ring")
 _MAX_FILES: Final = 64
+# A record at 0 is none.
+_EARLIEST_S: Final = 1.0
 # What a record holds.
 _MOST_TOKENS: Final = 2**62
 
@@ -62,6 +64,12 @@ class SentLog:
         """It really used so many tokens. `at_s` is as it was given to `sent`: a slot that has gone on is left."""
         if slot < self._slots and self._times[2 * slot] == at_s:
             self._tokens[2 * slot + 1] = min(tokens, _MOST_TOKENS)
+
+    def shift(self, by_s: float) -> None:
+        """The wall clock was set by so much: the times of all records with it."""
+        for place in range(0, 2 * self._slots, 2):
+            if self._times[place] > 0:
+                self._times[place] = max(self._times[place] + by_s, _EARLIEST_S)
 
     def snapshot(self, *, since_s: float) -> dict[str, Any]:
         """What all processes of this folder have sent since `since_s`, for `SlidingWindow.restore`."""

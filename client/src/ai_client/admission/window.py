@@ -226,12 +226,16 @@ class SlidingWindow:
 
     def snapshot(self, *, clock: Clock) -> dict[str, Any]:
         """What counts now, in wall-clock time, for the next process: {"version", "entries": [[at, n, tokens]]}."""
-        offset_s = clock.wall() - clock.monotonic()
-        entries = [[_told_s(each.sent_at_s + offset_s), each.count, each.tokens] for each in self._bins]
+        entries = self.sent_entries(clock=clock)
         if self._unsent:
             reserved = self._used_tokens - sum(each.tokens for each in self._bins)
             entries.append([_told_s(clock.wall()), self._unsent, reserved])
         return {"version": 1, "entries": entries}
+
+    def sent_entries(self, *, clock: Clock) -> list[list[float | int]]:
+        """Of what was sent: when, in wall-clock time, how many requests, and how many tokens."""
+        offset_s = clock.wall() - clock.monotonic()
+        return [[_told_s(each.sent_at_s + offset_s), each.count, each.tokens] for each in self._bins]
 
     def restore(self, state: Mapping[str, Any], *, clock: Clock) -> int:
         """Counts what a snapshot holds, so that a restart opens no second window. How many requests it was.

@@ -243,6 +243,10 @@ class Pipeline:
             self._meters.recall(log)
         self._meters.keep_in(log)
 
+    def note_limits_again(self) -> None:
+        """See `AIAPIClient.note_limits_again`."""
+        self._meters.note_again()
+
     def hand_over(self) -> dict[str, Any]:
         """See `AIAPIClient.hand_over`."""
         self._scheduler.hand_over()

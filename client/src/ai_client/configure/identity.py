@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -39,6 +40,8 @@ _REMEDIES = {
     AZURE: "attach a managed identity, or let the pod's service account be federated with one",
 }
 
+_since_boot_s = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
 
 @dataclass(frozen=True, slots=True)
 class _Question:
@@ -61,7 +64,8 @@ class _Token:
 class Tokens:
     """The tokens of this process, by their kind. Its repr shows none."""
 
-    clock: Callable[[], float] = time.time
+    #: In seconds, of a clock that nobody sets and that goes on while the machine sleeps: a token ends after a time.
+    clock: Callable[[], float] = _since_boot_s
     #: Seconds to wait before each further try of the first token: a pod starts before its metadata server answers.
     pauses_s: tuple[float, ...] = PAUSES_S
     wait: Callable[[float], None] = time.sleep

@@ -7,7 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ai_client.dialects.limit_headers import duration_s, rate_limits, retry_after_s, spent_limit_s
+from ai_client.dialects.limit_headers import (
+    duration_s,
+    rate_limits,
+    retry_after_s,
+    spent_limit_s,
+    told_wall_s,
+)
 from ai_client.errors import (
     AIClientError,
     AuthenticationError,
@@ -220,6 +226,7 @@ def _error_from(
     wall_s: float,
 ) -> AIClientError:
     reason = f"{status} {said.message}".rstrip()
+    wall_s = told_wall_s(headers, wall_s=wall_s)
     wait_s = asked_wait_s(headers, said, wall_s=wall_s)
     is_spent = is_quota_spent(status, said, wait_s=wait_s)
     error: AIClientError

@@ -36,6 +36,15 @@ class RateLimitHeaders:
     tokens: LimitState
 
 
+def told_wall_s(headers: Mapping[str, str], *, wall_s: float) -> float:
+    """What the time is to whoever answered: its dates are by its own clock, and ours may be wrong."""
+    text = headers.get("date", "")
+    try:
+        return parsedate_to_datetime(text).timestamp() if 0 < len(text) <= _LONGEST_TEXT else wall_s
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        return wall_s
+
+
 def retry_after_s(headers: Mapping[str, str], *, wall_s: float) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `Retry-After` (seconds, `2s`, or an HTTP date, RFC 9110 10.2.3).
 

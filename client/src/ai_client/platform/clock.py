@@ -102,6 +102,10 @@ class ManualClock:
             heapq.heappop(self._timers)
         return self._timers[0].when_s if self._timers else None
 
+    def set_wall(self, *, by_s: float) -> None:
+        """Sets the wall clock forward or back; no time passes."""
+        self._wall_offset_s += by_s
+
     def advance(self, by_s: float) -> None:
         """Moves the clock, firing each timer that falls due at its own time."""
         end_s = self._now_s + by_s

@@ -24,6 +24,7 @@ class Lifecycle:
         self._clock = clock
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_watchdog_s = 0.0
+        self._also: list[Callable[[], None]] = []
 
     def handle_signals(self, reload: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """SIGTERM and SIGINT end it, SIGHUP reloads."""
@@ -55,8 +56,14 @@ class Lifecycle:
         for task in self._tasks:
             task.cancel()
 
+    def on_tick_too(self, work: Callable[[], None]) -> None:
+        """Has `work` done with each tick."""
+        self._also.append(work)
+
     def on_tick(self) -> None:
         """Called by the server again and again: tells systemd that the event loop turns."""
+        for work in self._also:
+            work()
         every_s = self.notifier.watchdog_s
         now_s = self._clock.monotonic()
         if every_s is not None and now_s - self._last_watchdog_s >= every_s / 2:

@@ -46,14 +46,23 @@ class LimitMemory:
     def __call__(self, event: Event) -> None:
         """The listener: a long pause is on disk before the next request."""
         if isinstance(event, Throttled) and event.pause_s >= _LEAST_PAUSE_S and self._client is not None:
-            path = self._folder / _PARKED
-            fresh = path.with_name(f"{_PARKED}.{os.getpid()}")
-            try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh.write_text(json.dumps(self._client.parked()))
-                fresh.replace(path)
-            except OSError as error:
-                _log.error("parked_not_kept", extra=json_log.fields({"reason": str(error)}))
+            self._keep_parked(self._client)
+
+    def note_again(self, client: AIAPIClient) -> None:
+        """The wall clock was set, and times on disk are by it. `client` is the one in place."""
+        if client.parked():
+            self._keep_parked(client)
+        client.note_limits_again()
+
+    def _keep_parked(self, client: AIAPIClient) -> None:
+        path = self._folder / _PARKED
+        fresh = path.with_name(f"{_PARKED}.{os.getpid()}")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(client.parked()))
+            fresh.replace(path)
+        except OSError as error:
+            _log.error("parked_not_kept", extra=json_log.fields({"reason": str(error)}))
 
     def close(self) -> None:
         """Leaves the files to the next process."""

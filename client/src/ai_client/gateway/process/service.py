@@ -25,6 +25,7 @@ from ai_client.gateway.app.pacing import Pacer
 from ai_client.gateway.http.server import Server
 from ai_client.gateway.http.sockets import Listeners, Places, open_listeners
 from ai_client.gateway.process.accepting import accept_again
+from ai_client.gateway.process.clock_steps import ClockSteps
 from ai_client.gateway.process.collector import spare_the_collector
 from ai_client.gateway.process.descriptors import bounds_for
 from ai_client.gateway.process.failed_reload import FAILURES, failed_reload
@@ -180,6 +181,8 @@ class Service:
         self._quota.inherit(window)
         self._quota.start()
         self._server.on_tick = self._life.on_tick
+        note_again = lambda _: self._limit_memory.note_again(self._assembly.client)  # noqa: E731
+        self._life.on_tick_too(ClockSteps(self._clock, (self._window.shift, note_again)).look)
         self._server.unread_s = self._unread_s
         await self._monitoring.metrics.start(heir.metrics() if heir else None)
         await self._server.start(self._listeners.all())

@@ -70,8 +70,8 @@ class WindowMemory:
             tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
             slot = self._sent_log.sent(at_s=event.at, tokens=tokens)
             if self._counts_tokens:
-                _forget(self._reserved, before_s=event.at - WINDOW_S)
-                _forget(self._sent, before_s=event.at - WINDOW_S)
+                _forget(self._reserved, now_s=event.at)
+                _forget(self._sent, now_s=event.at)
                 self._sent[event.request_id] = (slot, event.at)
         elif not self._counts_tokens:
             return
@@ -87,6 +87,15 @@ class WindowMemory:
         if sent is not None and usage is not None and self._sent_log is not None:
             self._sent_log.settle(sent[0], at_s=sent[1], tokens=usage.total_tokens)
 
+    def shift(self, by_s: float) -> None:
+        """The wall clock was set by so much: what is remembered was sent by the new one's time."""
+        if self._sent_log is None:
+            return
+        self._sent_log.shift(by_s)
+        for entries in (self._reserved, self._sent):
+            for name, (number, at_s) in entries.items():
+                entries[name] = (number, at_s + by_s)
+
     def close(self) -> None:
         """Leaves the files to the next process."""
         self._reserved.clear()
@@ -97,10 +106,10 @@ class WindowMemory:
             self._slots = 0
 
 
-def _forget(entries: dict[str, tuple[int, float]], *, before_s: float) -> None:
-    """What is older counts no more. They are in the order of their times."""
+def _forget(entries: dict[str, tuple[int, float]], *, now_s: float) -> None:
+    """What is older counts no more, nor is anything from the future. They are in the order of their times."""
     while entries:
         oldest = next(iter(entries))
-        if entries[oldest][1] >= before_s:
+        if abs(now_s - entries[oldest][1]) <= WINDOW_S:
             return
         del entries[oldest]
