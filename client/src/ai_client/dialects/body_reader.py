@@ -43,6 +43,8 @@ def read_answer(body: bytes, headers: Mapping[str, str], endpoint: str) -> BodyV
     What is asked for may be sound or a file, and what is read back may be the failure of something stored.
     """
     api = api_of(endpoint)
+    if api.removes and not body.strip():
+        return BodyVerdict()  # a 204, or as little: it is gone
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if api.is_raw and not kind.endswith("json"):
         return _read_raw(body, kind, endpoint)

@@ -47,7 +47,7 @@ def _request(
     api = found.api
     query = call.query.decode("latin-1")
     is_json = content_type.startswith(_JSON)
-    stream = body.get("stream") in (True, "true") or dict(parse_qsl(query)).get("stream") == "true"
+    stream = body.get("stream") in (True, "true") or _asks_for_stream(query)
     passage = Passage(
         method=call.method,
         path=f"{found.path}?{query}" if query else found.path,
@@ -57,6 +57,11 @@ def _request(
         stored_id=found.stored_id,
     )
     return call.as_request(api.endpoint, body, stream=stream, passage=passage)
+
+
+def _asks_for_stream(query: str) -> bool:
+    """Programs in Python may write `True`."""
+    return dict(parse_qsl(query)).get("stream", "").lower() == "true"
 
 
 def _body_of(content: bytes, content_type: str, api: Api) -> dict[str, Any] | Failure:

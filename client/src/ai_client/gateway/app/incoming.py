@@ -160,6 +160,8 @@ class IncomingCall:
 
     def _checked(self, body: dict[str, Any], default_model: str) -> Request | Failure:
         endpoint, required = ENDPOINTS[self.path]
+        if endpoint == "embeddings" and "messages" in body and "input" not in body:
+            required = "messages"  # of models that embed pictures: vLLM's
         if required not in body:
             return invalid(f"The field {required} is missing.", param=required)
         if required == "messages" and not are_messages(body["messages"]):

@@ -1,0 +1,203 @@
+"""What programs and providers do that gateways were reported to break, between the real service and a raw upstream.
+
+Each test names its report. What an upstream answered in an odd shape is in `tests/client/corpus` instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from ai_client.testing import Simulator
+from tests.client.service_rig import running_service
+from tests.client.transport.upstreams import Connection, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SRT = b"1\n00:00:00,000 --> 00:00:03,000\nThe sun rises.\n"
+
+
+@dataclass
+class Stage:
+    """A caller, and an upstream that answers as it is told."""
+
+    client: httpx.AsyncClient
+    answer: bytes = b""
+    requests: list[bytes] = field(default_factory=list)
+
+    def whole(self, content: object, *, kind: str = "application/json", status: int = 200) -> None:
+        """The same whole answer to everything; None: without a body."""
+        body = (
+            content
+            if isinstance(content, bytes)
+            else b""
+            if content is None
+            else json.dumps(content).encode()
+        )
+        length = "" if status == 204 else f"content-length: {len(body)}\r\n"
+        self.answer = f"HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\n{length}\r\n".encode() + body
+
+    def stream(self, *events: dict[str, Any], end: str = "") -> None:
+        """A stream, and the connection's end."""
+        text = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + end
+        head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        self.answer = (head + text).encode()
+
+
+@dataclass
+class _Base:
+    base_url: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """One service a module."""
+    folder: Path = tmp_path_factory.mktemp("reports")
+    made: list[Stage] = []
+
+    async def serve(connection: Connection) -> None:
+        while await connection.read_request():
+            await connection.send(made[0].answer)
+            if b"connection: close" in made[0].answer:
+                return
+
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(serving(serve))
+        place = cast("Simulator", _Base(f"http://localhost:{upstream.port}/v1"))
+        rig = await stack.enter_async_context(
+            running_service(folder, place, extra="rate_limit = 60000\n[models]\nfallback =\n")
+        )
+        client = await stack.enter_async_context(rig.client())
+        made.append(Stage(client, requests=upstream.requests))
+        yield made[0]
+
+
+async def test_embeddings_of_messages(stage: Stage) -> None:
+    """BerriAI/litellm#31178: vLLM embeds pictures by `messages`; without those `input` is missed as ever."""
+    stage.whole({"object": "list", "data": [{"index": 0, "embedding": [0.1]}], "usage": {"prompt_tokens": 9}})
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [picture]}]}
+    answer = await stage.client.post("/v1/embeddings", json=body)
+    assert answer.json()["data"][0]["embedding"] == [0.1]
+    assert json.loads(stage.requests[-1].partition(b"\r\n\r\n")[2]) == body
+    for wrong in ({"model": "m"}, {"model": "m", "messages": "no list"}):
+        assert (await stage.client.post("/v1/embeddings", json=wrong)).status_code == 400
+
+
+async def test_floats_where_base64_was_asked_for(stage: Stage) -> None:
+    """BerriAI/litellm#42426: what came is handed on as it is, not taken for what was asked."""
+    stage.whole({"data": [{"index": 0, "embedding": [0.5, 0.25]}]})
+    body = {"model": "m", "input": "text", "encoding_format": "base64"}
+    answer = await stage.client.post("/v1/embeddings", json=body)
+    assert answer.json()["data"][0]["embedding"] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("path", ["files/file-1", "responses/resp_1"])
+@pytest.mark.parametrize(("status", "content"), [(204, None), (200, None), (200, {"deleted": True})])
+async def test_a_deletion_is_answered_with_nothing(
+    stage: Stage, path: str, status: int, content: object
+) -> None:
+    """praxis-proxy/ai#415, maximhq/bifrost#955: a 204, or a 200 without a body, as OpenAI's own schema has it."""
+    stage.whole(content, status=status)
+    answer = await stage.client.delete(f"/v1/{path}")
+    assert answer.status_code == status
+    assert answer.content == (json.dumps(content).encode() if content else b"")
+
+
+@pytest.mark.parametrize("word", ["true", "True"])
+async def test_a_response_of_the_background_is_resumed(stage: Stage, word: str) -> None:
+    """BerriAI/litellm#26762: from an event on; where its stream breaks off, that is told."""
+    delta = {"type": "response.output_text.delta", "delta": "x", "sequence_number": 9}
+    done = {"type": "response.completed", "sequence_number": 10, "response": {"id": "resp_1"}}
+    path = f"/v1/responses/resp_1?stream={word}&starting_after=8"
+    stage.stream(delta, done)
+    answer = await stage.client.get(path)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text.count('"sequence_number"') == 2
+    assert stage.requests[-1].startswith(f"GET {path} HTTP/1.1".encode())
+    stage.stream(delta)
+    assert "ended the stream before its answer was whole" in (await stage.client.get(path)).text
+
+
+@pytest.mark.parametrize("name", ["Расчет.docx", 'a"b.txt', "a\\b;c.txt", "deux-étoiles.wav"])
+async def test_a_files_name_goes_up_as_it_came(stage: Stage, name: str) -> None:
+    """fastapi/fastapi#11104, openai/openai-dotnet#72: a form that is written anew for a model as well."""
+    stage.whole({"id": "file-1", "text": "heard"})
+    for path, fields in (("files", {"purpose": "user_data"}), ("audio/transcriptions", {})):
+        files = {"file": (name, b"content", "text/plain")}
+        answer = await stage.client.post(f"/v1/{path}", data=fields, files=files)
+        assert answer.status_code == 200
+        part = httpx.Request("POST", "http://x", files=files).read().partition(b"filename=")[2]
+        assert part.partition(b"\r\n")[0] in stage.requests[-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "content"),
+    [
+        ("srt", "text/plain; charset=utf-8", SRT),
+        ("srt", "application/json", SRT),
+        ("vtt", "text/vtt", b"WEBVTT\n\n00:00.000 --> 00:03.000\nHi\n"),
+        ("text", "application/json", b'"quoted"'),
+        ("verbose_json", "application/json", b'{"text":"Hi","duration":3.0,"segments":[]}'),
+    ],
+)
+async def test_a_transcript_in_any_form(stage: Stage, form: str, kind: str, content: bytes) -> None:
+    """pollinations/pollinations#11458, morioka/tiny-openai-whisper-api#7: byte for byte, whatever its type says."""
+    stage.whole(content, kind=kind)
+    answer = await stage.client.post(
+        "/v1/audio/transcriptions",
+        data={"model": "m", "response_format": form},
+        files={"file": ("a.wav", b"RIFF")},
+    )
+    assert (answer.status_code, answer.content) == (200, content)
+
+
+def _chunk(index: int, delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": reason, **more}]}
+
+
+async def _streamed(stage: Stage, *events: dict[str, Any], end: str = "", **asked: Any) -> str:
+    stage.stream(*events, end=end)
+    messages = [{"role": "user", "content": str(events)}]
+    body = {"model": "m", "messages": messages, "max_tokens": 9, "stream": True} | asked
+    return (await stage.client.post("/v1/chat/completions", json=body)).text
+
+
+async def test_calls_of_tools_without_an_index(stage: Stage) -> None:
+    """ollama/ollama#7881, AstrBotDevs/AstrBot#6661: nothing of them is lost, and nothing made up."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+    events = [
+        _chunk(0, {"tool_calls": [call]}),
+        _chunk(0, {"tool_calls": [{"function": {"arguments": '{"a": 1}'}}]}),
+        _chunk(0, {}, "tool_calls"),
+    ]
+    text = await _streamed(stage, *events, end="data: [DONE]\n\n")
+    assert text == "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
+
+
+async def test_of_several_answers_the_last_ends_the_stream(stage: Stage) -> None:
+    """BerriAI/litellm#5236, openai/openai-python#434: one that ends early is not the end of the others."""
+    begun = [_chunk(0, {"content": "a"}), _chunk(1, {"content": "b"}), _chunk(0, {}, "stop")]
+    cut = await _streamed(stage, *begun, n=2)
+    assert "ended the stream before its answer was whole" in cut
+    whole = await _streamed(stage, *begun, _chunk(1, {}, "stop"), n=2)
+    assert whole.endswith("data: [DONE]\n\n")
+    assert "error" not in whole
+
+
+async def test_logprobs_in_a_stream(stage: Stage) -> None:
+    """BerriAI/litellm#10686, #21932: null or not, beside the reason for the end, they pass as they came."""
+    token = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": None}
+    events = [
+        _chunk(0, {"content": "a"}, logprobs={"content": [token]}),
+        _chunk(0, {"content": ""}, "stop", logprobs=None),
+    ]
+    text = await _streamed(stage, *events, logprobs=True)
+    assert [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] == events
