@@ -147,6 +147,18 @@ def test_a_token_is_asked_for_once_until_it_is_due(cloud: Metadata) -> None:
     assert cloud.token not in repr(tokens)
 
 
+def test_a_tokens_end_comes_though_the_wall_clock_is_set_back(
+    cloud: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted by a clock that nobody sets."""
+    tokens = Tokens(pauses_s=())
+    tokens.token("google", {"GCE_METADATA_HOST": cloud.host})
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    due_s = tokens.renew_in_s()
+    assert due_s is not None
+    assert 3290 < due_s <= 3300
+
+
 def test_a_pod_waits_for_its_metadata_server(cloud: Metadata) -> None:
     """It answers some seconds after the pod has begun (googleapis/google-auth-library-python issue 604)."""
     waited: list[float] = []

@@ -90,3 +90,31 @@ def test_without_a_file_this_process_remembers(tmp_path: Path, clock: ManualCloc
         holder.execute("ROLLBACK")
     assert homes.find("resp_2") == THERE
     assert {event.store for event in seen if isinstance(event, StoreDegraded)} == {"homes"}
+
+
+def test_what_its_making_was_booked_under_lies_beside_it(
+    tmp_path: Path, clock: ManualClock, seen: list[Event]
+) -> None:
+    """Found after a restart, gone with it, and never that of another thing by the same name; a file of a release that
+    knew nothing of it is taken as it is."""
+    with sqlite3.connect(tmp_path / "homes.sqlite") as db:
+        db.execute(
+            "CREATE TABLE home (stored_id TEXT PRIMARY KEY, upstream TEXT NOT NULL, key TEXT NOT NULL,"
+            " tenant TEXT NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID"
+        )
+        db.execute("INSERT INTO home VALUES ('resp_0', '', '0123456789ab', 'web', ?)", (clock.wall(),))
+    db.close()
+    booked = Home(upstream="", key_fingerprint="k", tenant="web", entry=7, request_id="r", model="gpt-4.1")
+    homes = opened(tmp_path, clock, seen)
+    homes.note("resp_1", booked)
+    homes.close()
+    later = opened(tmp_path, clock, seen)
+    assert (later.find("resp_0"), later.find("resp_1")) == (HERE, booked)
+    later.note("resp_1", THERE)
+    assert later.find("resp_1") == THERE
+    later.note("resp_2", booked)
+    later.forget("resp_2")
+    later.note("resp_2", HERE)
+    assert later.find("resp_2") == HERE
+    assert seen == []
+    later.close()

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS booking (
     at_s REAL NOT NULL
 ) WITHOUT ROWID
 """
+_FORGET_BOOKING: Final = "DELETE FROM booking WHERE stored_id = ?"
 _FIND: Final = (
     "SELECT upstream, key, tenant, entry, request_id, model FROM home LEFT JOIN booking USING (stored_id)"
     " WHERE stored_id = ?"
@@ -59,6 +60,8 @@ class HomesFile:
         is_written = self._write("INSERT OR REPLACE INTO home VALUES (?, ?, ?, ?, ?)", row)
         if is_written and home.entry > 0:
             is_written = self._write("INSERT OR REPLACE INTO booking VALUES (?, ?, ?, ?, ?)", booking)
+        elif is_written:
+            self._write(_FORGET_BOOKING, (stored_id,))
         if not is_written:
             self._remembered[stored_id] = home
             while len(self._remembered) > _MOST_REMEMBERED:
@@ -92,7 +95,7 @@ class HomesFile:
         """It is gone."""
         self._remembered.pop(stored_id, None)
         self._write("DELETE FROM home WHERE stored_id = ?", (stored_id,))
-        self._write("DELETE FROM booking WHERE stored_id = ?", (stored_id,))
+        self._write(_FORGET_BOOKING, (stored_id,))
 
     def close(self) -> None:
         """Calling it twice is fine."""
