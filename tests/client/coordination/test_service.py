@@ -18,6 +18,7 @@ from tests.client.coordination.engine import RealEngine
 from tests.client.coordination.fleet import ELDER_SHARE, ask, coordination, running_fleet
 from tests.client.service_rig import TEST_KEY, Rig, running_service, until
 
+_AMPLE_SHARE = 60_000
 _SHARE = 20
 
 
@@ -246,8 +247,11 @@ async def test_whatever_ails_the_engine_callers_get_answers_and_it_is_told(
 
 
 async def test_a_slow_engine_keeps_no_caller_waiting(tmp_path: Path) -> None:
-    """Each of its answers takes 2 s: leases go on, and a caller's request does not wait for one."""
-    async with running_fleet(tmp_path, hosts=1, share=_SHARE) as fleet:
+    """Each of its answers takes 2 s: leases go on, and a caller's request does not wait for one.
+
+    The share is more than the caller can ask for meanwhile: its own limit must not make it wait, either.
+    """
+    async with running_fleet(tmp_path, hosts=1, share=_AMPLE_SHARE) as fleet:
         (rig,) = fleet.services
         await _until(rig, "mode", "leased")
         with redis.Redis(unix_socket_path=str(fleet.engine.socket)) as operator:
