@@ -26,6 +26,7 @@ from ai_client.contract.options import (
     TenantOptions,
 )
 from ai_client.contract.upstreams import Upstream
+from ai_client.ledger.allowance import Escrow
 from ai_client.ledger.budgets import BudgetPlan
 from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices
@@ -189,21 +190,26 @@ def assemble(
     others: Sequence[Upstream] = (),
     predecessor: AIAPIClient | None = None,
     window: SlidingWindow | None = None,
+    escrow: Escrow | None = None,
     clock: Clock | None = None,
     random_source: random.Random | None = None,
 ) -> Assembly:
     """A client for one configuration, on the running event loop; it shares its admission with `predecessor`.
 
-    `others`: the upstreams beside the one of `[api]`. `window` counts instead of one of the client's own.
+    `others`: the upstreams beside the one of `[api]`. `window` counts instead of one of the client's own; `escrow`
+    names who shares its budgets, where somebody does.
     """
     bounds, clock = limits(settings), clock or SystemClock()
     cache = _cache(settings, others, events, clock) if settings.caching.enabled else None
     ledger = SpendLedger(
         state / LEDGER_NAME,
         prices=Prices.from_settings(settings.model_costs),
-        plan=BudgetPlan.from_settings(settings.budget, settings.tenants),
+        plan=BudgetPlan.from_settings(
+            settings.budget, settings.tenants, shared_by="" if escrow is None else escrow.account
+        ),
         tags=settings.cost_tags,
         events=events,
+        escrow=escrow,
         clock=clock,
     )
     options = client_options(settings)

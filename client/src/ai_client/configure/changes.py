@@ -12,6 +12,7 @@ _PROCESS = (
     ("audit", ("enabled", "retention_days")),
     ("traces", ("otlp_endpoint", "service_name", "sample_share")),
     ("batch", ("mode", "spool_dir", "max_attempts")),
+    ("budget", ("shared",)),
     ("coordination", ("endpoint", "user", "password_file", "ca_path", "account", "host")),
     ("monitoring", ("enable_metrics", "export_prometheus", "metrics_host", "metrics_port")),
 )

@@ -41,6 +41,15 @@ class Admission(Protocol):
     def hold(self, model: str, key_fingerprint: str, pause_s: float) -> None: ...
 
 
+class Rider(Protocol):
+    """What calls the same engine for something else, on the same connection, between the leases' calls."""
+
+    def is_due(self) -> bool: ...
+
+    async def ride(self, link: EngineLink) -> None:
+        """Calls. What goes wrong is the rider's own affair."""
+
+
 class Coordinator:
     """See the module. `run` ends when it is cancelled.
 
@@ -59,12 +68,14 @@ class Coordinator:
         terms: Terms,
         random_source: random.Random,
         report: Callable[[], str] = str,
+        rider: Rider | None = None,
     ) -> None:
         self._window = window
         self._most = most
         self._admission = admission
         self._random = random_source
         self._report = report
+        self._rider = rider
         self._keys = Keys(account, ("requests",) if window.tokens is None else ("requests", "tokens"))
         self._link = EngineLink(endpoint, timeout_s=terms.answer_ms / 1000)
         self._listener = Listener(endpoint, self._keys.pauses, timeout_s=terms.answer_ms / 1000)
@@ -125,6 +136,8 @@ class Coordinator:
             if self._is_due():
                 await self._call()
             self._renew()
+            if self._rider is not None and self._now_s() >= self._retry_at_s and self._rider.is_due():
+                await self._rider.ride(self._link)
             self._wake.clear()
             if not self._to_tell:
                 try:

@@ -23,11 +23,15 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ai_client.coordination import budget_wire
+from ai_client.coordination.budget_protocol import BudgetAnswer, BudgetRequest
+from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.protocol import QuotaAnswer, QuotaRequest
 from ai_client.coordination.wire import SCRIPT, Keys, arguments, parse
 
-_DIGEST = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - how engines name scripts
+_LEASES = (SCRIPT, hashlib.sha1(SCRIPT.encode()).hexdigest())  # noqa: S324 - how engines name scripts
+_BUDGETS = (budget_wire.SCRIPT, budget_wire.DIGEST)
 DEFAULT_PORT = 6379
 
 
@@ -112,13 +116,29 @@ class EngineLink:
         time = await self._guarded("TIME")
         return HostReports(_pairs(texts), _pairs(said), int(time[0]) if isinstance(time, list) else 0)
 
+    async def budgets(self, keys: BudgetKeys, request: BudgetRequest) -> BudgetAnswer:
+        """One call about shared budgets. Raises EngineError."""
+        given = budget_wire.arguments(request)
+        reply = await self._run(_BUDGETS, keys.of(request.wishes), given)
+        try:
+            return budget_wire.parse(reply)
+        except ValueError as exc:
+            raise await self._failed(exc) from exc
+
+    async def forget_budgets(self, keys: BudgetKeys, host: str) -> None:
+        """Takes a host off the roster that is gone for good. Raises EngineError."""
+        await self._run(_BUDGETS, keys.of(()), [host, ""])
+
     async def _script(self, keys: Keys, given: Sequence[str]) -> object:
-        names = keys.all()
+        return await self._run(_LEASES, keys.all(), given)
+
+    async def _run(self, script: tuple[str, str], names: Sequence[str], given: Sequence[str]) -> object:
+        text, digest = script
         tail = [str(len(names)), *names, *given]
         try:
-            return await self._command("EVALSHA", _DIGEST, *tail)
+            return await self._command("EVALSHA", digest, *tail)
         except NoScriptError:
-            return await self._guarded("EVAL", SCRIPT, *tail)
+            return await self._guarded("EVAL", text, *tail)
         except (RedisError, OSError, TimeoutError) as exc:
             raise await self._failed(exc) from exc
 

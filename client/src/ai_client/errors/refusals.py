@@ -102,6 +102,8 @@ class DeadlineExceeded(AIClientError):  # noqa: N818 - a name that users know
 class BudgetExceeded(AIClientError):  # noqa: N818 - a name that users know
     """A budget's hard stop: `scope` ("all" or a tenant), `period` ("day" or "month"), in US dollars.
 
+    `allowed_usd` is what this host may use of a budget that hosts share, where that is what was used up.
+
     Remedy: raise the budget, or wait until `resets_at` (seconds since the epoch).
     """
 
@@ -120,18 +122,26 @@ class BudgetExceeded(AIClientError):  # noqa: N818 - a name that users know
         spent_usd: float,
         asked_usd: float,
         resets_at: float | None = None,
+        allowed_usd: float | None = None,
+        trouble: str | None = None,
     ) -> None:
-        super().__init__(
-            culprit,
+        reason = (
             f"the {period}'s budget of {scope} is ${limit_usd:.4f}, "
-            f"${spent_usd:.4f} are spent or reserved and this may cost ${asked_usd:.4f}",
+            f"${spent_usd:.4f} are spent or reserved and this may cost ${asked_usd:.4f}"
         )
+        if allowed_usd is not None:
+            reason = (
+                f"hosts share the {period}'s budget of {scope} (${limit_usd:.4f}), this one may use "
+                f"${allowed_usd:.4f} of it, ${spent_usd:.4f} are spent or reserved and this may cost ${asked_usd:.4f}"
+            )
+        super().__init__(culprit, f"{reason}; {trouble}" if allowed_usd is not None and trouble else reason)
         self.scope = scope
         self.period = period
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.asked_usd = asked_usd
         self.resets_at = resets_at
+        self.allowed_usd = allowed_usd
 
 
 class MaxRetriesExceeded(AIClientError):  # noqa: N818 - a name that users know

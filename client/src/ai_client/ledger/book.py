@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from ai_client.contract.events import BudgetAlert
 from ai_client.errors import BudgetExceeded
-from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, shares_passed
+from ai_client.ledger.allowance import Escrow
+from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, is_allowed, shares_passed
 from ai_client.ledger.late import Correction, correct
 from ai_client.ledger.owner import Fate, Note
 from ai_client.ledger.periods import Period
@@ -107,6 +108,8 @@ class ReserveRefusal:
 
     budget: Budget
     used_nusd: int
+    #: What this host may use of it, where hosts share it and that is what it did not fit.
+    allowed_nusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +316,8 @@ def _refusal(stand: Stand, ask: Ask) -> ReserveRefusal | None:
     for budget, amount in stand.checks:
         if not fits(budget, amount, ask.reserve_nusd):
             return ReserveRefusal(budget, amount.held_nusd + amount.spent_nusd)
+        if not is_allowed(amount, ask.reserve_nusd):
+            return ReserveRefusal(budget, amount.held_nusd + amount.spent_nusd, amount.allowed_nusd)
     return None
 
 
@@ -325,9 +330,11 @@ def scope_name(scope: str) -> str:
     return "all" if scope == ALL_TENANTS else scope
 
 
-def as_error(refusal: ReserveRefusal, ask: Ask, period: Period) -> BudgetExceeded:
-    """What the caller of a refused reserve gets."""
+def as_error(refusal: ReserveRefusal, ask: Ask, period: Period, escrow: Escrow) -> BudgetExceeded:
+    """What the caller of a refused reserve gets; whoever keeps the allowance is to know what was wanted."""
     budget = refusal.budget
+    if refusal.allowed_nusd is not None:
+        escrow.note_refusal((budget.scope, period_name(budget, period.day)), ask.reserve_nusd)
     return BudgetExceeded(
         f"tenant {ask.tenant!r}",
         scope=scope_name(budget.scope),
@@ -336,6 +343,8 @@ def as_error(refusal: ReserveRefusal, ask: Ask, period: Period) -> BudgetExceede
         spent_usd=refusal.used_nusd / NANO_PER_DOLLAR,
         asked_usd=ask.reserve_nusd / NANO_PER_DOLLAR,
         resets_at=period.day_ends_at_s if budget.span is Span.DAY else period.month_ends_at_s,
+        allowed_usd=None if refusal.allowed_nusd is None else refusal.allowed_nusd / NANO_PER_DOLLAR,
+        trouble=escrow.trouble,
     )
 
 

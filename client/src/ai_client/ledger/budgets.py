@@ -36,6 +36,8 @@ class Amount:
 
     held_nusd: int
     spent_nusd: int
+    #: Of a budget that hosts share: what this one may use of it. None of any other.
+    allowed_nusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class BudgetPlan:
     alert_shares: tuple[float, ...] = (0.8, 1.0)
     timezone: str = "UTC"
     hard_stop: bool = True
+    #: The account whose hosts share these budgets; "" where they are this host's own.
+    shared_by: str = ""
     _by_scope: Mapping[str, tuple[Budget, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +58,9 @@ class BudgetPlan:
         object.__setattr__(self, "_by_scope", by_scope)
 
     @classmethod
-    def from_settings(cls, budget: "BudgetSettings", tenants: Sequence["TenantSettings"]) -> "BudgetPlan":
+    def from_settings(
+        cls, budget: "BudgetSettings", tenants: Sequence["TenantSettings"], *, shared_by: str = ""
+    ) -> "BudgetPlan":
         """The sections `[budget]` and `[tenant NAME]`."""
         owners: list[tuple[str, BudgetSettings | TenantSettings]] = [(ALL_TENANTS, budget)]
         owners += [(tenant.name, tenant) for tenant in tenants]
@@ -72,6 +78,7 @@ class BudgetPlan:
             alert_shares=tuple(sorted({budget.alert_at_share, 1.0})),
             timezone=budget.timezone,
             hard_stop=budget.hard_stop,
+            shared_by=shared_by,
         )
 
     def of(self, tenant: str) -> tuple[Budget, ...]:
@@ -82,6 +89,12 @@ class BudgetPlan:
 def fits(budget: Budget, amount: Amount, asked_nusd: int) -> bool:
     """Whether the budget holds even if everything that is set aside is spent."""
     return amount.held_nusd + amount.spent_nusd + asked_nusd <= budget.limit_nusd
+
+
+def is_allowed(amount: Amount, asked_nusd: int) -> bool:
+    """Whether this host may use so much more of a budget that hosts share."""
+    allowed = amount.allowed_nusd
+    return allowed is None or amount.held_nusd + amount.spent_nusd + asked_nusd <= allowed
 
 
 def shares_passed(budget: Budget, amount: Amount, alert_shares: Sequence[float]) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ from ai_client.contract.events import EventStream
 from ai_client.contract.request import Usage
 from ai_client.contract.stores import EntryId, Unbounded
 from ai_client.errors import ClientClosedError, LedgerUnavailableError
+from ai_client.ledger.allowance import Escrow
 from ai_client.ledger.book import (
     Ask,
     CrashHook,
@@ -68,6 +69,7 @@ class SpendLedger:
         tags: Mapping[str, str] = _NO_TAGS,
         clock: Clock | None = None,
         events: EventStream | None = None,
+        escrow: Escrow | None = None,
         crash_hook: CrashHook = survive,
     ) -> None:
         """Opens the file and books what dead processes left open. A file that can't be opened is tried again.
@@ -80,6 +82,7 @@ class SpendLedger:
         self._calendar = Calendar(self._plan.timezone)
         self._clock = clock or SystemClock()
         self._events = events or EventStream()
+        self._escrow = escrow or Escrow()
         self._crash_hook = crash_hook
         self._tags, self._tags_text = dict(tags), tags_text(tags)
         self._open: dict[EntryId, EntryInFlight] = {}
@@ -306,7 +309,7 @@ class SpendLedger:
             self._waiting.append(waiting)
         else:
             self._refused += 1
-            waiting.granted.set_exception(as_error(outcome, waiting.ask, period))
+            waiting.granted.set_exception(as_error(outcome, waiting.ask, period, self._escrow))
 
     def _failed(self, error: sqlite3.Error, waiting: list[WaitingReserve]) -> None:
         """Nothing of a commit has happened: it waits for a lock, or goes on without the file."""

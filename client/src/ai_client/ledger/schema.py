@@ -50,6 +50,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             output_tokens INTEGER NOT NULL, cached_input_tokens INTEGER NOT NULL, cost_nusd INTEGER NOT NULL,
             unknown_nusd INTEGER NOT NULL, PRIMARY KEY(day, tenant, model, tagset)) WITHOUT ROWID""",
     ),
+    # Of budgets that hosts of `account` share: what this one was granted and gave back, and the hosts that it knows.
+    (
+        """CREATE TABLE allowance(
+            account TEXT NOT NULL, period TEXT NOT NULL, scope TEXT NOT NULL, granted_nusd INTEGER NOT NULL,
+            returned_nusd INTEGER NOT NULL, PRIMARY KEY(account, period, scope)) WITHOUT ROWID""",
+        "CREATE TABLE fellow(account TEXT NOT NULL, host TEXT NOT NULL, PRIMARY KEY(account, host)) WITHOUT ROWID",
+    ),
 )
 
 

@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Final
 
+from ai_client.ledger.allowance import read_allowance
 from ai_client.ledger.budgets import ALL_TENANTS, Amount, Budget, BudgetPlan, Span
 from ai_client.platform.sqlite_file import one_int
 
@@ -102,6 +103,8 @@ class Totals:
             else:
                 row = self._db.execute(_ONE_TENANT, key).fetchone()
             known = Amount(*(value or 0 for value in row)) if row else Amount(0, 0)
+            if self._plan.shared_by:
+                known.allowed_nusd = read_allowance(self._db, self._plan.shared_by, *key)
             self._amounts[key] = known
         return known
 

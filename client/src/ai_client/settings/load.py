@@ -32,6 +32,9 @@ Named = TypeVar("Named", TenantSettings, UpstreamSettings, LimitSettings)
 
 DEFAULT_PATH = Path("/etc/ai-client/ai-client.conf")
 
+#: The engine's scripts count nano-dollars exactly up to 2^53.
+MOST_SHARED_USD = 4_000_000
+
 _KEY_NAMES = frozenset({"key", "api_key", "apikey", "token", "secret", "password", "holysheep_api_key"})
 _KEY_TEXT = re.compile(r"\b(hs_(live|test)_|sk-)\w")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -223,6 +226,7 @@ def _contradictions(settings: Settings, document: Document) -> list[Problem]:
         last = TENANT_PREFIX + settings.tenants[-1].name
         found.append((last, "rate_share", "the tenants' shares sum to more than 1", "lower some of them"))
     found.extend(_tenant_contradictions(settings.tenants))
+    found.extend(_budget_contradictions(settings))
     found.extend(
         (UPSTREAM_PREFIX + each.name, None, "has no base_url", "say where it is, as https://HOST/v1")
         for each in settings.upstreams
@@ -232,6 +236,27 @@ def _contradictions(settings: Settings, document: Document) -> list[Problem]:
         Problem(_line_of(document, section, key), section, key, reason, remedy)
         for section, key, reason, remedy in found
     ]
+
+
+def _budget_contradictions(settings: Settings) -> list[tuple[str, str | None, str, str]]:
+    """Budgets that hosts are to share and can't."""
+    budget = settings.budget
+    if not budget.shared:
+        return []
+    found: list[tuple[str, str | None, str, str]] = []
+    if settings.coordination.endpoint is None:
+        remedy = "set endpoint in [coordination], or shared = false"
+        found.append(("budget", "shared", "needs an engine that hosts share budgets over", remedy))
+    if not budget.hard_stop:
+        remedy = "set hard_stop = true, or shared = false"
+        found.append(("budget", "shared", "is of no use where a spent budget stops nothing", remedy))
+    named = [("budget", budget), *((TENANT_PREFIX + tenant.name, tenant) for tenant in settings.tenants)]
+    for section, owner in named:
+        for key in ("daily_usd", "monthly_usd"):
+            if (getattr(owner, key) or 0) > MOST_SHARED_USD:
+                reason = f"is more than the {MOST_SHARED_USD:,} dollars that a shared budget may have"
+                found.append((section, key, reason, "lower it, or set shared = false in [budget]"))
+    return found
 
 
 def _tenant_contradictions(tenants: tuple[TenantSettings, ...]) -> list[tuple[str, str | None, str, str]]:

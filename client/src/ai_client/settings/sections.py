@@ -240,13 +240,14 @@ class TenantSettings:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
-    """`[budget]`: this host's spending limits. Default: none."""
+    """`[budget]`: spending limits of this host, or with `shared` of all hosts of `[coordination]` together. Default: none."""
 
     daily_usd: float | None = field(default=None, metadata=reads("daily_usd", kinds.optional(_USD)))
     monthly_usd: float | None = field(default=None, metadata=reads("monthly_usd", kinds.optional(_USD)))
     alert_at_share: float = field(default=0.8, metadata=reads("alert_at", _SHARE))
     timezone: str = field(default="UTC", metadata=reads("timezone", kinds.timezone))
     hard_stop: bool = field(default=True, metadata=reads("hard_stop", kinds.boolean))
+    shared: bool = field(default=False, metadata=reads("shared", kinds.boolean))
 
 
 @dataclass(frozen=True, slots=True)

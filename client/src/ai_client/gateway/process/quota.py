@@ -24,7 +24,9 @@ from ai_client.configure.coordination import (
     take_seat,
 )
 from ai_client.configure.health import Check
+from ai_client.configure.shared_budgets import SharedBudget, escrow_of, rider_of
 from ai_client.contract.events import EventStream, Throttled
+from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.host_report import known_hosts
 from ai_client.coordination.protocol import Terms
@@ -61,6 +63,8 @@ class Quota:
         self._admission: ClientAdmission | None = None
         self._endpoint: Endpoint | None = None
         self._coordinator: Coordinator | None = None
+        self.escrow = escrow_of(settings)
+        self._rider = rider_of(settings, state, self.escrow)
         self._tasks: list[asyncio.Task[None]] = []
 
     def serve(self, client: AIAPIClient) -> None:
@@ -102,6 +106,7 @@ class Quota:
             terms=Terms(),
             random_source=random_source(),
             report=self._host_report,
+            rider=self._rider,
         )
         self._events.subscribe(coordinator, Throttled)
         self._coordinator = coordinator
@@ -132,7 +137,10 @@ class Quota:
             return {"error": _NOT_SHARED}
         try:
             async with self._ask() as (link, keys):
-                return {"forgotten": await link.forget(keys, host)}
+                is_out = await link.forget(keys, host)
+                if is_out and self._rider is not None:
+                    await link.forget_budgets(BudgetKeys(keys.account), host)
+                return {"forgotten": is_out}
         except (EngineError, ConfigError) as exc:
             return {"error": str(exc)}
 
@@ -191,6 +199,20 @@ class Quota:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._rider is not None:
+            await self._rider.close()
+
+    def budgets(self) -> tuple[SharedBudget, ...]:
+        """Those that hosts share, as they stood when the engine was last asked."""
+        return () if self._rider is None else self._rider.budgets()
+
+    def told(self) -> dict[str, Any]:
+        """For the status page: the quota that is shared, and the budgets; None where they are not."""
+        budgets = None
+        if self._rider is not None:
+            told = [each.as_json() for each in self.budgets()]
+            budgets = {"trouble": self.escrow.trouble, "budgets": told}
+        return {"coordination": self.as_json(), "shared_budgets": budgets}
 
     def status(self) -> Status | None:
         """How it stands; None where there is no coordination."""

@@ -131,6 +131,7 @@ class Service:
             others=others,
             predecessor=predecessor,
             window=self._quota.window,
+            escrow=self._quota.escrow,
             clock=self._clock,
             random_source=self._random,
         )
@@ -260,6 +261,7 @@ class Service:
             refused_connections=self._server.refused,
             refused_bodies=self._app.bodies.refused,
             quota=self._quota.status(),
+            shared_budgets=self._quota.budgets(),
             client=self._assembly.client.get_stats(),
             certificate_expires_at_s=certificate_expires_at_s,
         )
@@ -380,7 +382,7 @@ class Service:
 
     async def status(self) -> dict[str, Any]:
         """For the status page."""
-        return {**await self._monitoring.observer.status(), "coordination": self._quota.as_json()}
+        return {**await self._monitoring.observer.status(), **self._quota.told()}
 
     def _told_of_upstreams(self) -> list[dict[str, Any]]:
         client = self._assembly.client

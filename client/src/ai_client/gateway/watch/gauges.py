@@ -12,9 +12,11 @@ from prometheus_client.metrics_core import Metric
 
 from ai_client import __version__
 from ai_client.gateway.watch.spending import Spent
+from ai_client.ledger.prices import NANO_PER_DOLLAR
 from ai_client.metrics import Recorder
 
 if TYPE_CHECKING:
+    from ai_client.configure.shared_budgets import SharedBudget
     from ai_client.coordination.status import Status
 
 
@@ -34,6 +36,8 @@ class ServiceState:
     refused_bodies: int = 0
     #: None where no quota is coordinated.
     quota: Status | None = None
+    #: Budgets that hosts share; none where they don't.
+    shared_budgets: tuple[SharedBudget, ...] = ()
 
 
 class StateCollector:
@@ -73,6 +77,8 @@ class StateCollector:
         yield from _limits(moment.client)
         if moment.quota is not None:
             yield from _quota(moment.quota)
+        if moment.shared_budgets:
+            yield from _shared_budgets(moment.shared_budgets)
 
 
 def _budgets(spent: Spent) -> Metric:
@@ -84,6 +90,23 @@ def _budgets(spent: Spent) -> Metric:
     for budget in spent.budgets:
         budgets.add_metric((budget.scope, budget.period), budget.used_ratio)
     return budgets
+
+
+def _shared_budgets(budgets: tuple[SharedBudget, ...]) -> Iterator[Metric]:
+    left = GaugeMetricFamily(
+        "ai_client_budget_allowance_left_usd",
+        "What this host was granted of a budget that hosts share, and has not used.",
+        labels=("scope", "period"),
+    )
+    free = GaugeMetricFamily(
+        "ai_client_budget_free_usd",
+        "What no host was granted of a budget that hosts share.",
+        labels=("scope", "period"),
+    )
+    for each in budgets:
+        left.add_metric((each.scope, each.period), (each.held - each.used) / NANO_PER_DOLLAR)
+        free.add_metric((each.scope, each.period), each.free / NANO_PER_DOLLAR)
+    yield from (left, free)
 
 
 def _ended_here(moment: ServiceState) -> Iterator[Metric]:

@@ -1,0 +1,122 @@
+"""What a host asks of budgets that it shares, and what it gives back: a pure state machine over what its ledger has.
+
+It wants what it uses, and enough ahead for a minute of what it spends; a little where it spends nothing. What lies idle
+goes back: where others want more than there is, all of it but a minute's. The next period is asked for a minute before
+it begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ai_client.ledger.allowance import BudgetKey, Standing
+from ai_client.ledger.budgets import Budget
+from ai_client.ledger.periods import Calendar
+from ai_client.ledger.totals import period_name
+
+AHEAD_S: Final = 60.0
+#: Of a budget, what a host has ahead without spending: one part in so many.
+_IDLE_PART: Final = 256
+#: Idle amounts of up to so many times what is wanted ahead stay, where nobody wants them.
+_SLACK: Final = 4
+_DAY_S: Final = 86_400.0
+_RATE_OVER_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a host would like to hold of a budget, its limit as declared here, and what it keeps (None: all)."""
+
+    limit: int
+    want: int
+    keep: int | None
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast a budget is used here, in nano-dollars a second."""
+
+    at_s: float
+    used: int
+    rate: float = 0.0
+    #: The largest refused lately, and when; gone once it was granted.
+    refused: int = 0
+    refused_at_s: float = 0.0
+    is_hungry: bool = False
+    free: int = 0
+
+    def look(self, used: int, now_s: float) -> None:
+        """Takes what is used now. Falls slowly, rises at once."""
+        passed_s = now_s - self.at_s
+        if passed_s <= 0:
+            return
+        now_rate = max(0, used - self.used) / passed_s
+        kept = max(0.0, 1 - passed_s / _RATE_OVER_S)
+        self.rate = max(now_rate, self.rate * kept + now_rate * (1 - kept))
+        self.at_s, self.used = now_s, used
+
+
+@dataclass(slots=True)
+class Lending:
+    """`budgets` are all that are shared."""
+
+    budgets: Sequence[Budget]
+    timezone: str = "UTC"
+    _paces: dict[BudgetKey, _Pace] = field(default_factory=dict)
+
+    def keys(self, wall_s: float) -> dict[BudgetKey, Budget]:
+        """The budgets of now, and those of the next period where that is near."""
+        calendar = Calendar(self.timezone)
+        days = [calendar.period(at_s).day for at_s in (wall_s, wall_s + AHEAD_S)]
+        return {(budget.scope, period_name(budget, day)): budget for day in days for budget in self.budgets}
+
+    def since(self, wall_s: float) -> tuple[str, str]:
+        """The oldest day and month that a host may still spend in, whose clock or zone is another."""
+        calendar = Calendar("UTC")
+        oldest = calendar.period(wall_s - 3 * _DAY_S)
+        return oldest.day, calendar.period(wall_s - 32 * _DAY_S).month
+
+    def plan(
+        self,
+        standings: Mapping[BudgetKey, Standing],
+        refused: Mapping[BudgetKey, int],
+        *,
+        now_s: float,
+        wall_s: float,
+    ) -> dict[BudgetKey, Plan]:
+        """For each budget of now. `now_s` is of a clock that never jumps."""
+        keys = self.keys(wall_s)
+        self._paces = {key: pace for key, pace in self._paces.items() if key in keys}
+        return {
+            key: self._plan(budget, standings[key], refused.get(key, 0), now_s)
+            for key, budget in keys.items()
+            if key in standings
+        }
+
+    def answered(self, key: BudgetKey, *, free: int, is_hungry: bool, was_met: bool) -> None:
+        """What the books said of one; `was_met`: all that was wanted was granted."""
+        pace = self._paces.get(key)
+        if pace is not None:
+            pace.free, pace.is_hungry = free, is_hungry
+            if was_met:
+                pace.refused = 0
+
+    def _plan(self, budget: Budget, standing: Standing, refused: int, now_s: float) -> Plan:
+        pace = self._paces.setdefault(standing.key, _Pace(now_s, standing.used))
+        pace.look(standing.used, now_s)
+        if refused:
+            pace.refused, pace.refused_at_s = max(pace.refused, refused), now_s
+        elif now_s - pace.refused_at_s > AHEAD_S:
+            pace.refused = 0
+        idle = 0 if pace.is_hungry or pace.free < 0 else max(1, budget.limit_nusd // _IDLE_PART)
+        ahead = max(idle, int(pace.rate * AHEAD_S), 2 * pace.refused)
+        want = min(budget.limit_nusd, standing.used + ahead)
+        over = standing.held - want
+        if pace.free < 0:
+            # More is out than the limit that rules now: whatever lies idle goes back.
+            return Plan(budget.limit_nusd, want, max(standing.used, standing.held + pace.free))
+        if over > (0 if pace.is_hungry else _SLACK * ahead):
+            return Plan(budget.limit_nusd, want, want)
+        return Plan(budget.limit_nusd, want, None)
