@@ -30,6 +30,8 @@ class Fellow:
     is_settled: bool = False
     #: Since the books were begun anew.
     has_reported: bool = False
+    #: Gone for good, as an operator said while the books were finding out: off the roster once they know.
+    is_forgotten: bool = False
 
 
 @dataclass(slots=True)
@@ -105,7 +107,10 @@ class BudgetBooks:
 
     def forget(self, host: str) -> None:
         """Takes a host off the roster that is gone for good. What it held stays held until its period ends."""
-        if self.fellows.pop(host, None) is not None:
+        if self.is_recovering:
+            # Hosts that have not heard of it name it again.
+            self.fellows[host] = Fellow(has_reported=True, is_forgotten=True)
+        elif self.fellows.pop(host, None) is not None:
             self.version += 1
 
     def _begin_epoch(self, run: str, request: BudgetRequest) -> None:
@@ -116,7 +121,7 @@ class BudgetBooks:
         self.is_recovering = True
         for fellow in self.fellows.values():
             fellow.acked = 0
-            fellow.has_reported = False
+            fellow.has_reported = fellow.is_forgotten
 
     def _fellow(self, request: BudgetRequest) -> Fellow:
         known = self.fellows.get(request.host)
@@ -136,6 +141,10 @@ class BudgetBooks:
         if self._missing() == 0:
             is_known = any(other.is_settled for other in self.fellows.values())
             self.is_recovering = not (is_known or request.has_waited)
+        if not self.is_recovering:
+            for name in [name for name, other in self.fellows.items() if other.is_forgotten]:
+                self.version += 1
+                del self.fellows[name]
 
     def _missing(self) -> int:
         return sum(not fellow.has_reported for fellow in self.fellows.values())

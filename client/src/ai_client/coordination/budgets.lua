@@ -34,25 +34,29 @@ local function write_account(a)
   redis.call('HSET', KEYS[1], '', cmsgpack.pack({ a.run, a.epoch, a.order, a.version, a.recovering }))
 end
 
--- The roster: {ledger, joined, acked, settled, reported}
+-- The roster: {ledger, joined, acked, settled, reported, forgotten}
+local function unpack_fellow(packed)
+  local f = cmsgpack.unpack(packed)
+  return { ledger = f[1], joined = f[2], acked = f[3], settled = f[4], reported = f[5], forgotten = f[6] }
+end
+
+local function fresh_fellow(ledger, joined)
+  return { ledger = ledger, joined = joined, acked = 0, settled = 0, reported = 0, forgotten = 0 }
+end
+
 local function read_fellow(host)
   local packed = redis.call('HGET', KEYS[2], host)
-  if not packed then return nil end
-  local f = cmsgpack.unpack(packed)
-  return { ledger = f[1], joined = f[2], acked = f[3], settled = f[4], reported = f[5] }
+  return packed and unpack_fellow(packed) or nil
 end
 
 local function write_fellow(host, f)
-  redis.call('HSET', KEYS[2], host, cmsgpack.pack({ f.ledger, f.joined, f.acked, f.settled, f.reported }))
+  redis.call('HSET', KEYS[2], host, cmsgpack.pack({ f.ledger, f.joined, f.acked, f.settled, f.reported, f.forgotten }))
 end
 
 local function all_fellows()
   local flat = redis.call('HGETALL', KEYS[2])
   local fellows = {}
-  for i = 1, #flat, 2 do
-    local f = cmsgpack.unpack(flat[i + 1])
-    fellows[flat[i]] = { ledger = f[1], joined = f[2], acked = f[3], settled = f[4], reported = f[5] }
-  end
+  for i = 1, #flat, 2 do fellows[flat[i]] = unpack_fellow(flat[i + 1]) end
   return fellows
 end
 
@@ -60,7 +64,7 @@ local function begin_epoch(account, run, q)
   account.run, account.epoch = run, run .. '.' .. q.nonce
   account.version, account.recovering = account.version + 1, 1
   for host, f in pairs(all_fellows()) do
-    f.acked, f.reported = 0, 0
+    f.acked, f.reported = 0, f.forgotten
     write_fellow(host, f)
   end
 end
@@ -69,7 +73,7 @@ local function fellow_of(account, q)
   local f = read_fellow(q.host)
   if f and f.ledger == q.ledger then return f end
   account.version = account.version + 1
-  return { ledger = q.ledger, joined = account.version, acked = 0, settled = 0, reported = 0 }
+  return fresh_fellow(q.ledger, account.version)
 end
 
 local function count_missing()
@@ -84,17 +88,24 @@ local function recover(account, q, fellow)
     for _, name in ipairs(lines(q.roster)) do
       if name ~= q.host and not read_fellow(name) then
         account.version = account.version + 1
-        write_fellow(name, { ledger = '', joined = account.version, acked = 0, settled = 0, reported = 0 })
+        write_fellow(name, fresh_fellow('', account.version))
       end
     end
   end
   write_fellow(q.host, fellow)
-  local missing, settled = 0, 0
-  for _, f in pairs(all_fellows()) do
+  local fellows, missing, settled = all_fellows(), 0, 0
+  for _, f in pairs(fellows) do
     missing = missing + 1 - f.reported
     settled = settled + f.settled
   end
-  if missing == 0 and (settled > 0 or q.waited == 1) then account.recovering = 0 end
+  if missing > 0 or (settled == 0 and q.waited == 0) then return end
+  account.recovering = 0
+  for name, f in pairs(fellows) do
+    if f.forgotten == 1 then
+      account.version = account.version + 1
+      redis.call('HDEL', KEYS[2], name)
+    end
+  end
 end
 
 local function settle(account, q, fellow)
@@ -220,15 +231,20 @@ local function call(run, q, wishes)
   return answer
 end
 
-if ARGV[2] == '' then
-  local gone = redis.call('HDEL', KEYS[2], ARGV[1])
-  if gone == 1 then
-    local account = read_account()
+local function forget(host)
+  local account = read_account()
+  if account.recovering == 1 then
+    local f = fresh_fellow('', 0)
+    f.reported, f.forgotten = 1, 1
+    write_fellow(host, f)
+  elseif redis.call('HDEL', KEYS[2], host) == 1 then
     account.version = account.version + 1
     write_account(account)
   end
-  return gone
+  return 1
 end
+
+if ARGV[2] == '' then return forget(ARGV[1]) end
 local q = { host = ARGV[1], ledger = ARGV[2], nonce = ARGV[3], epoch = ARGV[4], roster = ARGV[10] }
 for i, name in ipairs({ 'ack', 'version', 'settled', 'waited', 'reports' }) do q[name] = tonumber(ARGV[i + 4]) end
 local wishes = {}

@@ -72,6 +72,10 @@ class Lending:
         days = [calendar.period(at_s).day for at_s in (wall_s, wall_s + AHEAD_S)]
         return {(budget.scope, period_name(budget, day)): budget for day in days for budget in self.budgets}
 
+    def today(self, wall_s: float) -> str:
+        """The day of now."""
+        return Calendar(self.timezone).period(wall_s).day
+
     def since(self, wall_s: float) -> tuple[str, str]:
         """The oldest day and month that a host may still spend in, whose clock or zone is another."""
         calendar = Calendar("UTC")

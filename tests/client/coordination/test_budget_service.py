@@ -1,0 +1,179 @@
+"""Real services that share a budget over a real engine, and are killed at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from ai_client.testing import Simulator
+from tests.client.coordination.engine import RealEngine, programs
+from tests.client.service_rig import Rig, free_port, running_service
+
+#: Of gpt-4.1, by its list price.
+_NUSD_A_TOKEN = 8_000
+_HOSTS = 3
+_DEADLINE_S = 60.0
+
+
+@dataclass
+class _Fleet:
+    """Hosts h0, h1 …, each with a folder that outlives its services."""
+
+    folder: Path
+    simulator: Simulator
+    daily_usd: float
+    port: int = field(default_factory=free_port)
+    engine: RealEngine = field(init=False)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    services: dict[str, Rig] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        options = ("--port", str(self.port), "--bind", "127.0.0.1")
+        self.engine = RealEngine(programs()[0], self.folder, *options).start()
+
+    async def start(self, host: str) -> Rig:
+        place = self.folder / host
+        place.mkdir(exist_ok=True)
+        extra = (
+            f"rate_limit = 60000\n[coordination]\nendpoint = redis://127.0.0.1:{self.port}\naccount = test\n"
+            f"host = {host}\n[budget]\nshared = true\ndaily_usd = {self.daily_usd}\n"
+        )
+        service = running_service(place, self.simulator, extra=extra)
+        self.services[host] = rig = await self.stack.enter_async_context(service)
+        return rig
+
+    async def kill(self, host: str) -> None:
+        """With SIGKILL, whatever it is at."""
+        process = self.services.pop(host).process
+        process.kill()
+        await process.wait()
+
+    def billed_nusd(self) -> int:
+        """By the upstream's own count."""
+        return _NUSD_A_TOKEN * sum(
+            each.tokens for each in self.simulator.arrivals if each.path.endswith("/chat/completions")
+        )
+
+
+@asynccontextmanager
+async def _fleet(folder: Path, *, daily_usd: float) -> AsyncIterator[_Fleet]:
+    async with Simulator() as simulator:
+        fleet = _Fleet(folder, simulator, daily_usd)
+        fleet.begin()
+        try:
+            async with fleet.stack:
+                for number in range(_HOSTS):
+                    await fleet.start(f"h{number}")
+                yield fleet
+        finally:
+            fleet.engine.stop()
+
+
+async def _ask(rig: Rig, text: str) -> tuple[int, str]:
+    """One request, no part of it cached: its status, and what the answer says."""
+    body = {"model": "gpt-4.1", "max_tokens": 20, "messages": [{"role": "user", "content": text}]}
+    async with rig.client() as client:
+        try:
+            answer = await client.post("/v1/chat/completions", json=body, timeout=20.0)
+        except httpx.TransportError:
+            return 0, "killed"
+    return answer.status_code, answer.text
+
+
+async def _told(rig: Rig) -> dict[str, Any]:
+    async with rig.client() as client:
+        told: dict[str, Any] = (await client.get("/status.json")).json()["shared_budgets"]
+    return told
+
+
+async def _until_answered(fleet: _Fleet, host: str) -> None:
+    """Until the books are sure, a host is granted nothing, and says so to callers."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + _DEADLINE_S
+    while (found := await _ask(fleet.services[host], f"{host} {loop.time()}"))[0] != 200:
+        assert loop.time() < end_s, f"{host} never was granted anything: {found}"
+        await asyncio.sleep(0.2)
+
+
+async def _spend(fleet: _Fleet, host: str, *, until_s: float) -> None:
+    """One caller's requests, one after the other."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until_s:
+        rig = fleet.services.get(host)
+        if rig is None or (await _ask(rig, f"{host} {loop.time()}"))[0] != 200:
+            await asyncio.sleep(0.05)
+
+
+async def _kill_some(fleet: _Fleet, *, until_s: float, seed: int) -> int:
+    """Kills one service after the other at random moments, and starts it again over what it left."""
+    pick, loop, kills = random.Random(seed), asyncio.get_running_loop(), 0  # noqa: S311 - moments, not secrets
+    while loop.time() < until_s:
+        await asyncio.sleep(pick.uniform(0.2, 1.5))
+        host = pick.choice(sorted(fleet.services))
+        await fleet.kill(host)
+        await fleet.start(host)
+        kills += 1
+    return kills
+
+
+@pytest.mark.slow
+async def test_a_shared_budget_is_never_overspent_whoever_is_killed(tmp_path: Path) -> None:
+    """SIGKILL of services at any step while all spend, and of the engine, which comes back empty."""
+    async with _fleet(tmp_path, daily_usd=0.1) as fleet:
+        for host in list(fleet.services):
+            await _until_answered(fleet, host)
+        until_s = asyncio.get_running_loop().time() + 25
+        spenders = [
+            asyncio.create_task(_spend(fleet, f"h{number}", until_s=until_s + 20)) for number in range(_HOSTS)
+        ]
+        kills = await _kill_some(fleet, until_s=until_s - 10, seed=1)
+        fleet.engine.stop()
+        fleet.engine.start()
+        kills += await _kill_some(fleet, until_s=until_s, seed=2)
+        await asyncio.gather(*spenders)
+        assert kills >= 5
+        assert fleet.billed_nusd() <= 100_000_000
+        assert fleet.billed_nusd() >= 60_000_000, "little of it could be used"
+
+
+async def test_hosts_share_a_budget_and_say_why_there_is_no_more(tmp_path: Path) -> None:
+    """Each host has a part of it; without the engine it uses up what it was granted, then refuses and names the engine."""
+    async with _fleet(tmp_path, daily_usd=0.1) as fleet:
+        first = fleet.services["h0"]
+        await _until_answered(fleet, "h0")
+        told = await _told(first)
+        assert told["budgets"][0]["limit_usd"] == 0.1
+        assert 0 < told["budgets"][0]["allowed_usd"] < 0.1
+        fleet.engine.stop()
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + _DEADLINE_S
+        while True:
+            status, text = await _ask(first, f"{loop.time()}")
+            if status != 200 and "can't be reached" in text:
+                break
+            assert loop.time() < end_s, text
+        assert status == 429
+        assert "hosts share the day's budget of all" in text
+        assert fleet.billed_nusd() < 100_000_000
+        async with httpx.AsyncClient() as client:
+            metrics = (await client.get(f"http://127.0.0.1:{first.metrics_port}/metrics")).text
+        assert 'ai_client_budget_allowance_left_usd{period="day",scope="all"}' in metrics
+
+
+async def test_a_user_of_the_engine_with_the_documented_rights_may_share_budgets(tmp_path: Path) -> None:
+    """The line of docs/how-to/coordination.md, as it is there."""
+    page = Path("docs/how-to/coordination.md").read_text()
+    rights = next(line for line in page.splitlines() if line.startswith("user fleet on")).split()[3:]
+    async with _fleet(tmp_path, daily_usd=0.1) as fleet:
+        with redis.Redis(unix_socket_path=str(fleet.engine.socket)) as operator:
+            operator.execute_command("ACL", "SETUSER", "default", "resetkeys", "resetchannels", "-@all", *rights[1:], "+acl")
+            await _until_answered(fleet, "h0")
