@@ -320,15 +320,19 @@ class World:
 
     def check_use(self, host: Host) -> None:
         """Nobody is refused for what lies idle elsewhere, or is nobody's."""
+        keys = [key for key in host.borrower.plans if self.is_of_now(host, key, {"*", "web"})]
+        if all(host.file.fits(key, host.wants, 10**9) for key in keys):
+            return
         here = [each for each in self.hosts if not each.is_gone]
-        for key in host.borrower.plans:
-            if not self.is_of_now(host, key, {"*", "web"}) or host.file.fits(key, host.wants, 10**9):
-                continue
-            book = self.engine.books.budgets[key]
-            idle = sum(max(0, row.granted - row.returned - row.used) for row in (each.file.row(key) for each in here))
-            left = max(0, book.limit - book.out) + idle
-            most = 4 * host.wants * len(here)
-            assert left <= most, self.story(f"{left} of {book.limit} can't be used of {key}")
+        lefts = {key: self.left(key, here) for key in keys}
+        mosts = {key: max(4 * host.wants * len(here), self.engine.books.budgets[key].limit // 10) for key in keys}
+        assert any(lefts[key] <= mosts[key] for key in keys), self.story(f"{host.name} can't use of {lefts}")
+
+    def left(self, key: BudgetKey, here: list[Host]) -> int:
+        """What is not used, wherever it is."""
+        book = self.engine.books.budgets[key]
+        idle = (max(0, row.granted - row.returned - row.used) for row in (each.file.row(key) for each in here))
+        return max(0, book.limit - book.out) + sum(idle)
 
     def story(self, broken: str) -> str:
         return "\n".join([f"seed {self.seed}: {broken}", *self.log])
