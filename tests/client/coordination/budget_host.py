@@ -69,6 +69,9 @@ class File:
             self.roster = tuple(roster)
         self.is_settled = self.is_settled or is_settled
 
+    def crashed(self) -> None:
+        """Its process was killed: what was written stays."""
+
     def fits(self, key: BudgetKey, asked: int, limit: int) -> bool:
         """As the ledger's admission has it."""
         row = self.row(key)

@@ -1,7 +1,7 @@
 """Hosts that share budgets, their engine and all that can befall them, in one seed; real time is in milliseconds.
 
-What is taken for granted (docs/adr/0033): where the books are lost whole, one host that was granted something calls within
-the founding wait; and a host loses its ledger, or leaves for good, in no run in which the books are lost.
+What is taken for granted (docs/adr/0033): where the books are lost whole, one host that was granted something calls
+within the founding wait; and a host loses its ledger, or leaves for good, in no run in which the books are lost.
 """
 
 from __future__ import annotations
@@ -39,6 +39,18 @@ class Engine:
     dumps: deque[tuple[int, BudgetBooks]] = field(default_factory=lambda: deque(maxlen=300))
 
 
+@dataclass(slots=True)
+class Call:
+    """One call of one process, in the engine process that it was sent to."""
+
+    host: Host
+    process: int
+    borrower: Borrower
+    request: BudgetRequest
+    run: int
+    has_ended: bool = False
+
+
 class World:
     """See the module. `check` raises AssertionError with the seed where a promise was broken."""
 
@@ -63,7 +75,9 @@ class World:
         self.twice = rate.choice([0.0, 0.05, 0.3])
         self.is_tame = rate.random() < 0.3
         shapes = [("*", DAY), ("*", len("2026-11")), ("web", DAY)]
-        self.limits = {shape: rate.choice([3_000, 20_000, 100_000]) for shape in rate.sample(shapes, rate.randint(1, 3))}
+        self.limits = {
+            shape: rate.choice([3_000, 20_000, 100_000]) for shape in rate.sample(shapes, rate.randint(1, 3))
+        }
         for _ in range(rate.randint(2, 6)):
             self.join()
 
@@ -135,7 +149,9 @@ class World:
             return
         asked = self.random.randint(1, host.wants)
         scopes = {"*", self.random.choice(["web", "other"])}
-        keys = [key for key in host.borrower.lending.keys(self.wall_s(host)) if self.is_of_now(host, key, scopes)]
+        keys = [
+            key for key in host.borrower.lending.keys(self.wall_s(host)) if self.is_of_now(host, key, scopes)
+        ]
         short = [key for key in keys if not host.file.fits(key, asked, host.limits[key[0], len(key[1])])]
         for key in short:
             host.refused[key] = max(asked, host.refused.get(key, 0))
@@ -193,42 +209,45 @@ class World:
         found = self.look(host, self.wall_s(host))
         request = borrower.request(found, now_ms=host.boot_ms(self.now_ms))
         self.calls += 1
-        run, answers = self.engine.run, iter((True,))
-        self.at(3_500, lambda: self.give_up(host, process, borrower, answers))
+        call = Call(host, process, borrower, request, self.engine.run)
+        self.at(3_500, lambda: self.give_up(call))
         for _ in range(2 if self.random.random() < self.twice else 1):
             if self.passes(host):
-                self.at(self.delay_ms(host), lambda: self.arrive(host, process, borrower, request, run, answers))
+                self.at(self.delay_ms(host), lambda: self.arrive(call))
 
-    def arrive(self, host: Host, process: int, borrower: Borrower, request: BudgetRequest, run: int, answers) -> None:  # type: ignore[no-untyped-def]
+    def arrive(self, call: Call) -> None:
         engine = self.engine
-        if not engine.is_up or engine.run != run:
+        if not engine.is_up or engine.run != call.run:
             return
-        answer = engine.books.call(str(run), request)
+        answer = engine.books.call(str(call.run), call.request)
         if not engine.dumps or self.now_ms - engine.dumps[-1][0] > 900:
             engine.dumps.append((self.now_ms, engine.books.copy()))
-        if self.passes(host):
-            self.at(self.delay_ms(host), lambda: self.answered(host, process, borrower, answer, answers))
+        if self.passes(call.host):
+            self.at(self.delay_ms(call.host), lambda: self.answered(call, answer))
 
-    def answered(self, host: Host, process: int, borrower: Borrower, answer: BudgetAnswer, answers) -> None:  # type: ignore[no-untyped-def]
+    def answered(self, call: Call, answer: BudgetAnswer) -> None:
         """The first answer to a call counts, where it comes in time."""
-        if not self.goes_on(host, process) or next(answers, None) is None:
+        host, process = call.host, call.process
+        if not self.goes_on(host, process) or call.has_ended:
             return
-        grants, done = borrower.answered(answer, now_ms=host.boot_ms(self.now_ms))
+        call.has_ended = True
+        grants, done = call.borrower.answered(answer, now_ms=host.boot_ms(self.now_ms))
 
         def take() -> None:
             if not self.goes_on(host, process):
                 return
             host.file.take(grants, roster=done.roster, is_settled=done.is_settled)
-            assert borrower.seat is not None
-            borrower.seat.written(done)
+            assert call.borrower.seat is not None
+            call.borrower.seat.written(done)
             self.ask(host, process)
 
         self.at(self.disk_ms(), take)
 
-    def give_up(self, host: Host, process: int, borrower: Borrower, answers) -> None:  # type: ignore[no-untyped-def]
-        if self.goes_on(host, process) and next(answers, None) is not None:
-            borrower.failed(host.boot_ms(self.now_ms))
-            self.ask(host, process)
+    def give_up(self, call: Call) -> None:
+        if self.goes_on(call.host, call.process) and not call.has_ended:
+            call.has_ended = True
+            call.borrower.failed(call.host.boot_ms(self.now_ms))
+            self.ask(call.host, call.process)
 
     def disk_ms(self) -> int:
         return self.random.choice([0, 5, 5, 400])
@@ -261,6 +280,7 @@ class World:
         if self.is_sure(host) or not host.is_alive:
             return
         host.killed.add(host.process)
+        host.file.crashed()
 
         def again() -> None:
             if not host.is_gone and not host.is_alive:
@@ -325,15 +345,18 @@ class World:
             return
         here = [each for each in self.hosts if not each.is_gone]
         lefts = {key: self.left(key, here) for key in keys}
-        mosts = {key: max(4 * host.wants * len(here), self.engine.books.budgets[key].limit // 10) for key in keys}
+        mosts = {
+            key: max(4 * host.wants * len(here), self.engine.books.budgets[key].limit // 10) for key in keys
+        }
         assert any(lefts[key] <= mosts[key] for key in keys), self.story(f"{host.name} can't use of {lefts}")
 
     def left(self, key: BudgetKey, here: list[Host]) -> int:
         """What is not used, wherever it is."""
         book = self.engine.books.budgets[key]
-        idle = (max(0, row.granted - row.returned - row.used) for row in (each.file.row(key) for each in here))
+        idle = (
+            max(0, row.granted - row.returned - row.used) for row in (each.file.row(key) for each in here)
+        )
         return max(0, book.limit - book.out) + sum(idle)
 
     def story(self, broken: str) -> str:
         return "\n".join([f"seed {self.seed}: {broken}", *self.log])
-

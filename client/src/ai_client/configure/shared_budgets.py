@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ai_client.coordination.link import EngineLink
 
 _NOT_ASKED = "the coordination engine was not asked yet"
-_ALONE = "the other hosts were not told of this one yet; of those that are gone for good, run: ai-client fleet --forget HOST"
+_ALONE = "no other host was told of this one yet; of each that is gone for good, run: ai-client fleet --forget HOST"
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 

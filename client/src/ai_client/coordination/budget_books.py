@@ -10,8 +10,7 @@ The proof of the last one, and what it takes for granted: docs/adr/0033.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ai_client.coordination.budget_protocol import NO_LIMIT, BudgetAnswer, BudgetRequest, Holding, Wish
 
@@ -54,6 +53,10 @@ class BudgetBook:
     #: Order of the last call that wanted more than there was.
     hungry_at: int = 0
 
+    def copy(self) -> BudgetBook:
+        """As a replica or a dump has it."""
+        return replace(self, entries={host: replace(entry) for host, entry in self.entries.items()})
+
     @property
     def out(self) -> int:
         return self.retired + sum(entry.granted - entry.returned for entry in self.entries.values())
@@ -77,7 +80,11 @@ class BudgetBooks:
 
     def copy(self) -> BudgetBooks:
         """As a replica or a dump has it."""
-        return deepcopy(self)
+        return replace(
+            self,
+            fellows={name: replace(fellow) for name, fellow in self.fellows.items()},
+            budgets={key: book.copy() for key, book in self.budgets.items()},
+        )
 
     def call(self, run: str, request: BudgetRequest) -> BudgetAnswer:
         """Processes one call, in the engine process `run`."""

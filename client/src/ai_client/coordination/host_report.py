@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 _LONGEST_TEXT = 300
+_MOST_TENANTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class HostReport:
     day: str = ""
     today_nusd: int = 0
     month_nusd: int = 0
+    #: The same of each tenant that spent something: its name, this day's and this month's.
+    tenants: tuple[tuple[str, int, int], ...] = ()
 
     def encode(self) -> str:
         """As the engine keeps it."""
@@ -83,9 +86,18 @@ def _as(usual: object, value: object) -> Any:
     """A value of the kind that its field has."""
     if isinstance(usual, bool):
         return value is True
+    if isinstance(usual, tuple):
+        return _tenants(value)
     if isinstance(usual, int):
         return value if isinstance(value, int) and not isinstance(value, bool) else 0
     return "".join(letter for letter in str(value)[:_LONGEST_TEXT] if letter.isprintable())
+
+
+def _tenants(value: object) -> tuple[tuple[str, int, int], ...]:
+    rows = (
+        [row for row in value if isinstance(row, list) and len(row) == 3] if isinstance(value, list) else []
+    )
+    return tuple((_as("", name), _as(0, day), _as(0, month)) for name, day, month in rows[:_MOST_TENANTS])
 
 
 def _number(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from ai_client.ledger.allowance import BudgetKey, Standing
@@ -65,22 +66,26 @@ class Lending:
     budgets: Sequence[Budget]
     timezone: str = "UTC"
     _paces: dict[BudgetKey, _Pace] = field(default_factory=dict)
+    _calendar: Calendar = field(init=False, repr=False)
+    #: The same, asked for moments ahead: each keeps its last answer.
+    _ahead: Calendar = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._calendar, self._ahead = Calendar(self.timezone), Calendar(self.timezone)
 
     def keys(self, wall_s: float) -> dict[BudgetKey, Budget]:
         """The budgets of now, and those of the next period where that is near."""
-        calendar = Calendar(self.timezone)
-        days = [calendar.period(at_s).day for at_s in (wall_s, wall_s + AHEAD_S)]
+        days = (self.today(wall_s), self._ahead.period(wall_s + AHEAD_S).day)
         return {(budget.scope, period_name(budget, day)): budget for day in days for budget in self.budgets}
 
     def today(self, wall_s: float) -> str:
         """The day of now."""
-        return Calendar(self.timezone).period(wall_s).day
+        return self._calendar.period(wall_s).day
 
     def since(self, wall_s: float) -> tuple[str, str]:
         """The oldest day and month that a host may still spend in, whose clock or zone is another."""
-        calendar = Calendar("UTC")
-        oldest = calendar.period(wall_s - 3 * _DAY_S)
-        return oldest.day, calendar.period(wall_s - 32 * _DAY_S).month
+        day, month = (datetime.fromtimestamp(wall_s - days * _DAY_S, UTC).date() for days in (3, 32))
+        return day.isoformat(), month.isoformat()[: len("2026-11")]
 
     def plan(
         self,

@@ -129,7 +129,8 @@ class Quota:
         except (EngineError, ConfigError) as exc:
             return {"error": str(exc)}
         found = known_hosts(reports.texts, reports.said_at_s, now_s=reports.now_s)
-        return {"hosts": [each.as_json() for each in found]}
+        told: dict[str, Any] = {"hosts": [each.as_json() for each in found]}
+        return told if self._rider is None else {**told, "budgets": [b.as_json() for b in self.budgets()]}
 
     async def told_to_forget(self, host: str) -> dict[str, Any]:
         """Takes a host out that is gone for good: whether it is out, or why that is not known."""

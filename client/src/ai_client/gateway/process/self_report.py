@@ -85,6 +85,7 @@ class SelfReport:
             day=self._spent.day,
             today_nusd=round(self._spent.today_usd * NANO_PER_DOLLAR),
             month_nusd=round(self._spent.month_usd * NANO_PER_DOLLAR),
+            tenants=self._spent.by_tenant,
         ).encode()
 
 

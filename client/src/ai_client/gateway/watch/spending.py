@@ -48,6 +48,8 @@ class Spent:
     today_by_model: tuple[tuple[str, float], ...] = ()
     today_by_tenant: tuple[tuple[str, float], ...] = ()
     budgets: tuple[BudgetState, ...] = ()
+    #: Of each tenant: its name, today's and this month's nano-dollars.
+    by_tenant: tuple[tuple[str, int, int], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For the status page."""
@@ -119,6 +121,11 @@ def _read(ledger: Path, settings: Settings, now_s: float) -> Spent:
             if span == Span.DAY and tenant != _ALL
         ),
         budgets=tuple(_budgets(settings, spent, totals)),
+        by_tenant=tuple(
+            (tenant, nusd[tenant, Span.DAY], amount)
+            for (tenant, span), amount in sorted(nusd.items())
+            if span == Span.MONTH and tenant != _ALL
+        ),
     )
 
 

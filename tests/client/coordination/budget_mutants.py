@@ -1,0 +1,93 @@
+"""Rules of shared budgets, each left out or broken: the simulation finds every one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ai_client.coordination.budget_books import BudgetBook, BudgetBooks, Fellow
+from ai_client.coordination.budget_protocol import BudgetRequest, BudgetTerms, Holding, Wish
+from ai_client.ledger.allowance import BudgetKey
+from tests.client.coordination.budget_host import File
+
+_account = BudgetBooks._account
+_take = File.take
+
+
+def forgets_what_it_spent(file: File) -> None:
+    for row in file.rows.values():
+        row.spent = 0
+
+
+def forgets_what_it_gave_back(file: File) -> None:
+    for row in file.rows.values():
+        row.returned = 0
+
+
+def takes_the_newest_word(books: BudgetBooks, fellow: Fellow, request: BudgetRequest, wish: Wish) -> Holding:
+    """Whatever comes last replaces what is booked, also where it was long on its way."""
+    entry = books._book(wish).entries.get(request.host)
+    if entry is not None:
+        entry.granted, entry.returned = wish.granted, wish.returned
+    return _account(books, fellow, request, wish)
+
+
+def counts_returns_twice(books: BudgetBooks, fellow: Fellow, request: BudgetRequest, wish: Wish) -> Holding:
+    holding = _account(books, fellow, request, wish)
+    entry = books._book(wish).entries[request.host]
+    entry.returned = min(entry.granted, entry.returned + wish.returned)
+    return holding
+
+
+def grants_anew(books: BudgetBooks, fellow: Fellow, request: BudgetRequest, wish: Wish) -> Holding:
+    """What was granted is told and not booked."""
+    before = books._book(wish).entries.get(request.host)
+    granted = 0 if before is None else before.granted
+    holding = _account(books, fellow, request, wish)
+    books._book(wish).entries[request.host].granted = max(granted, wish.granted)
+    return holding
+
+
+def settles_alone(_books: BudgetBooks, fellow: Fellow) -> None:
+    """Nobody needs to know that it came."""
+    fellow.is_settled = True
+
+
+def takes_no_roster(
+    file: File,
+    grants: Mapping[BudgetKey, tuple[int, int]],
+    *,
+    roster: Sequence[str] | None,
+    is_settled: bool,
+) -> None:
+    _take(file, grants, roster=None if roster is None else (), is_settled=is_settled)
+
+
+def reports_without_amounts(
+    books: BudgetBooks, fellow: Fellow, request: BudgetRequest, wish: Wish
+) -> Holding:
+    """The books believe themselves alone."""
+    return _account(books, fellow, request, replace(wish, granted=0, returned=0, used=0))
+
+
+Mutant = tuple[type[Any], str, object]
+MUTANTS: dict[str, Mutant] = {
+    "forgets what it spent": (File, "crashed", forgets_what_it_spent),
+    "tells what it gives back before it is written": (File, "crashed", forgets_what_it_gave_back),
+    "takes the newest word": (BudgetBooks, "_account", takes_the_newest_word),
+    "books no grant": (BudgetBooks, "_account", grants_anew),
+    "counts returns twice": (BudgetBooks, "_account", counts_returns_twice),
+    "grants after a failover": (BudgetBooks, "is_recovering", property(lambda _: False, lambda _, __: None)),
+    "waits for nobody's report": (BudgetBooks, "_missing", lambda _: 0),
+    "takes no host's word": (BudgetBooks, "_account", reports_without_amounts),
+    "settles alone": (BudgetBooks, "_settle", settles_alone),
+    "writes no roster": (File, "take", takes_no_roster),
+    "founds at once": (BudgetTerms, "founding_ms", 0),
+    "forgets replaced ledgers": (
+        BudgetBook,
+        "out",
+        property(lambda book: sum(entry.granted - entry.returned for entry in book.entries.values())),
+    ),
+}
+Break = Callable[[], None]
