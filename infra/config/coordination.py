@@ -15,6 +15,7 @@ _VARIABLES = (
     "ai_coordination_password",
     "ai_coordination_ca_path",
     "ai_coordination_account",
+    "ai_budget_shared",
 )
 
 
@@ -29,6 +30,7 @@ def with_variables(settings: FleetSettings) -> FleetSettings:
         declared.password,
         declared.ca_path,
         declared.account or settings.stack,
+        declared.shared_budgets,
     )
     variables: dict[str, Any] = {name: value for name, value in zip(_VARIABLES, told, strict=True) if value}
     return settings.model_copy(update={"vars": {**settings.vars, **variables}})

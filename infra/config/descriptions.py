@@ -44,6 +44,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "trust store.",
     "CoordinationSettings.account": "Name of the quota, the same in all stacks that share it. Default: the "
     "stack's name.",
+    "CoordinationSettings.shared_budgets": "Whether budgets hold for all hosts together, those of tenants, too.",
     "FleetSettings.gate": "How a changed host is watched before the next wave starts.",
     "FleetSettings.upstreams": "Other providers' accounts, by name. Their models are called `NAME/MODEL`.",
     "UpstreamSettings.base_url": "Address of its API, version included: `https://openrouter.ai/api/v1`.",

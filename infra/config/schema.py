@@ -234,6 +234,7 @@ class CoordinationSettings(Model):
     password: str | None = None
     ca_path: str | None = Field(default=None, pattern=r"^/\S+$")
     account: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    shared_budgets: bool = False
 
 
 #: Of `[model_costs]`; a tier has a factor, or members of its own.

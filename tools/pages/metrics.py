@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from ai_client import AIAPIClient
+from ai_client.configure.shared_budgets import SharedBudget
 from ai_client.coordination.coordinator import Status
 from ai_client.gateway.watch import gauges
 from ai_client.metrics import Recorder
@@ -15,10 +16,12 @@ from tools.pages import markdown
 _INTRO = """\
 The metrics at `http://127.0.0.1:9090/metrics`. Names follow OpenTelemetry's conventions for generative AI where there
 are any. A histogram has `_bucket`, `_sum` and `_count`. Beyond a number of models and tenants, further ones are counted
-as `other`. Hosts that [share one quota](../how-to/coordination.md) also have `ai_client_quota_…`."""
+as `other`. Hosts that [share one quota](../how-to/coordination.md) also have `ai_client_quota_…`, those that share
+budgets `ai_client_budget_free_usd` and `ai_client_budget_allowance_left_usd`."""
 
 
 # With `[coordination]` alone, there are metrics of the fleet's quota; their values are on no page.
+_SHARED = SharedBudget("all", "day", limit=0, held=0, used=0, free=0)
 _COORDINATED = Status("leased", None, 0, 0, 0, 0, 0, False, 0, 0, 0, 0)
 
 
@@ -30,6 +33,7 @@ def text() -> str:
         client=AIAPIClient("hs_test_reference").get_stats(),
         certificate_expires_at_s=0.0,
         quota=_COORDINATED,
+        shared_budgets=(_SHARED,),
     )
     recorder = Recorder(provider="", models=(), tenants=())
     registry = gauges.registry_of(recorder, gauges.StateCollector(moment))

@@ -1,4 +1,7 @@
-"""`python -m tests.client.coordination --seeds 100000`: many runs of the simulation; `--seed N` replays one."""
+"""`python -m tests.client.coordination --seeds 100000`: many runs of the simulation; `--seed N` replays one.
+
+With `--budgets` the simulation of budgets that hosts share.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,23 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+from tests.client.coordination import budget_simulation
 from tests.client.coordination.simulation import World
 
 _CHUNK = 50
 
 
-def broken(seeds: range) -> list[str]:
+Simulated = type[World] | type[budget_simulation.World]
+
+
+def broken(seeds: range, simulated: Simulated = World) -> list[str]:
     """What the simulation has to say of those seeds that break a promise."""
     found = []
     for seed in seeds:
         try:
-            World(seed).run().check()
+            simulated(seed).run().check()
         except AssertionError as exc:
             found.append(str(exc))
     return found
@@ -29,21 +37,20 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them [0]")
     parser.add_argument("--seed", type=int, help="just this one, with its story")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes [one a core]")
+    parser.add_argument("--budgets", action="store_true", help="of budgets that hosts share")
     given = parser.parse_args()
+    simulated: Simulated = budget_simulation.World if given.budgets else World
     if given.seed is not None:
-        world = World(given.seed).run()
+        world = simulated(given.seed).run()
         print("\n".join(world.log))
-        stories = broken(range(given.seed, given.seed + 1))
-        print(
-            "\n".join(stories)
-            or f"seed {given.seed}: kept; {len(world.arrivals)} requests, {world.calls} calls"
-        )
+        stories = broken(range(given.seed, given.seed + 1), simulated)
+        print("\n".join(stories) or f"seed {given.seed}: kept; {world.calls} calls")
         return bool(stories)
     last = given.first + given.seeds
     chunks = [range(at, min(at + _CHUNK, last)) for at in range(given.first, last, _CHUNK)]
     failed = 0
     with ProcessPoolExecutor(given.jobs) as pool:
-        for done, stories in enumerate(pool.map(broken, chunks), 1):
+        for done, stories in enumerate(pool.map(partial(broken, simulated=simulated), chunks), 1):
             failed += len(stories)
             for story in stories:
                 print(story, flush=True)
