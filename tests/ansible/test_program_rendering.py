@@ -134,7 +134,7 @@ EVERYTHING: dict[str, Any] = {
     "ai_budget_monthly_usd": 100,
     "ai_budget_alert_at": 0.75,
     "ai_budget_timezone": "Europe/Berlin",
-    "ai_budget_hard_stop": True,
+    "ai_budget_hard_stop": False,
     "ai_budget_shared": True,
     "ai_routing_ordinary": "deepseek-v3.2",
     "ai_routing_critical": "gpt-4.1",

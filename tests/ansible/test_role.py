@@ -78,6 +78,7 @@ ENDPOINTS = ("chat", "completions", "embeddings")
 EVERY_SECTION: dict[str, Any] = {
     "ai_cache_ttl_endpoints": dict.fromkeys(ENDPOINTS, 60),
     "ai_coordination_endpoint": "rediss://engine:6379",
+    "ai_budget_shared": True,
     "ai_dialect": "azure",
     "ai_api_version": "2025-04-01-preview",
     "ai_key_prefix": "sk-",
