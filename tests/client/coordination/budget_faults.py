@@ -77,6 +77,28 @@ def join_and_cut(world: World) -> None:
     world.at(cut_ms + 100_000, lambda: setattr(host, "link_up", True))
 
 
+def join_unseen(world: World) -> None:
+    """A new host is granted something while no other can hear of it; then the books lose it, and it is cut off."""
+    if len(world.hosts) >= 9 or world.now_ms < world.sure_until_ms or world.is_tame:
+        return
+    others = list(world.hosts)
+    for host in others:
+        host.link_up, host.wants = False, 0
+    newcomer = world.join()
+    newcomer.wants = 400
+
+    def lose() -> None:
+        before = [books for at_ms, books in world.engine.dumps if newcomer.name not in books.fellows]
+        newcomer.link_up = False
+        if before and world.now_ms >= world.sure_until_ms:
+            world.restart(before[-1].copy())
+        for host in others:
+            host.link_up, host.wants = True, 400
+
+    world.at(world.random.choice([6_000, 12_000]), lose)
+    world.at(150_000, lambda: setattr(newcomer, "link_up", True))
+
+
 def amounts_change(world: World) -> None:
     """A new limit reaches one host after the other: each starts anew with it."""
     shape = world.random.choice(sorted(world.limits))
@@ -135,8 +157,8 @@ def leave(world: World) -> None:
 
 Fault = Callable[["World"], None]
 _COMMON: list[Fault] = [
-    cut_one, cut_most, crash, crash, crash_all, hand_over, stop, clock_jumps, join_one, join_and_cut, amounts_change,
-    restart_engine,
+    cut_one, cut_most, crash, crash, crash_all, hand_over, stop, clock_jumps, join_one, join_and_cut, join_unseen,
+    amounts_change, restart_engine,
 ]  # fmt: skip
 #: The books may be lost, in part or whole.
 FAULTS: list[Fault] = [*_COMMON, lose_writes, lose_writes, restore_dump, empty_engine]

@@ -74,6 +74,9 @@ class World:
         self.slow = rate.choice([0.0, 0.0, 0.05, 0.2])
         self.twice = rate.choice([0.0, 0.05, 0.3])
         self.is_tame = rate.random() < 0.3
+        # Few kinds of trouble in a run meet each other more often.
+        faults = TAME_FAULTS if self.is_tame else FAULTS
+        self.faults = rate.sample(faults, rate.randint(2, len(faults)))
         shapes = [("*", DAY), ("*", len("2026-11")), ("web", DAY)]
         self.limits = {
             shape: rate.choice([3_000, 20_000, 100_000]) for shape in rate.sample(shapes, rate.randint(1, 3))
@@ -268,7 +271,7 @@ class World:
     def trouble(self) -> None:
         if self.now_ms >= self.faulty_ms:
             return
-        fault = self.random.choice(TAME_FAULTS if self.is_tame else FAULTS)
+        fault = self.random.choice(self.faults)
         self.say(fault.__name__)
         fault(self)
         self.at(self.random.choice([500, 5_000, 20_000, 60_000]), self.trouble)
