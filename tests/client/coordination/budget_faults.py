@@ -56,13 +56,13 @@ def clock_jumps(world: World) -> None:
 
 def join_one(world: World) -> None:
     """A host that was never there."""
-    if len(world.hosts) < 9 and world.now_ms >= world.sure_until_ms:
+    if len(world.hosts) < 9:
         world.join()
 
 
 def join_and_cut(world: World) -> None:
     """It spends what it gets, and nobody hears of it any more; the books lose what came last."""
-    if len(world.hosts) >= 9 or world.now_ms < world.sure_until_ms:
+    if len(world.hosts) >= 9:
         return
     host = world.join()
     host.wants = 100
@@ -79,7 +79,7 @@ def join_and_cut(world: World) -> None:
 
 def join_unseen(world: World) -> None:
     """A new host is granted something while no other can hear of it; then the books lose it, and it is cut off."""
-    if len(world.hosts) >= 9 or world.now_ms < world.sure_until_ms or world.is_tame:
+    if len(world.hosts) >= 9 or world.is_tame:
         return
     others = list(world.hosts)
     for host in others:
@@ -90,7 +90,7 @@ def join_unseen(world: World) -> None:
     def lose() -> None:
         before = [books for at_ms, books in world.engine.dumps if newcomer.name not in books.fellows]
         newcomer.link_up = False
-        if before and world.now_ms >= world.sure_until_ms:
+        if before:
             world.restart(before[-1].copy())
         for host in others:
             host.link_up, host.wants = True, 400
@@ -136,6 +136,17 @@ def empty_engine(world: World) -> None:
     world.restart(BudgetBooks())
 
 
+def empty_and_join(world: World) -> None:
+    """The first to call is one that knows of nobody, and most others are cut off."""
+    if len(world.hosts) >= 9:
+        return
+    cut_most(world)
+    world.restart(BudgetBooks())
+    world.join()
+    for host in world.hosts:
+        host.wants = 400
+
+
 def lose_ledger(world: World) -> None:
     """A host's disk is another one: what it was granted is gone with it."""
     host = world.some()
@@ -161,6 +172,6 @@ _COMMON: list[Fault] = [
     amounts_change, restart_engine,
 ]  # fmt: skip
 #: The books may be lost, in part or whole.
-FAULTS: list[Fault] = [*_COMMON, lose_writes, lose_writes, restore_dump, empty_engine]
+FAULTS: list[Fault] = [*_COMMON, lose_writes, lose_writes, restore_dump, empty_engine, empty_and_join]
 #: They are not: hosts may lose their ledgers, and leave for good.
 TAME_FAULTS: list[Fault] = [*_COMMON, lose_ledger, leave]
