@@ -13,6 +13,7 @@ PLAYED = {
     "tests/ansible/held_provider.py": "a provider that holds an answer back",
     "tests/client/calls/test_client_limits.py": "a network with delays, and a watch over the event loop",
     "tests/client/coordination/fleet.py": "a host that asks again and again",
+    "tests/client/coordination/test_budget_service.py": "moments at which services are killed",
     "tests/client/coordination/test_service.py": "an engine that answers slowly again and again",
     "tests/client/transport/test_conformance.py": "an upstream that sends slowly",
 }

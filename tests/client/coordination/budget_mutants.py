@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,23 +71,29 @@ def reports_without_amounts(
     return _account(books, fellow, request, replace(wish, granted=0, returned=0, used=0))
 
 
-Mutant = tuple[type[Any], str, object]
+#: A seed that finds it, and what is put in place of what.
+Mutant = tuple[int, type[Any], str, object]
 MUTANTS: dict[str, Mutant] = {
-    "forgets what it spent": (File, "crashed", forgets_what_it_spent),
-    "tells what it gives back before it is written": (File, "crashed", forgets_what_it_gave_back),
-    "takes the newest word": (BudgetBooks, "_account", takes_the_newest_word),
-    "books no grant": (BudgetBooks, "_account", grants_anew),
-    "counts returns twice": (BudgetBooks, "_account", counts_returns_twice),
-    "grants after a failover": (BudgetBooks, "is_recovering", property(lambda _: False, lambda _, __: None)),
-    "waits for nobody's report": (BudgetBooks, "_missing", lambda _: 0),
-    "takes no host's word": (BudgetBooks, "_account", reports_without_amounts),
+    "forgets what it spent": (0, File, "crashed", forgets_what_it_spent),
+    "tells what it gives back before it is written": (106, File, "crashed", forgets_what_it_gave_back),
+    "takes the newest word": (13, BudgetBooks, "_account", takes_the_newest_word),
+    "books no grant": (2, BudgetBooks, "_account", grants_anew),
+    "counts returns twice": (0, BudgetBooks, "_account", counts_returns_twice),
+    "grants after a failover": (
+        0,
+        BudgetBooks,
+        "is_recovering",
+        property(lambda _: False, lambda _, __: None),
+    ),
+    "waits for nobody's report": (0, BudgetBooks, "_missing", lambda _: 0),
+    "takes no host's word": (5, BudgetBooks, "_account", reports_without_amounts),
     "settles alone": (BudgetBooks, "_settle", settles_alone),
-    "writes no roster": (File, "take", takes_no_roster),
-    "founds at once": (BudgetTerms, "founding_ms", 0),
+    "writes no roster": (22, File, "take", takes_no_roster),
+    "founds at once": (5, BudgetTerms, "founding_ms", 0),
     "forgets replaced ledgers": (
+        9,
         BudgetBook,
         "out",
         property(lambda book: sum(entry.granted - entry.returned for entry in book.entries.values())),
     ),
 }
-Break = Callable[[], None]

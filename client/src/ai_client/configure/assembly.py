@@ -201,12 +201,11 @@ def assemble(
     """
     bounds, clock = limits(settings), clock or SystemClock()
     cache = _cache(settings, others, events, clock) if settings.caching.enabled else None
+    escrow = escrow or Escrow()
     ledger = SpendLedger(
         state / LEDGER_NAME,
         prices=Prices.from_settings(settings.model_costs),
-        plan=BudgetPlan.from_settings(
-            settings.budget, settings.tenants, shared_by="" if escrow is None else escrow.account
-        ),
+        plan=BudgetPlan.from_settings(settings.budget, settings.tenants, shared_by=escrow.account),
         tags=settings.cost_tags,
         events=events,
         escrow=escrow,

@@ -22,7 +22,7 @@ from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import EngineError
 from ai_client.ledger.allowance import AllowanceFile, BudgetKey, Escrow, OnFile, Standing
 from ai_client.ledger.budgets import BudgetPlan
-from ai_client.ledger.lending import Lending, Plan
+from ai_client.ledger.lending import Lending, Wanted
 from ai_client.ledger.prices import NANO_PER_DOLLAR
 from ai_client.ledger.schema import LedgerTooNewError
 from ai_client.platform import json_log
@@ -72,7 +72,7 @@ class Borrower:
         self.lending = lending
         self.terms = terms
         self.seat: BudgetSeat | None = None
-        self.plans: dict[BudgetKey, Plan] = {}
+        self.plans: dict[BudgetKey, Wanted] = {}
         self._asked: tuple[BudgetRequest, dict[BudgetKey, Standing]] | None = None
         self._instance = instance
         self._want_ms = terms.want_ms

@@ -34,7 +34,7 @@ class Fellow:
 
 
 @dataclass(slots=True)
-class Entry:
+class HostGrant:
     """What one ledger was granted of a budget, and gave back."""
 
     ledger: str
@@ -47,7 +47,7 @@ class Entry:
 class BudgetBook:
     """One budget in one period."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, HostGrant] = field(default_factory=dict)
     #: Held by ledgers that are gone, each replaced by another one of its host.
     retired: int = 0
     #: Order of the last call that wanted more than there was.
@@ -170,7 +170,7 @@ class BudgetBooks:
         if entry is None or entry.ledger != request.ledger:
             if entry is not None:
                 book.retired += entry.granted - entry.returned
-            entry = book.entries[request.host] = Entry(request.ledger)
+            entry = book.entries[request.host] = HostGrant(request.ledger)
         # What was spent before the budget was shared was granted by nobody.
         entry.granted = max(entry.granted, wish.granted, wish.returned + wish.used)
         entry.returned = max(entry.returned, wish.returned)

@@ -27,7 +27,7 @@ _RATE_OVER_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Wanted:
     """What a host would like to hold of a budget, its limit as declared here, and what it keeps (None: all)."""
 
     limit: int
@@ -94,7 +94,7 @@ class Lending:
         *,
         now_s: float,
         wall_s: float,
-    ) -> dict[BudgetKey, Plan]:
+    ) -> dict[BudgetKey, Wanted]:
         """For each budget of now. `now_s` is of a clock that never jumps."""
         keys = self.keys(wall_s)
         self._paces = {key: pace for key, pace in self._paces.items() if key in keys}
@@ -112,7 +112,7 @@ class Lending:
             if was_met:
                 pace.refused = 0
 
-    def _plan(self, budget: Budget, standing: Standing, refused: int, now_s: float) -> Plan:
+    def _plan(self, budget: Budget, standing: Standing, refused: int, now_s: float) -> Wanted:
         pace = self._paces.setdefault(standing.key, _Pace(now_s, standing.used))
         pace.look(standing.used, now_s)
         if refused:
@@ -125,7 +125,7 @@ class Lending:
         over = standing.held - want
         if pace.free < 0:
             # More is out than the limit that rules now: whatever lies idle goes back.
-            return Plan(budget.limit_nusd, want, max(standing.used, standing.held + pace.free))
+            return Wanted(budget.limit_nusd, want, max(standing.used, standing.held + pace.free))
         if over > (0 if pace.is_hungry else _SLACK * ahead):
-            return Plan(budget.limit_nusd, want, want)
-        return Plan(budget.limit_nusd, want, None)
+            return Wanted(budget.limit_nusd, want, want)
+        return Wanted(budget.limit_nusd, want, None)
