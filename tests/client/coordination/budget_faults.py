@@ -84,8 +84,8 @@ def join_unseen(world: World) -> None:
     others = list(world.hosts)
     for host in others:
         host.link_up, host.wants = False, 0
-    newcomer = world.join()
-    newcomer.wants = 400
+    newcomer, most = world.join(), max(world.limits.values()) // 10
+    newcomer.wants = most
 
     def lose() -> None:
         before = [books for at_ms, books in world.engine.dumps if newcomer.name not in books.fellows]
@@ -93,7 +93,7 @@ def join_unseen(world: World) -> None:
         if before:
             world.restart(before[-1].copy())
         for host in others:
-            host.link_up, host.wants = True, 400
+            host.link_up, host.wants = True, most
 
     world.at(world.random.choice([6_000, 12_000]), lose)
     world.at(150_000, lambda: setattr(newcomer, "link_up", True))

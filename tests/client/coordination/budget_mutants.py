@@ -87,7 +87,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "waits for nobody's report": (0, BudgetBooks, "_missing", lambda _: 0),
     "takes no host's word": (5, BudgetBooks, "_account", reports_without_amounts),
-    "settles alone": (BudgetBooks, "_settle", settles_alone),
+    "settles alone": (176, BudgetBooks, "_settle", settles_alone),
     "writes no roster": (22, File, "take", takes_no_roster),
     "founds at once": (5, BudgetTerms, "founding_ms", 0),
     "forgets replaced ledgers": (

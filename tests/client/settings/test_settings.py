@@ -252,6 +252,30 @@ weight = 0.5
 """
 
 
+_ENGINE = "[coordination]\nendpoint = redis://engine\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[budget]\nshared = true\ndaily_usd = 5", "budget.*shared.*needs an engine"),
+        (f"{_ENGINE}[budget]\nshared = true\nhard_stop = false", "set hard_stop = true"),
+        (f"{_ENGINE}[budget]\nshared = true\nmonthly_usd = 4000001", "more than the 4,000,000 dollars"),
+        (f"{_ENGINE}[budget]\nshared = true\n[tenant a]\nuid = 1\ndaily_usd = 5e6", "tenant a.*4,000,000"),
+    ],
+)
+def test_budgets_that_can_t_be_shared_are_told(text: str, wanted: str) -> None:
+    """With what to set instead."""
+    with pytest.raises(ConfigError, match=wanted):
+        loads(text, path="x")
+
+
+def test_budgets_are_shared_where_it_is_said() -> None:
+    """And not by default."""
+    assert loads(f"{_ENGINE}[budget]\nshared = true\ndaily_usd = 5", path="x").budget.shared
+    assert not loads(_ENGINE, path="x").budget.shared
+
+
 def test_an_upstream_section() -> None:
     """Its models are known by our names and by its own."""
     (upstream,) = loads(UPSTREAM, path="x").upstreams

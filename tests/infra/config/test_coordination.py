@@ -61,6 +61,19 @@ def test_hosts_get_the_section_and_the_password_apart() -> None:
     assert reveal(made.vars["ai_coordination_password"], made.secrets) == PASSWORD
 
 
+def test_budgets_are_shared_by_a_word_beside_the_engine() -> None:
+    """Hosts that share none get no new line."""
+    for shared in (True, False):
+        made = settings({**ENGINE, "sharedBudgets": shared})
+        built = fleet.build(made)
+        group = next(each for each in built.groups if each.nodes)
+        request = requests.deploy(made, built, Captured(), group=group.name, nodes=group.nodes[:1])
+        files = render.files(render.host_variables(request.inventory, group.nodes[0].name))
+        text = files["/etc/ai-client/ai-client.conf"]
+        assert loads(text, path="conf").budget.shared is shared
+        assert ("shared = true" in text) is shared
+
+
 def test_it_is_off_by_default() -> None:
     made = settings(None)
     built = fleet.build(made)
