@@ -37,7 +37,7 @@ def with_variables(settings: FleetSettings) -> FleetSettings:
 
 
 def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[SettingsError]:
-    """A password in clear text or without its user, no account to share, and variables beside it.
+    """A password in clear text or without its user, no account to share, variables beside it, budgets not to share.
 
     Args:
         settings: as they are written.
@@ -45,7 +45,17 @@ def errors(settings: FleetSettings, *, hidden: frozenset[str]) -> Iterator[Setti
     """
     declared = settings.coordination
     if declared is None:
+        if settings.vars.get("ai_budget_shared"):
+            remedy = f"declare {_KEY} with sharedBudgets, or take it out"
+            yield SettingsError(
+                f"{PREFIX}vars.ai_budget_shared", "needs an engine that hosts share over", remedy
+            )
         return
+    if declared.shared_budgets and settings.vars.get("ai_budget_hard_stop") is False:
+        remedy = f"take {PREFIX}vars.ai_budget_hard_stop out, or sharedBudgets"
+        yield SettingsError(
+            f"{_KEY}.sharedBudgets", "is of no use where a spent budget stops nothing", remedy
+        )
     how = f"set it with 'pulumi config set --secret --path {_KEY}.password'"
     if declared.password is not None and declared.password not in hidden:
         yield SettingsError(

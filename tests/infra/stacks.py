@@ -24,6 +24,8 @@ VARIABLES = {
     "ai_max_retries": {"type": "int"},
     "ai_concurrency_limit": {"type": "int"},
     "ai_batch_mode": {"type": "bool"},
+    "ai_budget_hard_stop": {"type": "bool"},
+    "ai_budget_shared": {"type": "bool"},
     "ai_log_level": {"type": "str"},
     "ai_enable_metrics": {"type": "bool"},
     "ai_environment": {"type": "str"},

@@ -74,6 +74,14 @@ def test_budgets_are_shared_by_a_word_beside_the_engine() -> None:
         assert ("shared = true" in text) is shared
 
 
+def test_budgets_that_can_t_be_shared_are_told() -> None:
+    """Before any host is asked."""
+    with pytest.raises(SettingsError, match="ai_budget_shared: needs an engine"):
+        settings(None, vars={**LIMITS, "ai_budget_shared": True})
+    with pytest.raises(SettingsError, match="sharedBudgets: is of no use"):
+        settings({**ENGINE, "sharedBudgets": True}, vars={**LIMITS, "ai_budget_hard_stop": False})
+
+
 def test_it_is_off_by_default() -> None:
     made = settings(None)
     built = fleet.build(made)
