@@ -58,9 +58,12 @@ class File:
         self,
         grants: Mapping[BudgetKey, tuple[int, int]],
         *,
+        ledger: str,
         roster: Sequence[str] | None,
         is_settled: bool,
     ) -> None:
+        if ledger != self.name:
+            return
         for key, (granted, returned) in grants.items():
             row = self.row(key)
             row.is_shared = True

@@ -58,10 +58,11 @@ def takes_no_roster(
     file: File,
     grants: Mapping[BudgetKey, tuple[int, int]],
     *,
+    ledger: str,
     roster: Sequence[str] | None,
     is_settled: bool,
 ) -> None:
-    _take(file, grants, roster=None if roster is None else (), is_settled=is_settled)
+    _take(file, grants, ledger=ledger, roster=None if roster is None else (), is_settled=is_settled)
 
 
 def reports_without_amounts(
@@ -75,7 +76,7 @@ def reports_without_amounts(
 Mutant = tuple[int, type[Any], str, object]
 MUTANTS: dict[str, Mutant] = {
     "forgets what it spent": (0, File, "crashed", forgets_what_it_spent),
-    "tells what it gives back before it is written": (106, File, "crashed", forgets_what_it_gave_back),
+    "tells what it gives back before it is written": (144, File, "crashed", forgets_what_it_gave_back),
     "takes the newest word": (13, BudgetBooks, "_account", takes_the_newest_word),
     "books no grant": (2, BudgetBooks, "_account", grants_anew),
     "counts returns twice": (0, BudgetBooks, "_account", counts_returns_twice),

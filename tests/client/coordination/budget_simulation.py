@@ -239,7 +239,7 @@ class World:
         def take() -> None:
             if not self.goes_on(host, process):
                 return
-            host.file.take(grants, roster=done.roster, is_settled=done.is_settled)
+            host.file.take(grants, ledger=call.request.ledger, roster=done.roster, is_settled=done.is_settled)
             assert call.borrower.seat is not None
             call.borrower.seat.written(done)
             self.ask(host, process)

@@ -37,7 +37,9 @@ def _ledger(stage: Stage, escrow: Escrow) -> SpendLedger:
 
 
 def _grant(file: AllowanceFile, granted: float, returned: float = 0) -> None:
-    file.take({_TODAY: (dollars(granted), dollars(returned))}, roster=None, is_settled=False)
+    name = file.look([], since=_SINCE).ledger
+    grants = {_TODAY: (dollars(granted), dollars(returned))}
+    file.take(grants, ledger=name, roster=None, is_settled=False)
 
 
 def _standing(file: AllowanceFile) -> Standing:
@@ -94,7 +96,7 @@ async def test_what_was_spent_before_it_was_shared_counts_as_granted(
 def test_a_file_has_a_name_and_knows_its_fellows(stage: Stage, allowance: AllowanceFile) -> None:
     """Also after a restart; other accounts have others."""
     name = allowance.look([], since=_SINCE).ledger
-    allowance.take({}, roster=("b", "a"), is_settled=True)
+    allowance.take({}, ledger=name, roster=("b", "a"), is_settled=True)
     allowance.close()
     again = AllowanceFile(stage.path, account="account").look([], since=_SINCE)
     assert (again.ledger, again.roster, again.is_settled) == (name, ("a", "b"), True)
@@ -105,7 +107,10 @@ def test_a_file_has_a_name_and_knows_its_fellows(stage: Stage, allowance: Allowa
 def test_a_file_that_was_replaced_is_another_ledger(stage: Stage, allowance: AllowanceFile) -> None:
     name = allowance.look([], since=_SINCE).ledger
     stage.path.unlink()
-    assert allowance.look([], since=_SINCE).ledger != name
+    allowance.take({_TODAY: (5, 0)}, ledger=name, roster=("a",), is_settled=True)
+    found = allowance.look([_TODAY], since=_SINCE)
+    assert found.ledger != name
+    assert (found.standings[_TODAY].granted, found.roster, found.is_settled) == (0, (), False)
 
 
 def test_a_host_wants_a_minute_ahead_of_what_it_spends_and_gives_back_what_lies_idle() -> None:

@@ -60,7 +60,7 @@ def as_json(hosts: list[dict[str, Any]], *, budgets: list[dict[str, Any]]) -> di
 
 
 def _spent(host: dict[str, Any]) -> list[tuple[str, tuple[int, int]]]:
-    of_tenants = [(name, (today, month)) for name, today, month in host["tenants"] if name]
+    of_tenants = [(name, (today, month)) for name, today, month in host.get("tenants", ()) if name]
     return [(_ALL, (host["today_nusd"], host["month_nusd"])), *of_tenants]
 
 

@@ -181,8 +181,14 @@ class BudgetRider:
         self._free: dict[BudgetKey, tuple[int, int]] = {}
         escrow.trouble = _NOT_ASKED
 
+    def declare(self, plan: BudgetPlan) -> None:
+        """These budgets, from the next call on."""
+        self._borrower.lending.declare(plan.budgets, plan.timezone)
+
     def is_due(self) -> bool:
         """Whether there is something to ask, or it is time."""
+        if not self._borrower.lending.budgets:
+            return False
         return self._borrower.due_in_ms(self._boot_ms(), is_refusing=bool(self._escrow.refused)) <= 0
 
     async def ride(self, link: EngineLink) -> None:
@@ -236,7 +242,13 @@ class BudgetRider:
         answer = await link.budgets(self._keys, request)
         grants, done = borrower.answered(answer, now_ms=self._boot_ms())
         if grants or done.roster is not None or done.is_settled != found.is_settled:
-            take = partial(self._file.take, grants, roster=done.roster, is_settled=done.is_settled)
+            take = partial(
+                self._file.take,
+                grants,
+                ledger=found.ledger,
+                roster=done.roster,
+                is_settled=done.is_settled,
+            )
             await self._in_thread(take)
         assert borrower.seat is not None  # noqa: S101 - for the type checker
         borrower.seat.written(done)
@@ -274,11 +286,16 @@ def escrow_of(settings: Settings) -> Escrow:
     return Escrow(account_of(settings) if settings.budget.shared else "")
 
 
+def plan_of(settings: Settings) -> BudgetPlan:
+    """What is declared."""
+    return BudgetPlan.from_settings(settings.budget, settings.tenants)
+
+
 def rider_of(settings: Settings, state: Path, escrow: Escrow) -> BudgetRider | None:
     """Who keeps this host's part in shared budgets; None where there are none."""
-    plan = BudgetPlan.from_settings(settings.budget, settings.tenants)
-    if not escrow.account or not plan.budgets:
+    if not escrow.account:
         return None
+    plan = plan_of(settings)
     lending = Lending(plan.budgets, plan.timezone)
     borrower = Borrower(host_of(settings), lending, instance=secrets.token_hex(8), terms=BudgetTerms())
     return BudgetRider(

@@ -147,12 +147,15 @@ class AllowanceFile:
         self,
         grants: Mapping[BudgetKey, tuple[int, int]],
         *,
+        ledger: str,
         roster: Sequence[str] | None,
         is_settled: bool,
     ) -> None:
-        """What was granted and given back in all, and who is there (None: as before)."""
+        """What `ledger` was granted and gave back in all, and who is there (None: as before)."""
         db = self._open()
         with Transaction(db):
+            if self._name(db) != ledger:
+                return  # the file was replaced: it was granted nothing
             for (scope, period), (granted, returned) in grants.items():
                 db.execute(_TAKE, (self._account, period, scope, granted, returned))
             if roster is not None:

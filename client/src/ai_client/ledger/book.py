@@ -316,7 +316,7 @@ def _refusal(stand: Stand, ask: Ask) -> ReserveRefusal | None:
     for budget, amount in stand.checks:
         if not fits(budget, amount, ask.reserve_nusd):
             return ReserveRefusal(budget, amount.held_nusd + amount.spent_nusd)
-        if not is_allowed(amount, ask.reserve_nusd):
+        if amount.allowed_nusd is not None and not is_allowed(amount, ask.reserve_nusd):
             return ReserveRefusal(budget, amount.held_nusd + amount.spent_nusd, amount.allowed_nusd)
     return None
 

@@ -71,7 +71,12 @@ class Lending:
     _ahead: Calendar = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._calendar, self._ahead = Calendar(self.timezone), Calendar(self.timezone)
+        self.declare(self.budgets, self.timezone)
+
+    def declare(self, budgets: Sequence[Budget], timezone: str) -> None:
+        """These from now on."""
+        self.budgets, self.timezone = budgets, timezone
+        self._calendar, self._ahead = Calendar(timezone), Calendar(timezone)
 
     def keys(self, wall_s: float) -> dict[BudgetKey, Budget]:
         """The budgets of now, and those of the next period where that is near."""

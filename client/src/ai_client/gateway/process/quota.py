@@ -24,7 +24,7 @@ from ai_client.configure.coordination import (
     take_seat,
 )
 from ai_client.configure.health import Check
-from ai_client.configure.shared_budgets import SharedBudget, escrow_of, rider_of
+from ai_client.configure.shared_budgets import SharedBudget, escrow_of, plan_of, rider_of
 from ai_client.contract.events import EventStream, Throttled
 from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import Endpoint, EngineError
@@ -168,6 +168,8 @@ class Quota:
         """Take a new password of the engine's user, and a new rate limit; where the engine is takes a new process."""
         self.most = most_rpm(replace(settings, coordination=self._settings.coordination))
         self._endpoint = endpoint or self._endpoint
+        if self._rider is not None:
+            self._rider.declare(plan_of(settings))
         if self._coordinator is not None:
             self._coordinator.ask_at_most(self.most)
             if endpoint is not None:
