@@ -349,7 +349,7 @@ class World:
         here = [each for each in self.hosts if not each.is_gone]
         lefts = {key: self.left(key, here) for key in keys}
         mosts = {
-            key: max(4 * host.wants * len(here), self.engine.books.budgets[key].limit // 6) for key in keys
+            key: max(4 * host.wants * len(here), self.engine.books.budgets[key].limit // 4) for key in keys
         }
         assert any(lefts[key] <= mosts[key] for key in keys), self.story(f"{host.name} can't use of {lefts}")
 
