@@ -161,6 +161,9 @@ async def test_hosts_share_a_budget_and_say_why_there_is_no_more(tmp_path: Path)
         told = await _told(first)
         assert told["budgets"][0]["limit_usd"] == 0.1
         assert 0 < told["budgets"][0]["allowed_usd"] < 0.1
+        spent = (await first.command("usage", "--fleet", "--json")).json()
+        assert [(each["scope"], each["limit_usd"]) for each in spent["budgets"]] == [("all", 0.1)]
+        assert [each["host"] for each in spent["hosts"]] == ["h0", "h1", "h2"]
         fleet.engine.stop()
         loop = asyncio.get_running_loop()
         end_s = loop.time() + _DEADLINE_S
