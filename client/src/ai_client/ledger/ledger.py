@@ -76,13 +76,10 @@ class SpendLedger:
 
         `tags` go onto every entry, beside the request's own.
         """
-        self._path = path
-        self._prices = prices
-        self._plan = plan or BudgetPlan()
+        self._path, self._prices = path, prices
+        self._plan, self._escrow = plan or BudgetPlan(), escrow or Escrow()
         self._calendar = Calendar(self._plan.timezone)
-        self._clock = clock or SystemClock()
-        self._events = events or EventStream()
-        self._escrow = escrow or Escrow()
+        self._clock, self._events = clock or SystemClock(), events or EventStream()
         self._crash_hook = crash_hook
         self._tags, self._tags_text = dict(tags), tags_text(tags)
         self._open: dict[EntryId, EntryInFlight] = {}
@@ -93,8 +90,8 @@ class SpendLedger:
         self._loop = RunningLoop()
         self._timer: Timer | None = None
         self._unbooked = self._refused = 0
-        self._trouble = Trouble(self._events, self._clock)
         self._file: LedgerFile | None = None
+        self._trouble = Trouble(self._events, self._clock)
         self._tried_at_s = self._recovered_at_s = self._clock.monotonic()
         self._try_open()
 

@@ -240,7 +240,7 @@ class TenantSettings:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSettings:
-    """`[budget]`: spending limits of this host, or with `shared` of all hosts of `[coordination]` together. Default: none."""
+    """`[budget]`: spending limits of this host, or of all hosts together (`shared`). Default: none."""
 
     daily_usd: float | None = field(default=None, metadata=reads("daily_usd", kinds.optional(_USD)))
     monthly_usd: float | None = field(default=None, metadata=reads("monthly_usd", kinds.optional(_USD)))

@@ -121,7 +121,6 @@ class Service:
 
     def _assemble(self, settings: Settings, keys: KeyPair, *, before: Assembly | None = None) -> Assembly:
         provider = key_provider(keys, reload=partial(self._sources.fresh_key, api=settings.api))
-        predecessor = None if before is None else before.client
         others = other_upstreams(settings, keys.others, sources=self._sources)
         return assemble(
             settings,
@@ -129,7 +128,7 @@ class Service:
             state=self._state,
             events=self._events,
             others=others,
-            predecessor=predecessor,
+            predecessor=None if before is None else before.client,
             window=self._quota.window,
             escrow=self._quota.escrow,
             clock=self._clock,
