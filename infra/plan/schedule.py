@@ -51,10 +51,17 @@ def as_found(last: Recorded, findings: Mapping[str, Finding], declared: Mapping[
     real = dict(last.limits)
     for host, finding in findings.items():
         if finding.state in _ANSWERED and finding.seen.get("release"):
-            # Where its configuration is as declared, so are its limits.
-            rpm, tpm = finding.seen.get("limits") or (declared[host].rpm, declared[host].tpm)
-            real[host] = replace(declared[host], rpm=rpm, tpm=tpm)
+            real[host] = _found(finding, last.limits.get(host), declared[host])
     return replace(last, limits=real)
+
+
+def _found(finding: Finding, recorded: HostLimits | None, declared: HostLimits) -> HostLimits:
+    """Where a host's configuration is as declared, so are its limits. Elsewhere those of models may be either."""
+    if "limits" not in finding.seen:
+        return declared
+    rpm, tpm = finding.seen["limits"]
+    models = turns.larger_models(recorded.models if recorded else {}, declared.models)
+    return replace(declared, rpm=rpm, tpm=tpm, models=models)
 
 
 _ANSWERED = frozenset({HostState.SAME, HostState.DIFFERS})

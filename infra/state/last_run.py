@@ -14,8 +14,10 @@ from typing import Any
 import pulumi
 from pulumi.runtime import invoke
 
+from infra.config.precedence import Precedence
 from infra.secret_texts import NAME_PREFIX
 
+MODEL_LIMITS = "ai_limits"
 _COMMAND = "command:local:Command"
 _READS = 20
 _BETWEEN_READS_S = 0.1
@@ -25,11 +27,15 @@ Resources = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLimits:
-    """What one host may send: requests and tokens a minute, 0 for no limit, as a part of its group."""
+    """What one host may send: requests and tokens a minute, 0 for no limit, as a part of its group.
+
+    `models` are limits of single models and upstreams, as `ai_limits` has them.
+    """
 
     group: str
     rpm: int
     tpm: int
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +130,7 @@ def from_resources(resources: Resources) -> Recorded:
     waves = {name: entry for name, entry in inputs.items() if "GROUP" in entry}
     return Recorded(
         claims={name: _claimed(commands[name]) for name, entry in inputs.items() if "CLAIM" in entry},
-        limits={host: limits for wave in waves.values() for host, limits in _limits(wave)},
+        limits={host: limits for name in waves for host, limits in _limits(commands[name])},
         waves=_waves(waves),
         applied={host: last for name in waves for host, last in _applied(commands[name])},
         nonces={name: entry["NONCE"] for name, entry in inputs.items() if "NONCE" in entry},
@@ -144,12 +150,36 @@ def _claimed(outputs: Mapping[str, Any]) -> Claimed:
     return Claimed(claim=claim, address=address, instance=request.get("instance") or {}, host_keys=keys)
 
 
-def _limits(inputs: Mapping[str, str]) -> Iterator[tuple[str, HostLimits]]:
+def _limits(outputs: Mapping[str, Any]) -> Iterator[tuple[str, HostLimits]]:
     """Limits of each host of a wave: one number for all of them, or one each."""
+    inputs: Mapping[str, str] = outputs["environment"]
     hosts = inputs["HOSTS"].split(",")
     rpm, tpm = (_each(inputs[name], hosts) for name in ("RPM", "TPM"))
+    models = _model_limits(outputs.get("stdin"), hosts)
     for host, host_rpm, host_tpm in zip(hosts, rpm, tpm, strict=True):
-        yield host, HostLimits(group=inputs["GROUP"], rpm=host_rpm, tpm=host_tpm)
+        yield (
+            host,
+            HostLimits(group=inputs["GROUP"], rpm=host_rpm, tpm=host_tpm, models=models.get(host, {})),
+        )
+
+
+def _model_limits(request: object, hosts: Sequence[str]) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """Those of each host of a wave, by what its run was told; most stacks have none, and are read no further."""
+    if not isinstance(request, str) or f'"{MODEL_LIMITS}"' not in request:
+        return {}
+    try:
+        seen = Precedence.of_inventory(json.loads(request)["inventory"])
+        return {host: model_limits(seen.variables(host)) for host in hosts}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}  # of a run that another program recorded
+
+
+def model_limits(variables: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The limits of single models among a host's variables; what is none of its form is nobody's quota."""
+    found = variables.get(MODEL_LIMITS)
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(model): limits for model, limits in found.items() if isinstance(limits, Mapping)}
 
 
 def _each(numbers: str, hosts: Sequence[str]) -> list[int]:

@@ -13,10 +13,11 @@ from infra.errors import SettingsError
 from infra.hosts.house_rules import whole_limit
 from infra.hosts.model import Fleet, NodeGroup
 from infra.project_files import role_defaults
-from infra.state.last_run import HostLimits
+from infra.state.last_run import MODEL_LIMITS, HostLimits, model_limits
 
 VARIABLES = ("ai_rpm", "ai_tpm")
-_UNDIVIDED = frozenset({"burst_s", "counts"})
+#: What of a model's limits is no amount, and goes to every host as it is.
+UNDIVIDED = frozenset({"burst_s", "counts"})
 
 
 def compile_limits(settings: FleetSettings, fleet: Fleet) -> Fleet:
@@ -56,7 +57,7 @@ def _limited(group: NodeGroup, shares: Mapping[str, float], account: AccountSett
     share = shares.get(group.name)
     if share is None or not group.nodes:
         return group
-    for variable in (*VARIABLES, "ai_limits"):
+    for variable in (*VARIABLES, MODEL_LIMITS):
         if variable in group.variables:
             raise SettingsError(
                 f"fleet:groups.{group.name}.vars.{variable}",
@@ -67,7 +68,7 @@ def _limited(group: NodeGroup, shares: Mapping[str, float], account: AccountSett
     if account.tpm is not None:
         limits["ai_tpm"] = _each(group, share, account.tpm, unit="tpm")
     if account.models:
-        limits["ai_limits"] = {
+        limits[MODEL_LIMITS] = {
             model: _model_limits(group, share, each, model=model) for model, each in account.models.items()
         }
     return replace(group, variables={**group.variables, **limits})
@@ -79,7 +80,7 @@ def _model_limits(
     """A host's part of a model's limits; what is no amount goes as it is."""
     asked = granted.model_dump(exclude_defaults=True)
     return {
-        name: _each(group, share, value, unit=f"{name} of {model}") if name not in _UNDIVIDED else value
+        name: _each(group, share, value, unit=f"{name} of {model}") if name not in UNDIVIDED else value
         for name, value in asked.items()
     }
 
@@ -106,5 +107,5 @@ def limits_of(seen: Precedence, fleet: Fleet) -> dict[str, HostLimits]:
         for node in group.nodes:
             variables = seen.variables(node.name)
             rpm, tpm = (whole_limit(variables.get(name, usual[name])) for name in VARIABLES)
-            found[node.name] = HostLimits(group=group.name, rpm=rpm, tpm=tpm)
+            found[node.name] = HostLimits(group=group.name, rpm=rpm, tpm=tpm, models=model_limits(variables))
     return found

@@ -7,15 +7,18 @@ leave come last, cordoned ones get none) keep what they have. Where that is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from infra.config.schema import AccountSettings
 from infra.hosts.model import Fleet, Node, NodeGroup
-from infra.state.last_run import HostLimits
-from infra.state.quota import VARIABLES
+from infra.state.last_run import MODEL_LIMITS, HostLimits
+from infra.state.quota import UNDIVIDED, VARIABLES
 
-Rate = tuple[float, float]
+#: Amounts a minute or a day by what they are of: "rpm", "tpm", or a model with one of its limits.
+Rate = Mapping[str, float]
+Amounts = Mapping[str, Mapping[str, Any]]
 WaveNames = Mapping[str, Sequence[Sequence[str]]]
 
 WAITS = "it waits for limits that other hosts still use: run up again when they are done"
@@ -87,8 +90,9 @@ def _with_limits(node: Node, limits: HostLimits | None) -> Node:
     return replace(node, variables={**node.variables, **_variables(limits)}) if limits else node
 
 
-def _variables(limits: HostLimits) -> dict[str, int]:
-    return dict(zip(VARIABLES, (limits.rpm, limits.tpm), strict=True))
+def _variables(limits: HostLimits) -> dict[str, Any]:
+    usual = dict(zip(VARIABLES, (limits.rpm, limits.tpm), strict=True))
+    return usual | ({MODEL_LIMITS: limits.models} if limits.models else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,8 @@ class _Run:
 
     def stays_within(self, account: AccountSettings, *, held: set[str], group: str) -> bool:
         """Whether the account is kept to at every moment, and by `group` what it had or is to have."""
-        granted = (float(account.rpm), float(account.tpm) if account.tpm is not None else math.inf)
+        models = {model: each.model_dump(exclude_defaults=True) for model, each in account.models.items()}
+        granted = {"rpm": account.rpm, "tpm": account.tpm or math.inf, **_amounts(models)}
         if not all(_is_within(moment, granted) for moment in self._moments(held)):
             return False
         return _is_within(self._group_at_most(group, held), self._group_may(group))
@@ -126,17 +131,17 @@ class _Run:
     def _most(self, group: str, held: set[str]) -> Rate:
         """The most that a group's hosts may send together while wave follows wave."""
         waves = self.waves[group]
-        moments = [
-            _sum(
+        most: Rate = {}
+        for index in range(len(waves)):
+            moment = _sum(
                 [
                     *(self._after(host, held) for wave in waves[:index] for host in wave),
                     *(_larger(self._had(host), self._after(host, held)) for host in waves[index]),
                     *(self._had(host) for wave in waves[index + 1 :] for host in wave),
                 ]
             )
-            for index in range(len(waves))
-        ]
-        return (max((rpm for rpm, _ in moments), default=0), max((tpm for _, tpm in moments), default=0))
+            most = _larger(most, moment)
+        return most
 
     def _start(self, group: str) -> Rate:
         return _sum(self._had(host) for wave in self.waves[group] for host in wave)
@@ -145,12 +150,12 @@ class _Run:
         return _sum(self._after(host, held) for wave in self.waves[group] for host in wave)
 
     def _had(self, host: str) -> Rate:
-        return _rate(self.before[host]) if host in self.before else (0, 0)
+        return _rate(self.before[host]) if host in self.before else {}
 
     def _after(self, host: str, held: set[str]) -> Rate:
         if host not in held:
             return _rate(self.now[host])
-        return _rate(_lower(self.before[host], self.now[host])) if host in self.before else (0, 0)
+        return _rate(_lower(self.before[host], self.now[host])) if host in self.before else {}
 
     def _unreached(self) -> list[str]:
         reached = {host for waves in self.waves.values() for wave in waves for host in wave}
@@ -158,13 +163,38 @@ class _Run:
 
 
 def _rate(limits: HostLimits) -> Rate:
-    return (limits.rpm or math.inf, limits.tpm or math.inf)
+    return {"rpm": limits.rpm or math.inf, "tpm": limits.tpm or math.inf, **_amounts(limits.models)}
+
+
+def _amounts(models: Amounts) -> dict[str, float]:
+    return {
+        f"{model} {name}": float(amount)
+        for model, limits in models.items()
+        for name, amount in limits.items()
+        if name not in UNDIVIDED and isinstance(amount, int | float)
+    }
 
 
 def _lower(one: HostLimits, other: HostLimits) -> HostLimits:
-    """The lower one of each limit; 0 is none."""
+    """The lower one of each limit that `other` has; 0 is none."""
     rpm, tpm = (min(filter(None, pair), default=0) for pair in ((one.rpm, other.rpm), (one.tpm, other.tpm)))
-    return replace(other, rpm=rpm, tpm=tpm)
+    return replace(other, rpm=rpm, tpm=tpm, models=_chosen(min, one.models, other.models))
+
+
+def larger_models(one: Amounts, other: Amounts) -> Amounts:
+    """The larger one of each amount that `other` has."""
+    return _chosen(max, one, other)
+
+
+def _chosen(choose: Callable[[Any, Any], Any], one: Amounts, other: Amounts) -> Amounts:
+    known = _amounts(one)
+    return {
+        model: {
+            name: choose(amount, int(known[f"{model} {name}"])) if f"{model} {name}" in known else amount
+            for name, amount in limits.items()
+        }
+        for model, limits in other.items()
+    }
 
 
 def _rises(host: str, before: Mapping[str, HostLimits], now: Mapping[str, HostLimits]) -> bool:
@@ -176,13 +206,17 @@ def _falls(host: str, before: Mapping[str, HostLimits], now: Mapping[str, HostLi
 
 
 def _is_within(rate: Rate, bound: Rate) -> bool:
-    return rate[0] <= bound[0] and rate[1] <= bound[1]
+    """Whether each amount that both speak of is: a limit that is new, or taken away, moves from no host to another."""
+    return all(amount <= bound.get(name, math.inf) for name, amount in rate.items())
 
 
 def _larger(one: Rate, other: Rate) -> Rate:
-    return (max(one[0], other[0]), max(one[1], other[1]))
+    return {name: max(one.get(name, 0.0), other.get(name, 0.0)) for name in {**one, **other}}
 
 
 def _sum(rates: Iterable[Rate]) -> Rate:
-    listed = list(rates)
-    return (sum(rpm for rpm, _ in listed), sum(tpm for _, tpm in listed))
+    total: dict[str, float] = {}
+    for rate in rates:
+        for name, amount in rate.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -1,5 +1,7 @@
 """What hosts really have counts, where a run failed half way and the state knows nothing of it."""
 
+from dataclasses import replace
+
 from infra.config.schema import AccountSettings
 from infra.plan.finding import Finding, HostState
 from infra.plan.probe import finding_of
@@ -39,6 +41,17 @@ def test_what_nobody_saw_is_as_the_state_says() -> None:
     """A host out of reach, and one that nothing was ever put on."""
     silent = {"a1": Finding(HostState.UNREACHABLE), "b1": Finding(HostState.DIFFERS, seen={"limits": (0, 0)})}
     assert as_found(BEFORE, silent, DECLARED) == BEFORE
+
+
+def test_of_a_models_limits_the_larger_one_counts_where_the_file_differs() -> None:
+    """It may be that of the last run, or of one that failed."""
+    models = {"gpt": {"tokens_per_minute": 70}}
+    recorded = Recorded(limits={"b1": replace(BEFORE.limits["b1"], models=models)})
+    declared = {"b1": replace(DECLARED["b1"], models={"gpt": {"tokens_per_minute": 30, "burst_s": 5}})}
+    found = as_found(recorded, {"b1": differs(80)}, declared)
+    assert found.limits["b1"].models == {"gpt": {"tokens_per_minute": 70, "burst_s": 5}}
+    same = as_found(recorded, {"b1": Finding(HostState.SAME, seen={"release": "r"})}, declared)
+    assert same.limits["b1"].models == declared["b1"].models
 
 
 def test_the_limits_are_read_from_the_file_on_the_host() -> None:

@@ -53,6 +53,23 @@ def test_hosts_of_a_wave_may_have_limits_of_their_own() -> None:
     assert found.waves == {"web": (("a", "b"), ("c",))}
 
 
+def test_limits_of_models_are_read_from_what_the_run_was_told() -> None:
+    """A host's own go before its group's, as Ansible has it; what is of another form limits nobody."""
+    told = {"gpt": {"tokens_per_minute": 40, "burst_s": 10}}
+    group = {
+        "hosts": {"a": None, "b": {"ai_limits": {"gpt": {"tokens_per_minute": 9}}}, "c": {"ai_limits": 7}}
+    }
+    inventory = {"all": {"children": {"web": {**group, "vars": {"ai_limits": told}}}}}
+    wave = command(GROUP="web", HOSTS="a,b,c", RPM="1", TPM="0")
+    wave["outputs"] |= {"stdin": json.dumps({"inventory": inventory}), "stdout": ""}
+    found = from_resources({f"{PARENT}web-1": wave}).limits
+    assert {host: limits.models for host, limits in found.items()} == {
+        "a": told,
+        "b": {"gpt": {"tokens_per_minute": 9}},
+        "c": {},
+    }
+
+
 def test_what_was_last_applied_is_read_host_by_host_without_the_key() -> None:
     """Of a run's order, which holds the key, only the inventory is kept."""
     order = {"inventory": {"all": {}}, "secrets": {"HOLYSHEEP_API_KEY": "hs_test_secret"}}

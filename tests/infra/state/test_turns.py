@@ -1,6 +1,6 @@
 """A run never lets all hosts together send more than was granted: at no moment, whoever is done first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hypothesis import given
@@ -101,6 +101,30 @@ def orders(draw: st.DrawFn, hosts: Sequence[str]) -> dict[str, list[list[str]]]:
     return found
 
 
+def played(
+    data: st.DataObject,
+    found: Turns,
+    waves: Mapping[str, Sequence[Sequence[str]]],
+    had: Mapping[str, int],
+    gets: Mapping[str, int],
+) -> Iterator[dict[str, int]]:
+    """What each host may send after each step of a run."""
+    sends = dict(had)
+    left = {
+        group: [[host for host in wave if host not in found.waiting] for wave in order]
+        for group, order in waves.items()
+    }
+    while True:
+        left = {group: kept for group, order in left.items() if (kept := [wave for wave in order if wave])}
+        ready = [g for g in sorted(left) if g not in found.rising or not found.falling & set(left)]
+        if not ready:
+            return
+        wave = left[data.draw(st.sampled_from(ready))][0]
+        host = wave.pop(data.draw(st.integers(0, len(wave) - 1)))
+        sends[host] = gets[host]
+        yield sends
+
+
 @given(st.data(), RATES, RATES)
 def test_whatever_is_done_first_the_account_is_kept_to(
     data: st.DataObject, had: dict[str, int], gets: dict[str, int]
@@ -111,19 +135,8 @@ def test_whatever_is_done_first_the_account_is_kept_to(
     now = {host: HostLimits(group=host[0], rpm=rpm, tpm=0) for host, rpm in gets.items()}
     waves = data.draw(orders(sorted(gets)))
     found = moved(before, now, waves, account)
-    sends = dict(had)
-    left = {
-        group: [[host for host in wave if host not in found.waiting] for wave in order]
-        for group, order in waves.items()
-    }
-    while True:
-        left = {group: kept for group, order in left.items() if (kept := [wave for wave in order if wave])}
-        ready = [g for g in sorted(left) if g not in found.rising or not found.falling & set(left)]
-        if not ready:
-            break
-        wave = left[data.draw(st.sampled_from(ready))][0]
-        host = wave.pop(data.draw(st.integers(0, len(wave) - 1)))
-        sends[host] = found.held[host].rpm if host in found.held else gets[host]
+    kept = {host: limits.rpm for host, limits in found.held.items()}
+    for sends in played(data, found, waves, had, {**gets, **kept}):
         assert sum(sends.values()) <= account
 
 
@@ -135,3 +148,64 @@ def test_with_nothing_in_the_way_every_limit_is_reached(data: st.DataObject, get
     for before in ({}, now):
         found = moved(before, now, waves, max(sum(gets.values()), 1))
         assert (found.held, found.waiting) == ({}, frozenset())
+
+
+def of_model(group: str, amounts: Mapping[str, int], *, burst_s: int = 10) -> dict[str, HostLimits]:
+    """Hosts of one group with a limit of one model each; their own limits stay as they are."""
+    return {
+        host: HostLimits(
+            group=group, rpm=10, tpm=0, models={"gpt": {"tokens_per_minute": amount, "burst_s": burst_s}}
+        )
+        for host, amount in amounts.items()
+    }
+
+
+def test_a_models_limit_falls_before_it_rises_elsewhere() -> None:
+    """As the hosts' own limits do, which need not move with it."""
+    before = of_model("api", {"a1": 60}) | of_model("batch", {"b1": 40})
+    now = of_model("api", {"a1": 40}) | of_model("batch", {"b1": 60})
+    account = AccountSettings.model_validate({"rpm": 100, "models": {"gpt": {"tokensPerMinute": 100}}})
+    waves = {"api": [["a1"]], "batch": [["b1"]]}
+    assert turns.turns(before, now, waves, account) == Turns(
+        falling=frozenset({"api"}), rising=frozenset({"batch"})
+    )
+
+
+def test_a_model_limit_that_others_still_use_is_kept_on_the_host() -> None:
+    """The group that has to give it up is not reached; what is no amount is as declared."""
+    config = shipped("production") | {
+        "account": {"rpm": 3000, "models": {"gpt": {"tokensPerMinute": 1000, "burstS": 10}}},
+    }
+    config["groups"]["ai_batch_workers"]["share"] = 0.3
+    settings = load(config)
+    built = compile_limits(settings, fleet.build(settings))
+    batch = [node.name for group in built.groups if group.name == "ai_batch_workers" for node in group.nodes]
+    declared = next(g for g in built.groups if g.name == "ai_batch_workers").variables
+    gone = of_model("gone", {"x1": 1000 - 40 * len(batch)})
+    had = {
+        host: HostLimits(
+            group="ai_batch_workers", rpm=declared["ai_rpm"], tpm=0, models={"gpt": {"tokens_per_minute": 40}}
+        )
+        for host in batch
+    }
+    last = Recorded(limits=had | gone, waves={"ai_batch_workers": (tuple(batch),)})
+    found = schedule(settings, built, last)
+    group = next(group for group in found.fleet.groups if group.name == "ai_batch_workers")
+    assert declared["ai_limits"]["gpt"]["tokens_per_minute"] > 40
+    assert group.variables["ai_limits"] == {"gpt": {"tokens_per_minute": 40, "burst_s": 10}}
+
+
+@given(st.data(), RATES, RATES)
+def test_whatever_is_done_first_a_models_grant_is_kept_to(
+    data: st.DataObject, had: dict[str, int], gets: dict[str, int]
+) -> None:
+    """The same run, played for the limit of one model."""
+    most = max(sum(had.values()), sum(gets.values()), 1)
+    account = AccountSettings.model_validate({"rpm": 10_000, "models": {"gpt": {"tokensPerMinute": most}}})
+    before = {host: of_model(host[0], {host: amount})[host] for host, amount in had.items()}
+    now = {host: of_model(host[0], {host: amount})[host] for host, amount in gets.items()}
+    waves = data.draw(orders(sorted(gets)))
+    found = turns.turns(before, now, waves, account)
+    kept = {host: limits.models["gpt"]["tokens_per_minute"] for host, limits in found.held.items()}
+    for sends in played(data, found, waves, had, {**gets, **kept}):
+        assert sum(sends.values()) <= most
