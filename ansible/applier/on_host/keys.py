@@ -50,7 +50,7 @@ def try_keys(tree: Tree, host: Host, *, request: Request, plan: Plan) -> tuple[T
     return tuple(trials)
 
 
-def _tried(request: Request) -> "dict[str, tuple[str, str]]":
+def _tried(request: Request) -> dict[str, tuple[str, str]]:
     """Which key each file holds, in words, and of which upstream; of the default one ""."""
     tried = {}
     if request.tries_keys:
@@ -82,12 +82,12 @@ def config_of(upstream: str, config: bytes) -> bytes:
     return "".join(f"{line}\n" for line in text).encode()
 
 
-def _values(lines: "list[str]") -> "dict[str, str]":
+def _values(lines: list[str]) -> dict[str, str]:
     pairs = (line.partition("=") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _sections(text: str) -> "dict[str, list[str]]":
+def _sections(text: str) -> dict[str, list[str]]:
     """The lines of each section, as the client reads the file."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
