@@ -93,15 +93,17 @@ def test_one_quota_is_declared_by_its_page(reader: Reader) -> None:
     """The stack takes the engine and its password; Ansible's groups by what hosts say need hosts that are up."""
     reader.types("tools/env pulumi stack init production")
     with walk("docs/how-to/coordination.md") as page:
-        declare, group = (page.take() for _ in range(2))
+        declare, budgets, group = (page.take() for _ in range(3))
     *settings, up = [line for line in declare.splitlines() if line]
+    share, _ = [line for line in budgets.splitlines() if line]
     # What the page says that it needs.
     reader.types("tools/env pulumi config set --path account.rpm 4200 --stack production")
-    for line in settings:
+    for line in (*settings, share):
         reader.types(line)
     assert "up still needs" in reader.types(up, expect=(1, 255))
     content = (reader.clone.folder / "Pulumi.production.yaml").read_text()
     assert "endpoint: rediss://engine.internal:6379" in content
+    assert "sharedBudgets: true" in content
     assert "secure:" in content
     assert "run 'pulumi up' first" in reader.types(group, expect=(0, 1, 4))
 
