@@ -136,7 +136,7 @@ def test_an_immutable_file_and_a_full_disk_are_said_by_the_look(clean: Fleet) ->
             assert said.status != 0
             message = said.results["h2"]["message"]
             assert "file system /etc/ai-client" in message
-            assert "make room there" in message
+            assert "free space there" in message
         assert fleet.on("h2", "systemctl show -P MainPID ai-client") == pid
     finally:
         fleet.on("h2", "umount /etc/ai-client; rm -rf /root/kept")
