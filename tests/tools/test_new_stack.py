@@ -80,7 +80,7 @@ def test_a_stack_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     make("staging", tmp_path).write_text("mine")
     done = new_stack("staging", f"--folder={tmp_path}")
     assert done.returncode == 1
-    assert "Pulumi.staging.yaml is there already" in done.stderr
+    assert "Pulumi.staging.yaml exists already" in done.stderr
     assert (tmp_path / "Pulumi.staging.yaml").read_text() == "mine"
 
 
