@@ -6,10 +6,12 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +111,32 @@ def test_a_changed_stand_in_does_not_rebuild_the_engine(tmp_path: Path) -> None:
     assert golang.digest([module], go=go, recipe="r") == before
     (module / "main.go").write_text("package main // changed\n")
     assert golang.digest([module], go=go, recipe="r") != before
+
+
+def test_a_signal_that_comes_as_go_is_started_ends_go_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Go runs before `Popen` has returned, and nobody knows its process yet."""
+    started: list[int] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGTERM)
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    monkeypatch.setattr(golang.subprocess, "Popen", Interrupted)
+    usual = signal.signal(signal.SIGTERM, end)
+    try:
+        with Progress(StringIO()).step("sleeping") as step, pytest.raises(SystemExit):
+            golang._run(["sleep", "60"], folder=tmp_path, environ=dict(os.environ), step=step)
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert [pid for pid in started if is_running(pid)] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

@@ -119,21 +119,50 @@ def module_folder(module: Path, *, path: str, go: Go, environ: dict[str, str]) -
 
 def _run(command: list[str], *, folder: Path, environ: dict[str, str], step: Step) -> tuple[int, str]:
     """Runs Go in a group of its own, so that an end of ours ends its compilers too."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with (
+        _EndsHeldBack() as ends,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
         output = cast("IO[bytes]", process.stdout)  # a pipe was asked for
         try:
+            ends.let_go()
             printed = _read_all(output, step=step)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     return process.returncode, printed.decode(errors="replace")
+
+
+class _EndsHeldBack:
+    """Keeps SIGINT and SIGTERM until Go's process is known: it runs before `Popen` has returned, and would be left."""
+
+    def __enter__(self) -> _EndsHeldBack:
+        self._came: list[int] = []
+        self._usual = {
+            number: signal.signal(number, lambda came, _: self._came.append(came))
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        return self
+
+    def let_go(self) -> None:
+        """What came has its usual effect now."""
+        usual, self._usual = self._usual, {}
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        came, self._came = self._came, []
+        for each in came:
+            signal.raise_signal(each)
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
 
 
 def _read_all(output: IO[bytes], *, step: Step) -> bytes:
