@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import redis
@@ -13,19 +11,10 @@ import redis
 from ai_client.coordination.budget_books import KEPT_PERIODS, BudgetBooks
 from ai_client.coordination.budget_protocol import MOST_LIMIT, NO_LIMIT, BudgetAnswer, BudgetRequest, Wish
 from ai_client.coordination.budget_wire import SCRIPT, BudgetKeys, arguments, parse
-from tests.client.coordination.engine import RealEngine, programs
 from tests.client.coordination.test_script import run_of
 
 _STEPS = 500
 _KEYS = BudgetKeys("account")
-
-
-@pytest.fixture(params=programs())
-def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[redis.Redis]:
-    engine = RealEngine(request.param, tmp_path).start()
-    with redis.Redis(unix_socket_path=str(engine.socket)) as connection:
-        yield connection
-    engine.stop()
 
 
 class _Hosts:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import redis
@@ -13,17 +11,8 @@ import redis
 from ai_client.coordination.books import Books
 from ai_client.coordination.protocol import Kind, QuotaAnswer, QuotaRequest
 from ai_client.coordination.wire import SCRIPT, Keys, arguments, parse
-from tests.client.coordination.engine import RealEngine, programs
 
 _STEPS = 600
-
-
-@pytest.fixture(params=programs())
-def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[redis.Redis]:
-    engine = RealEngine(request.param, tmp_path).start()
-    with redis.Redis(unix_socket_path=str(engine.socket)) as connection:
-        yield connection
-    engine.stop()
 
 
 class _Hosts:
