@@ -230,6 +230,8 @@ def is_storable(response: CachedResponse) -> bool:
         # It was judged as it came; reading it again takes twenty times as long as the look for the word.
         has_end = response.body.endswith(END_EVENT)
         return is_whole_stream(response.body) if not has_end or b"error" in response.body else True
+    if response.is_judged:
+        return True
     if len(response.body) > _JUDGED_BYTES:
         return _JSON_END.search(response.body[-_TAIL_BYTES:]) is not None
     verdict = read_body(response.body, "")

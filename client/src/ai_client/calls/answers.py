@@ -193,6 +193,7 @@ class Answers:
                 body=response.body,
                 model=response.model,
                 usage=response.usage,
+                is_judged=response.parsed is not None,
             )
             cache.put(key, entry, ttl_s=ttl_s)
         return response

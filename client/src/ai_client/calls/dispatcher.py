@@ -95,6 +95,8 @@ class Dispatcher:
         chain = self._context.options.fallback_chain if api.may_fall_back else ()
         models = candidates(call.model, chain)
         asked = self._targets.of(call.model, api)
+        if len(models) == 1:
+            return asked, len(asked)
         found = {target.label: target for target in asked}
         for model in models[1:]:
             found |= {target.label: target for target in self._able(model, api) if target.label not in found}

@@ -145,8 +145,10 @@ APIS: Final[Mapping[str, Api]] = MappingProxyType({api.endpoint: api for api in 
 
 def is_metered(endpoint: str, body: Mapping[str, object]) -> bool:
     """Whether a request costs money. One that is passed through does where it names a model."""
-    api = api_of(endpoint)
-    return api.is_metered and (api.endpoint != PASS_THROUGH or bool(body.get("model")))
+    api = APIS.get(endpoint)
+    if api is None or api.endpoint == PASS_THROUGH:
+        return bool(body.get("model"))
+    return api.is_metered
 
 
 def may_cost(endpoint: str, body: Mapping[str, object], *, method: str) -> bool:

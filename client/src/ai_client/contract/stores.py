@@ -25,6 +25,8 @@ class CachedResponse(Struct, frozen=True, kw_only=True):
     model: str
     stream: bool = False
     usage: Usage | None = None
+    #: Whoever puts it has read the whole body and found that it is an answer; it is not read for that again.
+    is_judged: bool = False
 
 
 class Cache(Protocol):

@@ -145,10 +145,9 @@ class StreamReader:
             chunks = _decode_chunks(b"[" + b",".join(texts) + b"]")
         except (msgspec.DecodeError, RecursionError):
             return False
-        if len(chunks) != len(texts) or not all(map(_is_plain, chunks)):
+        if len(chunks) != len(texts) or not _are_plain(chunks):
             return False  # and nothing is counted: they are read one by one
-        for chunk in chunks:
-            self._count(chunk)
+        self._count(chunks)
         return True
 
     def finish(self) -> bytes:
@@ -234,25 +233,29 @@ class StreamReader:
             return False
 
     def _take(self, chunk: _Chunk) -> bool:
-        if not _is_plain(chunk):
+        chunks = [chunk]
+        if not _are_plain(chunks):
             return False
-        self._count(chunk)
+        self._count(chunks)
         return True
 
-    def _count(self, chunk: _Chunk) -> None:
-        for choice in chunk.choices:
-            has_finished = bool(choice.finish_reason)  # some write "" until there is one
-            if has_finished or choice.index not in self._open_choices:
-                self._note_choice(choice.index, is_finished=has_finished)
-            if choice.delta is not _ABSENT:
-                self.delta_bytes += max(0, len(choice.delta) - _DELTA_FRAME_BYTES)
-            else:
-                self.delta_bytes += len(choice.text)
+    def _count(self, chunks: list[_Chunk]) -> None:
+        counted, known = 0, self._open_choices
+        for chunk in chunks:
+            for choice in chunk.choices:
+                has_finished = bool(choice.finish_reason)  # some write "" until there is one
+                if has_finished or choice.index not in known:
+                    self._note_choice(choice.index, is_finished=has_finished)
+                if choice.delta is _ABSENT:
+                    counted += len(choice.text)
+                elif (delta_bytes := len(choice.delta)) > _DELTA_FRAME_BYTES:
+                    counted += delta_bytes - _DELTA_FRAME_BYTES
+            if chunk.usage:
+                self._keep_usage(chunk.usage)
+            if chunk.service_tier:
+                self._tier = chunk.service_tier
+        self.delta_bytes += counted
         self.has_begun = True
-        if chunk.usage:
-            self._keep_usage(chunk.usage)
-        if chunk.service_tier:
-            self._tier = chunk.service_tier
 
     def _read_fully(self, text: bytes) -> bool:
         try:
@@ -295,22 +298,23 @@ class StreamReader:
         self._usage.update({name: value for name, value in usage.items() if value is not None})
 
 
-def _is_plain(chunk: _Chunk) -> bool:
-    """Whether an event is a part of an answer and tells of nothing else."""
-    if (
-        not chunk.choices
-        or chunk.error is not None
-        or chunk.base_resp is not None
-        or chunk.x_groq is not None
-        or chunk.type is not None
-        or chunk.object == "error"
-    ):
-        return False
-    for choice in chunk.choices:
-        if choice.error is not None or choice.usage is not None:
+def _are_plain(chunks: list[_Chunk]) -> bool:
+    """Whether each event is a part of an answer and tells of nothing else."""
+    for chunk in chunks:
+        if (
+            not chunk.choices
+            or chunk.error is not None
+            or chunk.base_resp is not None
+            or chunk.x_groq is not None
+            or chunk.type is not None
+            or chunk.object == "error"
+        ):
             return False
-        if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
-            return False
+        for choice in chunk.choices:
+            if choice.error is not None or choice.usage is not None:
+                return False
+            if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
+                return False
     return True
 
 

@@ -44,6 +44,8 @@ _PLAIN: Final = frozenset(
         "completion_tokens_details",
     )
 )
+# Of them, those that the sum and its parts are: more are details.
+_LEAST_PLAIN: Final = 3
 _PLAIN_INPUT: Final = frozenset(("cached_tokens", "audio_tokens"))
 _PLAIN_OUTPUT: Final = frozenset(
     ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
@@ -75,6 +77,8 @@ def _read_plain(value: Mapping[str, Any], tier: object) -> Usage | None:
         return None
     if not 0 <= written <= _MOST_TOKENS or value.get("total_tokens") != read + written:
         return None
+    if len(value) == _LEAST_PLAIN:
+        return Usage(read, written, tier=_text(tier))
     of_input, of_output = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
     if not (_is_plain(of_input, _PLAIN_INPUT) and _is_plain(of_output, _PLAIN_OUTPUT)):
         return None

@@ -31,6 +31,8 @@ BROKEN_OFF: Final = frozenset(
     )
 )
 _ERROR_TYPES: Final = frozenset(("error", "response.failed", "response.error"))
+# The members that tell of errors; few answers have any of them.
+_TELLTALES: Final = frozenset(("error", "type", "base_resp", "x_groq", "status"))
 _NO_ERROR: Final = frozenset(("0", "200", "ok", "success"))
 _ANSWER_MEMBERS: Final = ("choices", "data", "output", "content", "results", "embeddings", "models", "usage")
 #: What the answers of other APIs have to hold.
@@ -49,10 +51,9 @@ _EMBEDDING_MEMBERS: Final = ("data", "embeddings", "embedding", "choices")
 
 def fault_of(value: Mapping[str, Any]) -> UpstreamMessage | None:
     """What an answer or an event says went wrong; None where it says nothing of that kind."""
-    for said in _told(value):
-        if said is not None:
-            return said
-    return None
+    if value.keys().isdisjoint(_TELLTALES) and value.get("object") != "error" and value.get("choices"):
+        return next((said for said in _told_by_choices(value["choices"]) if said is not None), None)
+    return next((said for said in _told(value) if said is not None), None)
 
 
 def _told(value: Mapping[str, Any]) -> Iterator[UpstreamMessage | None]:

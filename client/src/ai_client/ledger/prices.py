@@ -65,6 +65,8 @@ class Price:
     def _tokens_nusd(self, usage: Usage) -> int:
         """A million times the cost of the tokens."""
         read, wrote = max(usage.input_tokens, 0), max(usage.output_tokens, 0)
+        if _has_one_kind(usage):
+            return read * self.input_nusd + wrote * self.output_nusd
         cached = min(max(usage.cached_input_tokens, 0), read)
         stored = min(max(usage.cache_write_tokens, 0), read - cached)
         kept_long = min(max(usage.long_cache_write_tokens, 0), stored)
@@ -95,6 +97,8 @@ class Price:
     def upper_bound_nusd(self, upper: Usage) -> int:
         """The most that a call of at most so much can cost: whatever of its input is cached or stored, whatever of its
         output is reasoning, and whichever tier answers where `upper` names none; at most `MOST_NUSD`."""
+        if not self.tiers and self.long is None:
+            return min(MOST_NUSD, self._dearest_nusd(upper))
         prices = [self]
         if upper.tier:
             prices += [self.tiers[upper.tier]] if upper.tier in self.tiers else []
@@ -117,12 +121,25 @@ class Price:
         return -(-total // TOKENS_PER_PRICE) + self._each_nusd(upper)
 
     def _each_nusd(self, usage: Usage) -> int:
+        if not (usage.images or usage.searches):
+            return self.request_nusd
         images, searches = max(usage.images, 0), max(usage.searches, 0)
         return self.request_nusd + images * _or(self.image_nusd, 0) + searches * _or(self.search_nusd, 0)
 
 
 # They cost the usual price, or less.
 _USUAL_TIERS: Final = frozenset(("", "default", "standard", "standard_only", "flex", "batch"))
+
+
+def _has_one_kind(usage: Usage) -> bool:
+    """Whether all its input costs the same, and all its output."""
+    return not (
+        usage.cached_input_tokens
+        or usage.cache_write_tokens
+        or usage.reasoning_tokens
+        or usage.audio_input_tokens
+        or usage.audio_output_tokens
+    )
 
 
 def _or(price: int | None, other: int) -> int:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, cast
 
 import httptools
@@ -53,12 +54,17 @@ class HttpConnection(asyncio.Protocol):
         self._loop = loop
         self._on_idle = on_idle
         self._on_lost = on_lost
+        #: Of the body, what came with the bytes that are being read; the list's own method is what the parser calls.
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._exchange: WireExchange | None = None
         self._head: dict[str, str] = {}
         self._is_in_head = self._is_interim = self._is_answered = self._is_stray = False
         self._can_stay = self._ends_by_close = self._is_paused = False
         self._trouble: AIClientError | None = None
+        #: How many of the pieces are the answer's, once it is whole.
+        self._body_pieces: int | None = None
         self._fruitless_bytes = 0
         self._unwritten_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -72,6 +78,7 @@ class HttpConnection(asyncio.Protocol):
         exchange.connection = self
         exchange.is_resendable = self.told_idle_s is not None
         self._is_answered = self._ends_by_close = False
+        self._body_pieces = None
         self._fruitless_bytes = 0
         self._watch(exchange.timeouts.headers_s)
         self._transport.write(data)
@@ -128,6 +135,8 @@ class HttpConnection(asyncio.Protocol):
         exchange.has_heard = True
         self._fruitless_bytes += len(data)
         self._feed(exchange, self._parser, data)
+        if self._pieces:
+            self._take_body(exchange)
         if self._trouble is not None:
             self.drop(self._trouble)
         elif self._is_answered:
@@ -147,6 +156,19 @@ class HttpConnection(asyncio.Protocol):
                 self._trouble = _malformed(exchange, str(error))
         except httptools.HttpParserUpgrade:
             self._trouble = _malformed(exchange, "it changed to a protocol that nobody asked for")
+
+    def _take_body(self, exchange: WireExchange) -> None:
+        """What came of the body, without what came behind its end."""
+        pieces = self._pieces if self._body_pieces is None else self._pieces[: self._body_pieces]
+        count = sum(map(len, pieces))
+        if count:
+            self._fruitless_bytes = 0
+            exchange.pieces += pieces
+            exchange.buffered_bytes += count
+            trouble = exchange.room.take(count, of_bytes=exchange.buffered_bytes, host=exchange.host)
+            if trouble is not None:
+                self._trouble = trouble
+        self._pieces.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
@@ -171,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too, which nobody reads."""
         if self._is_in_head:
-            self._head[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._head[_name_of(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -199,22 +221,12 @@ class HttpConnection(asyncio.Protocol):
         exchange.headers = head
         exchange.status = status
 
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
-        exchange = self._exchange
-        if exchange is not None and not self._is_stray:
-            self._fruitless_bytes = 0
-            exchange.pieces.append(body)
-            exchange.buffered_bytes += len(body)
-            trouble = exchange.room.take(len(body), of_bytes=exchange.buffered_bytes, host=exchange.host)
-            if trouble is not None:
-                self._trouble = trouble
-
     def on_message_complete(self) -> None:
         """Called by the parser."""
         if self._is_interim or self._is_stray or self._parser is None:
             return
         self._is_answered = True
+        self._body_pieces = len(self._pieces)
         self._can_stay = self._parser.should_keep_alive()
 
     def _finish(self, exchange: WireExchange) -> None:
@@ -277,6 +289,12 @@ class HttpConnection(asyncio.Protocol):
             self._watch(exchange.timeouts.headers_s)
         else:
             self.drop(_timeout(exchange, "headers", exchange.timeouts.headers_s))
+
+
+@lru_cache(maxsize=256)
+def _name_of(name: bytes) -> str:
+    """Of a header; upstreams send the same few in every answer."""
+    return name.decode("latin-1").lower()
 
 
 def _timeout(exchange: WireExchange, phase: str, timeout_s: float) -> TransportTimeoutError:

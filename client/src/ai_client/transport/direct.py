@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from ai_client.errors import BadRequestError, ClientClosedError
@@ -265,7 +265,13 @@ class _DirectStream:
 
 def _passed_on(headers: dict[str, str]) -> dict[str, str]:
     """As `plain_headers`, of names that are lower-case already."""
-    return {name: value for name, value in headers.items() if name not in DROPPED_HEADERS}
+    return {name: headers[name] for name in _names_passed_on(tuple(headers))}
+
+
+@lru_cache(maxsize=256)
+def _names_passed_on(names: tuple[str, ...]) -> list[str]:
+    """An upstream's answers mostly have the same names."""
+    return [name for name in names if name not in DROPPED_HEADERS]
 
 
 async def _head(exchange: WireExchange) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ai_client.contract.request import CacheMode, Importance, Response
 from ai_client.gateway.app.failures import Failure, invalid
@@ -190,11 +191,17 @@ _TAKERS = {
 
 def returned(headers: Mapping[str, str]) -> Headers:
     """Those of the upstream's headers that callers may use."""
-    found = [(encoded, headers[name].encode("latin-1")) for name, encoded in _RETURNED if name in headers]
-    for name, value in headers.items():
-        if name.startswith(_PROVIDERS_DOWN) and not name.startswith(_ACCOUNTS_LIMITS):
-            found.append((name.encode("latin-1"), value.encode("latin-1")))
-    return found
+    return [(encoded, headers[name].encode("latin-1")) for name, encoded in _names_returned(tuple(headers))]
+
+
+@lru_cache(maxsize=256)
+def _names_returned(names: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """An upstream's answers mostly have the same names."""
+    return [(name, encoded) for name, encoded in _RETURNED if name in names] + [
+        (name, name.encode("latin-1"))
+        for name in names
+        if name.startswith(_PROVIDERS_DOWN) and not name.startswith(_ACCOUNTS_LIMITS)
+    ]
 
 
 def about(response: Response) -> Headers:

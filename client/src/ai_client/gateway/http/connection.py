@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import StreamReader, http_exceptions, web
@@ -96,6 +97,11 @@ class Connection(web.RequestHandler):
             # which aiohttp would not tell whoever reads it.
             self._content.set_exception(web.RequestPayloadError("the body breaks its framing"))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called by aiohttp after each body: there is nothing to resume, and nothing held back, unless it was paused."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def pause_writing(self) -> None:
         """Called by the loop: the caller reads more slowly than it is written to."""
         self.unread_since_s = self._loop.time()
@@ -143,6 +149,10 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """Its answer is out."""
         self._content = None
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Calls it when the tasks that run now wait for something."""
+        self._loop.call_soon(act)
 
     def common_headers(self) -> dict[str, str]:
         """Those that every answer has."""

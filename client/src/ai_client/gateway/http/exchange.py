@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from http import HTTPStatus
+from itertools import chain
+from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
 from ai_client.gateway.http.asgi import JSON_TYPE, Headers, Message, Scope, error_body
@@ -20,6 +24,8 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 # A 426 has to say what is spoken here instead.
 _EXTRA: dict[int, Headers] = {426: [(b"upgrade", b"HTTP/1.1")]}
 _WITHOUT_BODY = frozenset((204, 304))
+# More of an answer is worth a packet of its own.
+_MOST_HELD_BYTES = 32 * 1024
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
@@ -53,6 +59,14 @@ class _SentAnswer(web.StreamResponse):
 KEPT, CLOSED = _SentAnswer(keeps=True), _SentAnswer(keeps=False)
 
 
+def _texts_of(headers: Headers) -> list[tuple[str, str]]:
+    """As texts, with nothing in them that would end a line. In one piece where nothing is: this is for each answer."""
+    texts = b"\n".join(chain.from_iterable(headers)).decode("latin-1").split("\n")
+    if len(texts) == 2 * len(headers) and "".join(texts).isprintable():
+        return list(zip(texts[::2], texts[1::2], strict=True))
+    return [(name.decode("latin-1"), _UNSAFE.sub("?", value.decode("latin-1"))) for name, value in headers]
+
+
 class Exchange:
     """Owned by the task that answers."""
 
@@ -60,6 +74,8 @@ class Exchange:
         "_arrival_s",
         "_connection",
         "_has_ended",
+        "_held",
+        "_held_bytes",
         "_is_bare",
         "_request",
         "_wants_continue",
@@ -72,6 +88,9 @@ class Exchange:
         self._connection = connection
         self._arrival_s = arrival_s
         self._has_ended = False
+        #: Pieces of the answer that go out before anything else happens.
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         #: The answer has no body, whatever the application gives.
         self._is_bare = False
         #: What aiohttp is told of the answer; None before its head.
@@ -152,9 +171,7 @@ class Exchange:
     async def _start(self, status: int, headers: Headers) -> None:
         request, writer = self._request, self._request.writer
         fields = CIMultiDict(self._connection.common_headers())
-        for name, value in headers:
-            text = value.decode("latin-1")
-            fields.add(name.decode("latin-1"), text if text.isprintable() else _UNSAFE.sub("?", text))
+        fields.extend(_texts_of(headers))
         is_1_0 = request.version == HttpVersion10
         keeps = not is_1_0 and request.keep_alive and fields.get("connection") != "close"
         self._is_bare = request.method == "HEAD" or status in _WITHOUT_BODY
@@ -173,7 +190,7 @@ class Exchange:
         await writer.write_headers(f"HTTP/1.1 {status} {reason}", fields)
         if not is_whole:
             # Of a stream the head may be all that there is for long.
-            writer.send_headers()
+            self._hold(b"")
 
     async def refuse(self, refused: Refused) -> None:
         """Answer here, where the application has not begun to."""
@@ -194,9 +211,41 @@ class Exchange:
         if self._is_bare:
             body = b""
         writer = self._request.writer
-        if more:
-            if body:
-                await writer.write(body)
+        if not more:
+            self._has_ended = True
+            await writer.write_eof(self._take_held(body))
+        elif self._connection.writing_paused or self._held_bytes + len(body) > _MOST_HELD_BYTES:
+            # The caller may be slower than we are: wait for it.
+            await writer.write(self._take_held(body))
+        elif body:
+            self._hold(body)
+
+    def _hold(self, piece: bytes) -> None:
+        """What comes at once goes out at once, in one packet: the head, pieces of the answer, its end."""
+        if not self._held:
+            self._connection.soon(self.send_held)
+        self._held.append(piece)
+        self._held_bytes += len(piece)
+
+    def _take_held(self, last: bytes) -> bytes:
+        if not self._held:
+            return last
+        whole = b"".join((*self._held, last))
+        self._held.clear()
+        self._held_bytes = 0
+        return whole
+
+    def send_held(self) -> None:
+        """Called by the loop where the application has nothing more to send for now, and where it ends."""
+        if not self._held or self._has_ended:
             return
-        self._has_ended = True
-        await writer.write_eof(body)
+        writer, piece = cast("StreamWriter", self._request.writer), self._take_held(b"")
+        try:
+            if not piece:
+                writer.send_headers()
+            else:
+                # Without waiting for the caller to read, which the next piece does.
+                with suppress(StopIteration):
+                    writer.write(piece, drain=False).send(None)
+        except ConnectionError:
+            self._has_ended = True

@@ -65,7 +65,7 @@ class Connections(web.Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+        task = cast("asyncio.Task[None]", asyncio.current_task(self._loop))
         self.tasks.add(task)
         connection.begin(request.content)
         if connection.is_admitted:
@@ -77,6 +77,7 @@ class Connections(web.Server):
             if exchange.answered is None:
                 await exchange.refuse(refused)
         finally:
+            exchange.send_held()
             connection.end()
             if connection.is_admitted:
                 self.crowd.idle(connection)
