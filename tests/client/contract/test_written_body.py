@@ -82,6 +82,20 @@ def test_what_is_said_twice_goes_on_as_it_was_understood(text: bytes) -> None:
     )
 
 
+@given(members=some.lists(some.tuples(some.text(max_size=3), VALUES), max_size=5), layout=LAYOUTS)
+def test_a_text_stays_unless_it_says_something_twice(
+    members: list[tuple[str, Any]], layout: dict[str, Any]
+) -> None:
+    """Whatever stands in the texts: colons, quotes, backslashes, other letters."""
+    inner = [
+        f"{json.dumps(name, **layout)} : {json.dumps({'in it': value, name: 1}, **layout)}"
+        for name, value in members
+    ]
+    text = ("{" + " , ".join(inner) + "}").encode("utf-8", "surrogatepass")
+    has_text = isinstance(read(text), WrittenBody)
+    assert has_text == (len({name for name, _ in members}) == len(members))
+
+
 def test_a_copy_by_hand_has_no_text() -> None:
     """It would be that of another body."""
     assert encoded({**read(TEXT), "a": 0}) == b'{"a":0,"model":"xA\\"},","n":15.0}'

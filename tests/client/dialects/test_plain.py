@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ai_client.dialects import upper_bound as bounds
 from ai_client.dialects import usage as usages
+from ai_client.dialects import verdict as verdicts
 
 _TEXT = st.sampled_from(["", "hello", "ünï", "x" * 300])
 _COUNTS = st.sampled_from([0, 1, 7, 200, 4096, 10**9, 10**12, -1, True, 1.5, "12", "many", None])
@@ -95,3 +96,38 @@ def test_a_plain_usage_comes_to_what_any_would(value: dict[str, Any], tier: obje
     except usages._SenselessError:
         expected = None
     assert usages.usage_from_json(value, tier=tier) == expected
+
+
+_TOLD = st.sampled_from([None, "", {}, [], False, {"message": "no"}, {"code": 0}, "no such model", 0, "ok"])
+_CHOICE = st.fixed_dictionaries(
+    {},
+    optional={
+        "finish_reason": st.sampled_from([None, "", "stop", "error", "Network_Error", 3]),
+        "error": _TOLD,
+        "message": st.just({"role": "assistant", "content": "hello"}),
+    },
+)
+_ANSWER = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.lists(_CHOICE | st.sampled_from([None, "text"]), max_size=2)
+        | st.sampled_from([None, "x"]),
+        "object": st.sampled_from(["chat.completion", "error", "response", None]),
+        "status": st.sampled_from(["completed", "failed", 500]),
+        "type": st.sampled_from(["error", "message", None, 7]),
+        "error": _TOLD,
+        "base_resp": st.sampled_from([None, {"status_code": 0}, {"status_code": 1004, "status_msg": "no"}]),
+        "x_groq": st.sampled_from([None, {"id": "x"}, {"error": "over"}]),
+        "detail": _TOLD,
+        "message": _TOLD,
+        "usage": st.just({"prompt_tokens": 1}),
+    },
+)
+
+
+@given(_ANSWER)
+@settings(max_examples=600, deadline=None)
+def test_an_answer_without_telltales_is_judged_as_any_would_be(answer: dict[str, Any]) -> None:
+    """An error is found wherever it stands, by the short way too."""
+    found = [said for said in verdicts._told(answer) if said is not None]
+    assert verdicts.fault_of(answer) == (found[0] if found else None)

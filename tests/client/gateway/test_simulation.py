@@ -21,7 +21,7 @@ _FOUND_BY = {
     "nobody sees to deadlines": 2,
     "who has handed over admits on": 82,
     "what is passed on is dropped": 15,
-    "the next process knows no window": 41,
+    "the next process knows no window": 71,
     "a flight goes on for nobody": 7,
     "a place in the pool is lost": 3,
     "users of a client are not counted out": 3,

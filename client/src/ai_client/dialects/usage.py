@@ -73,9 +73,12 @@ def _read_plain(value: Mapping[str, Any], tier: object) -> Usage | None:
     if not value.keys() <= _PLAIN:
         return None
     read, written = value.get("prompt_tokens"), value.get("completion_tokens")
-    if type(read) is not int or type(written) is not int or not 0 < read <= _MOST_TOKENS:
-        return None
-    if not 0 <= written <= _MOST_TOKENS or value.get("total_tokens") != read + written:
+    if (
+        type(read) is not int
+        or type(written) is not int
+        or not (0 < read <= _MOST_TOKENS and 0 <= written <= _MOST_TOKENS)
+        or value.get("total_tokens") != read + written
+    ):
         return None
     if len(value) == _LEAST_PLAIN:
         return Usage(read, written, tier=_text(tier))

@@ -98,7 +98,7 @@ class Connection(web.RequestHandler):
             self._content.set_exception(web.RequestPayloadError("the body breaks its framing"))
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Called by aiohttp after each body: there is nothing to resume, and nothing held back, unless it was paused."""
+        """Called by aiohttp after each body, also where nothing was paused: then nothing was held back."""
         if self._reading_paused or self._buffer_paused:
             super().resume_reading(resume_parser)
 
