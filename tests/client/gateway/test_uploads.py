@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from ai_client.gateway.app.api_request import _without_model
 from tests.client.gateway.test_upstreams import Fleet, fleet
 
 SECTION = "models = ours=vendor/gpt-4.1"
@@ -73,3 +75,46 @@ async def test_a_file_lives_on_the_upstream_that_its_upload_names(tmp_path: Path
             assert len(run.first.arrivals) == before
             first = await client.get(f"/v1/files/{kept.json()['id']}/content")
         assert first.content == b"the first's"
+
+
+async def test_files_are_listed_where_the_query_says(tmp_path: Path) -> None:
+    """By the same word as an upload is kept by, which the provider does not get; the rest of the query goes on."""
+    async with fleet(tmp_path, section=SECTION) as run:
+        await upload(run, "files", {"file": ("a.txt", b"1")}, purpose="user_data")
+        files = {"file": ("b.txt", b"2")}
+        await upload(run, "files", files, purpose="batch", model="second/")
+        async with run.rig.tcp_client() as client:
+            listed = {
+                query: [each["purpose"] for each in (await client.get(f"/v1/files{query}")).json()["data"]]
+                for query in ("", "?model=second/", "?limit=9&model=second%2Fours")
+            }
+        assert listed == {
+            "": ["user_data"],
+            "?model=second/": ["batch"],
+            "?limit=9&model=second%2Fours": ["batch"],
+        }
+    assert _without_model("limit=9&model=second%2Fours&after=") == (
+        "limit=9&after=",
+        {"model": "second/ours"},
+    )
+
+
+async def test_a_list_of_files_is_the_tenants_own(tmp_path: Path) -> None:
+    """All tenants use one account of the provider's, whose list has everybody's; what came from elsewhere stays in."""
+    digest = hashlib.sha256(b"another-token").hexdigest()
+    async with (
+        fleet(tmp_path, extra=f"[tenant others]\ntoken_sha256 = {digest}") as run,
+        run.rig.tcp_client() as ours,
+        run.rig.tcp_client(token="another-token") as theirs,
+    ):
+        made = [
+            (await each.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", b"1")})).json()[
+                "id"
+            ]
+            for each in (ours, theirs)
+        ]
+        seen = [
+            [each["id"] for each in (await client.get("/v1/files")).json()["data"]]
+            for client in (ours, theirs)
+        ]
+    assert seen == [[made[0]], [made[1]]]

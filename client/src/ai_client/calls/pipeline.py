@@ -150,6 +150,7 @@ class Pipeline:
             raise
         if self._stored is not None:
             self._stored.note_answer(call, response)
+            response = self._stored.without_others(call, response)
         self._outcomes.answered(call, response)
         return response
 

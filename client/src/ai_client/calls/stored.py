@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from ai_client.calls.call import Call
@@ -12,6 +13,7 @@ from ai_client.contract.stores import EntryId, Home, Homes, Ledger
 from ai_client.dialects.usage import usage_from_json
 from ai_client.dialects.verdict import UNDER_WAY
 from ai_client.errors import BadRequestError
+from ai_client.platform.json_text import write_json
 
 #: Who asks these is told what the response used in the end.
 _TELLING: Final = frozenset(("responses/retrieve", "responses/cancel"))
@@ -70,6 +72,24 @@ class StoredThings:
             stored_id = value.get("id") if isinstance(value, dict) else None
             if isinstance(stored_id, str):
                 self.note(call, stored_id)
+
+    def without_others(self, call: Call, response: Response) -> Response:
+        """A list of files without those of other tenants: all of them use one account of the provider's."""
+        if call.request.endpoint != "files/list":
+            return response
+        value: Any = response.json()
+        listed = value.get("data") if isinstance(value, dict) else None
+        if not isinstance(listed, list):
+            return response
+        shown = [each for each in listed if self._may_see(call.request.tenant, each)]
+        if len(shown) == len(listed):
+            return response
+        return replace(response, body=write_json({**value, "data": shown}))
+
+    def _may_see(self, tenant: str, listed: Any) -> bool:
+        stored_id = listed.get("id") if isinstance(listed, dict) else None
+        home = self._homes.find(stored_id) if isinstance(stored_id, str) else None
+        return home is None or home.tenant == tenant
 
     def book_late(self, call: Call, usage: Usage | None) -> None:
         """What a response used that was made before, and is booked whole as long as nobody knows."""

@@ -58,7 +58,14 @@ class Api(Struct, frozen=True, kw_only=True):
         return self.path or self.endpoint
 
 
-def _reading(endpoint: str, path: str, *, family: Family = Family.OPENAI, is_raw: bool = False) -> Api:
+def _reading(
+    endpoint: str,
+    path: str,
+    *,
+    family: Family = Family.OPENAI,
+    is_raw: bool = False,
+    model_names_upstream: bool = False,
+) -> Api:
     return Api(
         endpoint=endpoint,
         method="GET",
@@ -68,6 +75,7 @@ def _reading(endpoint: str, path: str, *, family: Family = Family.OPENAI, is_raw
         is_metered=False,
         is_repeatable=True,
         is_raw=is_raw,
+        model_names_upstream=model_names_upstream,
     )
 
 
@@ -123,7 +131,7 @@ _ALL: Final = (
         is_metered=False,
         is_kept=True,
     ),
-    _reading("files/list", "files"),
+    _reading("files/list", "files", model_names_upstream=True),
     _reading("files/retrieve", "files/{id}"),
     _reading("files/content", "files/{id}/content", is_raw=True),
     Api(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from ai_client.contract.apis import PASS_THROUGH, Api, Family
 from ai_client.contract.request import Passage, Request
@@ -46,17 +46,29 @@ def _request(
 ) -> Request:
     api = found.api
     query = call.query.decode("latin-1")
+    is_bodiless = call.method in BODILESS
+    if is_bodiless and api.model_names_upstream:
+        query, body = _without_model(query)
     is_json = content_type.startswith(_JSON)
     stream = body.get("stream") in (True, "true") or _asks_for_stream(query)
     passage = Passage(
         method=call.method,
         path=f"{found.path}?{query}" if query else found.path,
-        content=None if is_json and body else content,
+        content=None if is_json and body and not is_bodiless else content,
         content_type=content_type,
         is_raw=api.is_raw,
         stored_id=found.stored_id,
     )
     return call.as_request(api.endpoint, body, stream=stream, passage=passage)
+
+
+def _without_model(query: str) -> tuple[str, dict[str, Any]]:
+    """The query as the upstream gets it, and which upstream that is: `model=NAME/`, as in an upload's form."""
+    fields = parse_qsl(query, keep_blank_values=True)
+    named = [value for name, value in fields if name == "model"]
+    if not named:
+        return query, {}
+    return urlencode([each for each in fields if each[0] != "model"]), {"model": named[-1]}
 
 
 def _asks_for_stream(query: str) -> bool:
