@@ -1,4 +1,4 @@
-"""A real redis-server (or valkey-server) of a test's own, on a Unix socket in its folder."""
+"""A real valkey-server or redis-server of a test's own, on a Unix socket in its folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _DEADLINE_S = 20.0
 
 
 def programs() -> list[str]:
-    """Those engines that this machine has. Where it has none, the first by its name: what needs one fails by it."""
-    return [found for name in PROGRAMS if (found := shutil.which(name))] or list(PROGRAMS[:1])
+    """Both (`tools/packages` brings them). One that this machine lacks is its bare name: what needs it fails by it."""
+    return [shutil.which(name) or name for name in PROGRAMS]
 
 
 class RealEngine:
