@@ -164,7 +164,7 @@ def as_list(inventory: dict[str, Any]) -> dict[str, Any]:
     return listed
 
 
-# A host says something every 15 s.
+# A host says something every 16 s.
 SILENT_S = 60
 ALWAYS_SAID = ("well", "failing", "silent", "changed")
 

@@ -19,7 +19,7 @@ from infra.plan.drift import Inputs
 from infra.secret_texts import reveal
 from infra.state.last_run import Applied
 
-#: A host calls every 15 s. One whose word is older is contacted.
+#: A host calls every 16 s. One whose word is older is contacted.
 LONGEST_AGE_S = 60
 _TIMEOUT_S = 5.0
 # What the host's own word and the result of its last run name alike.

@@ -28,8 +28,6 @@ _WINDOW_S = 60.0
 _DEMAND = 1.5
 # Who is not admitted in that time asks no more.
 _DEADLINE_S = 5.0
-# Until those who started last have borrowed: the books are not new, as a host of the bench's own was there before.
-_BEGINNING_S = 45.0
 _PAUSE_S = 3
 _START_S = 120.0
 _SEED = 15
@@ -86,11 +84,11 @@ def used(arrivals: Sequence[float], *, from_s: float, to_s: float, rpm: int) -> 
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, *, hosts: int, share: int
+    folder: Path, *, program: str, hosts: int, share: int
 ) -> AsyncIterator[tuple[Simulator, list[Rig], RealEngine]]:
     """The services, the upstream and the engine."""
     port = free_port()
-    engine = RealEngine(programs()[0], folder, "--port", str(port), "--bind", "127.0.0.1").start()
+    engine = RealEngine(program, folder, "--port", str(port), "--bind", "127.0.0.1").start()
     try:
         async with AsyncExitStack() as stack:
             simulator = await stack.enter_async_context(Simulator())
@@ -134,12 +132,17 @@ async def measure(options: argparse.Namespace) -> bool:
     loop, rpm = asyncio.get_running_loop(), options.hosts * options.share + ELDER_SHARE
     # Sockets have no room for a long path.
     with tempfile.TemporaryDirectory(prefix="acb-") as folder:
-        async with fleet(Path(folder), hosts=options.hosts, share=options.share) as (simulator, services, _):
+        async with fleet(Path(folder), program=options.engine, hosts=options.hosts, share=options.share) as (
+            simulator,
+            services,
+            _,
+        ):
             demand = Demand(services, _DEMAND * rpm / 60, [1.0] * options.hosts)
             asking = asyncio.create_task(demand.run())
             machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-            print(f"{options.hosts} services of {options.share} a minute on {machine}", flush=True)
-            await asyncio.sleep(_BEGINNING_S)
+            engine = Path(options.engine).name
+            print(f"{options.hosts} services of {options.share} a minute, {engine}, {machine}", flush=True)
+            await asyncio.sleep(options.beginning_s)
             marks, calls = [loop.time()], await calls_of(services)
             await asyncio.sleep(options.steady_s)
             marks.append(loop.time())
@@ -169,7 +172,13 @@ def show(arrivals: Sequence[float], marks: Sequence[float], *, rpm: int) -> None
     used_of = [used(arrivals, from_s=a, to_s=b, rpm=rpm) for a, b in pairwise(marks)]
     print(f"fullest 60 s                        {fullest(arrivals)} of {rpm}")
     print(f"used at 1.5 of the quota            {used_of[0]:.3f}")
-    print(f"used while the demand moves         {' '.join(f'{each:.3f}' for each in used_of[1:])}")
+    if moved := marks[1:-1]:
+        print(
+            f"used while the demand moves         {used(arrivals, from_s=marks[1], to_s=marks[-1], rpm=rpm):.3f}"
+        )
+        print(f"  between two moves                 {' '.join(f'{each:.3f}' for each in used_of[1:])}")
+        firsts = [used(arrivals, from_s=at_s, to_s=at_s + _WINDOW_S, rpm=rpm) for at_s in moved]
+        print(f"  in the first minute after each    {' '.join(f'{each:.3f}' for each in firsts)}")
 
 
 async def throttled(simulator: Simulator, demand: Demand) -> tuple[float, int]:
@@ -191,8 +200,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.coordination", description=__doc__)
     parser.add_argument("--hosts", type=int, default=20, help="services [20]")
     parser.add_argument("--share", type=int, default=60, help="requests a minute of each [60]")
-    parser.add_argument("--steady-s", type=float, default=90.0, help="seconds of even demand [90]")
-    parser.add_argument("--moves", type=int, default=1, help="how often the demand moves [1]")
+    parser.add_argument(
+        "--engine", default=programs()[0], help="the server's program [the first that is here]"
+    )
+    parser.add_argument(
+        "--beginning-s", type=float, default=45.0, help="seconds before the first figure [45]"
+    )
+    parser.add_argument("--steady-s", type=float, default=120.0, help="seconds of even demand [120]")
+    parser.add_argument("--moves", type=int, default=5, help="how often the demand moves [5]")
     parser.add_argument("--move-s", type=float, default=120.0, help="seconds between two moves [120]")
     return 0 if asyncio.run(measure(parser.parse_args())) else 1
 

@@ -142,7 +142,7 @@ async def test_a_shared_budget_is_never_overspent_whoever_is_killed(tmp_path: Pa
         fleet.engine.stop()
         fleet.engine.start()
         await _kill_some(fleet, pick, times=3)
-        # A process that was killed waits for its part of the quota, too: an engine that forgot all lends none for 85 s.
+        # A process that was killed waits for its part of the quota, too: an engine that forgot all lends none for 86 s.
         await until(lambda: fleet.billed_nusd() > 80_000_000, what="most of it to be spent", deadline_s=300)
         refused.clear()
         await until(

@@ -15,7 +15,7 @@ from ai_client.settings import ConfigError
 
 TIMEOUT_S = 20.0
 EXIT_STILL_HERE = 3
-#: A host calls every 15 s; one that said nothing for so long is silent.
+#: A host calls every 16 s; one that said nothing for so long is silent.
 SILENT_S = 60
 
 

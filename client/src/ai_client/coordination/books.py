@@ -166,7 +166,7 @@ class Books:
         viewed = same and self._look(member, request)
         if self.order - self.swept > len(self.members) // self.sweeps:
             self._sweep()
-        self._grant(member, request, before=before, viewed=viewed)
+        target = self._grant(member, request, before=before, viewed=viewed)
         return QuotaAnswer(
             Kind.GRANTED,
             epoch=self.epoch,
@@ -179,6 +179,7 @@ class Books:
             slots=self.shares,
             hosts=len(self.members),
             hungry=self.hungry,
+            target=target,
         )
 
     def _report(self, member: Member, request: QuotaRequest) -> int:
@@ -238,7 +239,9 @@ class Books:
             else:
                 high = middle - 1
         self.level = low
-        self.hungry = low < MOST_LEVEL
+        self.hungry = low < MOST_LEVEL or any(
+            self._fair(each, low) > each.held for each in self.members.values()
+        )
         self.slack = max(0, slots - self._total(low)) * 1000 // max(1, slots)
 
     def _total(self, level: int) -> int:
@@ -250,8 +253,8 @@ class Books:
             return member.share
         return max(member.floor, min(member.demand, member.share * level // 1000))
 
-    def _grant(self, member: Member, request: QuotaRequest, *, before: int, viewed: bool) -> None:
-        """Gives what there is, and says how much of it may be used."""
+    def _grant(self, member: Member, request: QuotaRequest, *, before: int, viewed: bool) -> int:
+        """Gives what there is, and says how much of it may be used. What it is to have."""
         want = self._fair(member, self.level) + member.share * self.slack // 1000
         if self.recovering:
             want = member.held
@@ -270,3 +273,4 @@ class Books:
             cap = min(cap, before)
         member.cap = max(cap, member.floor)
         member.held = max(member.held, member.cap)
+        return want

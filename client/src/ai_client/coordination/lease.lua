@@ -196,7 +196,9 @@ local function sweep(keys, account, host, caller)
     if total(middle) <= account.shares then low = middle else high = middle - 1 end
   end
   account.level = low
-  account.hungry = flag(low < MOST_LEVEL)
+  local hungry = low < MOST_LEVEL
+  for _, m in pairs(members) do hungry = hungry or fair(account, m, low) > m.held end
+  account.hungry = flag(hungry)
   account.slack = floor(math.max(0, account.shares - total(low)) * 1000, math.max(1, account.shares))
 end
 
@@ -221,6 +223,7 @@ local function grant(account, m, q, before, viewed)
   m.cap = math.max(cap, m.floor)
   m.held = math.max(m.held, m.cap)
   count(account, m, 1)
+  return want
 end
 
 local function process(keys, account, m, q, same)
@@ -229,12 +232,12 @@ local function process(keys, account, m, q, same)
   count(account, m, 1)
   local viewed = same and look(keys, account, q)
   if account.order - account.swept > floor(account.hosts, SWEEPS) then sweep(keys, account, q.host, m) end
-  grant(account, m, q, before, viewed)
+  local target = grant(account, m, q, before, viewed)
   redis.call('HSET', keys.books, q.host, pack_member(m))
   if m.presence == PRESENT then redis.call('ZADD', keys.confirmed, text(m.confirmed), q.host) end
   local pool = math.max(0, account.shares - account.kept)
   return { 'granted', account.epoch, account.order, m.held, m.cap, flag(viewed), flag(account.past == 0), pool,
-           account.shares, account.hosts, account.hungry }
+           account.shares, account.hosts, account.hungry, target }
 end
 
 local function call(keys, run, q)
@@ -249,13 +252,13 @@ local function call(keys, run, q)
   local answer
   if not m or m.instance ~= q.instance then
     if not same or q.ticket <= (m and m.ticket or 0) then
-      answer = { 'hello', account.epoch, account.order, 0, 0, 0, 0, 0, 0, 0, 0 }
+      answer = { 'hello', account.epoch, account.order, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
     else
       if m then count(account, m, -1) end
       answer = process(keys, account, bind(account, m, q), q, same)
     end
   elseif q.number <= m.number then
-    answer = { 'stale', '', 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    answer = { 'stale', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
   else
     count(account, m, -1)
     if same and q.ack > 0 and q.ack == m.order then confirm(account, m, m.order) end

@@ -89,8 +89,9 @@ class Lease:
         self._contact: Moment | None = None if remembers_share else now
         self._leased_from: Moment | None = None
         self._cap = 0
-        #: After so long it asks for more; twice as long each time that it gets none.
+        #: After so long it asks for more; twice as long each time that it gets none and is owed none.
         self._want_ms = terms.want_ms
+        self._told_demand = 0
         self._asked = remembers_share
         self._ticket = 0
         self._number = 0
@@ -187,14 +188,18 @@ class Lease:
         return max(0, self.terms.lease_ms - _at_most_ms(self._leased_from, now))
 
     def begin(self, now: Moment, *, used: int, demand: int) -> QuotaRequest:
-        """The next call. It gives back what is held above the cap and not in use."""
+        """The next call. It gives back what is held above the cap and not in use; where others are short of it, what it
+        could not use either."""
         mode = self.mode(now)
+        if mode is Mode.LEASED and self.answer is not None and self.answer.hungry:
+            self._cap = self._needed(used=used, demand=demand)
         cap = self.limit(now)
         if mode is Mode.STATIC:
             self.held = max(self._sure_share, used)
         elif self.held != UNKNOWN:
             self.held = max(min(self.held, self._cap if mode is Mode.LEASED else self.held), used)
         self._number += 1
+        self._told_demand = demand
         view, ripe = self._view(now)
         request = QuotaRequest(
             host=self.host,
@@ -218,6 +223,10 @@ class Lease:
         self._pending = (request, now)
         self._pending_leased = mode is Mode.LEASED
         return request
+
+    def _needed(self, *, used: int, demand: int) -> int:
+        """What of its cap it could use in the next span. What was used counts against it, and never raises it."""
+        return min(self._cap, max(demand, used, self.floor))
 
     def failed(self, *, number: int) -> bool:
         """No answer to that call came, or it came too late. Whether the call was still waited for."""
@@ -247,8 +256,8 @@ class Lease:
         if answer.kind is Kind.HELLO:
             self._ticket = answer.order
             return True
-        gained = answer.cap > self._cap
-        self._want_ms = self.terms.want_ms if gained else min(2 * self._want_ms, self.terms.call_ms)
+        gains = answer.cap > self._cap or 20 * (answer.target - answer.cap) > answer.target
+        self._want_ms = self.terms.want_ms if gains else min(2 * self._want_ms, self.terms.call_ms)
         self.answer = answer
         self.held = answer.held
         self._cap = answer.cap
@@ -269,8 +278,9 @@ class Lease:
         if not self._view(now)[1]:
             wait_ms = terms.unripe_ms
         if demand > self._cap and not answer.recovering:
-            wait_ms = min(wait_ms, self._want_ms)
-        elif answer.hungry and 20 * min(self.held - self._cap, self.held - used) > self.held:
+            grew = 4 * demand > 5 * self._told_demand
+            wait_ms = min(wait_ms, terms.want_ms if grew else self._want_ms)
+        elif answer.hungry and 20 * (self.held - max(used, min(self._cap, demand))) > self.held:
             wait_ms = min(wait_ms, terms.return_ms)
         return max(0, wait_ms - since_ms)
 

@@ -19,7 +19,7 @@ class Terms:
     """The times of the protocol. The defaults give 100 requests a call to a host that sends 400 a minute."""
 
     #: Between two calls of a host with nothing to tell.
-    call_ms: int = 15_000
+    call_ms: int = 16_000
     #: An answer that takes longer counts as lost.
     answer_ms: int = 3_000
     #: The window's span with the longest network delay, our own lag, and a drift of the clocks of 0.5 %.
@@ -127,5 +127,7 @@ class QuotaAnswer:
     pool: int = 0
     slots: int = 0
     hosts: int = 0
-    #: Whether somebody wants more than there is.
+    #: Whether somebody wants more than it has.
     hungry: bool = False
+    #: Slots that it is to have of those that there are, when all others gave back what they don't need.
+    target: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from ai_client.coordination.protocol import Kind, QuotaAnswer, QuotaRequest
@@ -61,10 +61,10 @@ def parse(reply: object) -> list[QuotaAnswer]:
 
 
 def _answer(fields: object) -> QuotaAnswer:
-    if not isinstance(fields, list) or len(fields) != 11:
+    if not isinstance(fields, list) or len(fields) != 12:
         raise ValueError("the engine's script answered in another form: another release's script?")
     kind, epoch, *rest = (each.decode() if isinstance(each, bytes) else each for each in fields)
-    order, held, cap, viewed, recovering, pool, slots, hosts, hungry = (int(number) for number in rest)
-    return QuotaAnswer(
-        Kind(kind), epoch, order, held, cap, bool(viewed), bool(recovering), pool, slots, hosts, bool(hungry)
-    )
+    order, held, cap, viewed, recovering, *of_all = (int(number) for number in rest)
+    pool, slots, hosts, hungry, target = of_all
+    told = QuotaAnswer(Kind(kind), epoch, order, held, cap, bool(viewed), bool(recovering))
+    return replace(told, pool=pool, slots=slots, hosts=hosts, hungry=bool(hungry), target=target)
