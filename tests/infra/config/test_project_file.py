@@ -1,6 +1,6 @@
 """`Pulumi.yaml` declares keys to the engine as the program reads them."""
 
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 import yaml
@@ -21,6 +21,19 @@ def test_a_declared_key_is_one_of_the_programs_with_its_default(name: str) -> No
     if "default" in declared:
         usual = field.get_default(call_default_factory=True)
         assert declared["default"] == (list(usual) if isinstance(usual, tuple) else usual)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_the_engine_takes_every_type_of_value_that_the_program_takes(name: str) -> None:
+    """It refuses others before the program starts."""
+    taken = FIELDS[name].annotation
+    types = {"boolean": bool, "integer": int, "string": str, "array": tuple}
+    expected = types.get(DECLARED[name]["type"])
+    if expected is None:
+        assert DECLARED[name]["type"] == "object"
+        assert taken not in types.values()
+    else:
+        assert (get_origin(taken) or taken) is expected
 
 
 def test_required_keys_are_left_to_the_program() -> None:
