@@ -17,7 +17,7 @@ from tests.bench import deploy_ansible
 from tests.bench.deploy_fleet import GROUP, Booted
 from tests.bench.deploy_work import Work
 
-_TIMEOUT_S = 900
+_TIMEOUT_S = 3600
 
 
 class DeployFailedError(Exception):

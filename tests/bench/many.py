@@ -28,7 +28,15 @@ from infra.playbook.request import RunRequest
 from tests.bench import preview
 from tests.bench.deploy import PROJECT, output, read_works
 from tests.bench.deploy_fleet import GROUP, KEY, NAME, Booted, booted, declaration, load, root_of, states
-from tests.bench.deploy_sides import DeployFailedError, Pyinfra, ThisProject, order_for, reach, run_order
+from tests.bench.deploy_sides import (
+    DeployFailedError,
+    Pyinfra,
+    Side,
+    ThisProject,
+    order_for,
+    reach,
+    run_order,
+)
 from tests.bench.deploy_work import PACKED
 from tests.bench.memory import Peak
 
@@ -79,40 +87,47 @@ def main() -> None:
     parser.add_argument(
         "--slow-s", type=float, default=SLOW_S, help="what a session of a slow host takes more"
     )
+    parser.add_argument("--no-peer", action="store_true", help="this project alone")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.chdir(PROJECT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     if given.inside is not None:
         measured = Measured()
-        measure(found(given.hosts), DIRECT, into=measured)
+        measure(found(given.hosts), DIRECT, into=measured, has_peer=not given.no_peer)
         given.inside.write_text(json.dumps(measured.rows), encoding="utf-8")
         return
-    report = whole(given.hosts, given.declared, slow_s=given.slow_s)
+    report = whole(given.hosts, given.declared, slow_s=given.slow_s, has_peer=not given.no_peer)
     OUT.mkdir(exist_ok=True)
     (OUT / f"many-{given.hosts}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     show(report)
 
 
-def whole(hosts: int, declared: int, *, slow_s: float) -> dict[str, Any]:
+def whole(hosts: int, declared: int, *, slow_s: float, has_peer: bool) -> dict[str, Any]:
     """Everything, on hosts that are booted for it and removed at the end."""
     measured = Measured()
+    began_s, free_mb = time.monotonic(), available_mb()
     with booted(hosts) as fleet_of_it:
+        boot = {"s": time.monotonic() - began_s, "mb": free_mb - available_mb()}
+        print(
+            f"  {hosts} hosts and their jump host booted: {boot['s']:.1f} s, {boot['mb']:.0f} MB",
+            file=sys.stderr,
+        )
         make_slow(fleet_of_it.names[: share(hosts, SLOW_SHARE)], slow_s)
-        measure(fleet_of_it, JUMP, into=measured)
-        measured.rows += inside_the_network(hosts)
+        measure(fleet_of_it, JUMP, into=measured, has_peer=has_peer)
+        measured.rows += inside_the_network(hosts, has_peer=has_peer)
     report = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hosts": hosts,
         "cpus": os.cpu_count(),
+        "boot": boot,
     }
     previews = preview_of(declared) if declared else {}
     return {**report, "load_1m_at_end": os.getloadavg()[0], "rows": measured.rows, "preview": previews}
 
 
-def measure(of: Booted, route: str, *, into: Measured) -> None:
+def measure(of: Booted, route: str, *, into: Measured, has_peer: bool) -> None:
     """This project and pyinfra in turn on the same hosts, by one route."""
-    venv = Path(output(["tools/venv", "bench"]))
     orders = {
         "first": order_for(of, of.settings),
         "key": order_for(of, load(declaration(len(of.names)), key=f"{KEY}2")),
@@ -123,8 +138,11 @@ def measure(of: Booted, route: str, *, into: Measured) -> None:
         reached = reach(of, Path(scratch), works["first"].claims)
         if route == JUMP:
             limit_startups(reached.ssh_config)
-        pyinfra = Pyinfra(works, reached, folder=Path(scratch), program=venv / "bin" / "pyinfra")
-        for side in (ours, pyinfra):
+        sides: list[Side] = [ours]
+        if has_peer:
+            program = Path(output(["tools/venv", "bench"])) / "bin" / "pyinfra"
+            sides.append(Pyinfra(works, reached, folder=Path(scratch), program=program))
+        for side in sides:
             ours.wipe()
             forget_the_packed(of.names)
             ours.disconnect()
@@ -179,6 +197,12 @@ def run_faulty(order: RunRequest, *, alive: set[str]) -> None:
         raise DeployFailedError(f"not deployed, or dead and deployed: {sorted(done ^ alive)}\n{tail}")
 
 
+def available_mb() -> float:
+    """Memory that the machine could still give."""
+    (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvail"))
+    return int(line.split()[1]) / 1024
+
+
 def share(hosts: int, part: float) -> int:
     """How many of the hosts: one at least."""
     return max(1, round(hosts * part))
@@ -199,12 +223,15 @@ def without_jump(whole_fleet: Fleet) -> Fleet:
     return replace(whole_fleet, groups=groups, jump_hosts=())
 
 
-def inside_the_network(hosts: int) -> list[dict[str, Any]]:
+def inside_the_network(hosts: int, *, has_peer: bool) -> list[dict[str, Any]]:
     """The same without a jump host, measured by a process in the network of the hosts."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows = Path(folder) / "rows.json"
         argv = ["nsenter", f"--net={NETNS}", sys.executable, "-m", "tests.bench.many"]
-        subprocess.run([*argv, "--hosts", str(hosts), "--inside", str(rows)], check=True)
+        subprocess.run(
+            [*argv, "--hosts", str(hosts), "--inside", str(rows), *([] if has_peer else ["--no-peer"])],
+            check=True,
+        )
         found_rows: list[dict[str, Any]] = json.loads(rows.read_text(encoding="utf-8"))
         return found_rows
 
