@@ -38,9 +38,13 @@ class MeterLog:
         self._folder = folder
         self._file = take_file(folder, _NAME)
         size = _MOST_REGIONS * _REGION.size
-        os.posix_fallocate(self._file, 0, size)
-        os.ftruncate(self._file, size)
-        self._map = mmap.mmap(self._file, size)
+        try:
+            os.posix_fallocate(self._file, 0, size)
+            os.ftruncate(self._file, size)
+            self._map = mmap.mmap(self._file, size)
+        except OSError:
+            os.close(self._file)
+            raise
         self._numbers = memoryview(self._map).cast("q")
         self._regions = {
             digest: index for index, (digest, _) in enumerate(_regions(bytes(self._map))) if digest != _NOBODY

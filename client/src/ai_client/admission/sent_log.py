@@ -37,6 +37,15 @@ class SentLog:
         self._folder = folder
         self._slots = slots
         self._file = take_file(folder, "sent-{}.ring")
+        try:
+            self._map = self._mapped(slots)
+        except OSError:
+            os.close(self._file)
+            raise
+        view = memoryview(self._map)
+        self._times, self._tokens = view.cast("d"), view.cast("q")
+
+    def _mapped(self, slots: int) -> mmap.mmap:
         size = slots * _RECORD.size
         old = os.pread(self._file, os.fstat(self._file).st_size, 0)
         records = [record for record in _records(old) if record[0] > 0]
@@ -46,10 +55,8 @@ class SentLog:
         content = b"".join(_RECORD.pack(*record) for record in kept).ljust(size, b"\0")
         os.pwrite(self._file, content, 0)
         os.ftruncate(self._file, size)
-        self._map = mmap.mmap(self._file, size)
-        view = memoryview(self._map)
-        self._times, self._tokens = view.cast("d"), view.cast("q")
         self._next = len(kept)
+        return mmap.mmap(self._file, size)
 
     def sent(self, *, at_s: float, tokens: int) -> int:
         """A request is being sent at `at_s` (wall clock) and counts with `tokens`; its slot, for `settle`."""

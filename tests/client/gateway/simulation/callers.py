@@ -232,6 +232,10 @@ class Caller:
                 await asyncio.sleep(habits.sleeps_s)
                 habits.sleeps_s = 0.0
                 line.transport.resume_reading()
+        # What the kernel resets with a process gets no answer, nor what comes on an idle connection as it ends.
+        ending.may_be_cut |= line.transport.peer.was_killed or line.transport.peer.ended_after(
+            ending.asked_s - 0.1
+        )
         self._end(ending, "answered" if line.is_whole else "cut", line)
 
     def _end(self, ending: Ending, what: str, line: Line | None = None) -> None:

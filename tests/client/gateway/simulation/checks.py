@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from ai_client.admission.breaker import BreakerState
 from ai_client.contract.events import Admitted, BreakerChanged, Sent
 from ai_client.gateway.process.service import Service
+from tests.client.gateway.simulation.callers import UNIX
 
 if TYPE_CHECKING:
+    from tests.client.gateway.simulation.callers import Ending
     from tests.client.gateway.simulation.world import World
 
 WINDOW_S = 60.0
 # After the deadline: the app's own grace, and the way to the caller and back.
 DEADLINE_SLACK_S = 0.25 + 0.35
 BUFFER_S = 1.0
+# A new process is there.
+RESTART_SLACK_S = 1.5
 
 
 def check_all(world: World) -> None:
     """Notes in `world.broken` what is not."""
-    for check in (check_endings, check_rates, check_probes):
+    for check in (check_endings, check_rates, check_probes, check_serving):
         check(world)
     for service in world.processes.services:
         check_idle(world, service)
@@ -35,6 +40,8 @@ def check_endings(world: World) -> None:
             world.broken.append(f"{ending}: no ending")
         elif ending.what in ("cut", "refused") and not ending.may_be_cut:
             world.broken.append(f"{ending}: without an answer")
+        elif _met_a_death(world, ending) or _waited_for_a_process(world, ending):
+            continue
         elif any(code in ending.body for code in (b'"internal_error"', b'"handover_failed"')):
             world.broken.append(f"{ending}: a fault of the service's own")
         took_s = ending.at_s - ending.asked_s
@@ -44,17 +51,43 @@ def check_endings(world: World) -> None:
             world.broken.append(f"{ending}: its deadline was {ending.deadline_s} s")
 
 
+def _met_a_death(world: World, ending: Ending) -> bool:
+    """A process stood or died while it was under way: what is answered may come late, or name that."""
+    return any(
+        min(process.frozen_at_s or math.inf, process.died_at_s) <= ending.at_s
+        and process.died_at_s >= ending.asked_s - RESTART_SLACK_S
+        for process in world.processes.manager.processes
+        if process.was_killed
+    )
+
+
+def _waited_for_a_process(world: World, ending: Ending) -> bool:
+    """Nobody accepted for a while; `check_serving` says whether that may be."""
+    gaps = [gap for gaps in world.network.gaps.values() for gap in gaps]
+    return any(from_s <= ending.at_s and (to_s or math.inf) >= ending.asked_s for from_s, to_s in gaps)
+
+
+def check_serving(world: World) -> None:
+    """While there are sockets and a process lives, somebody accepts.
+
+    Except for a moment, while one that stands has not been found out, and while the service is being stopped.
+    """
+    manager = world.processes.manager
+    excuses = [(each.frozen_at_s, each.died_at_s) for each in manager.processes if each.is_frozen]
+    excuses += manager.stops
+    for from_s, to_s in world.network.gaps.get(UNIX, []):
+        end_s = world.loop.time() if to_s is None else to_s
+        excused_s = sum(max(0.0, min(end_s, b) - max(from_s, a)) for a, b in excuses)
+        if end_s - from_s - excused_s > RESTART_SLACK_S:
+            world.broken.append(f"nobody served from {from_s - 1000:.3f} to {end_s - 1000:.3f} s")
+
+
 def check_rates(world: World) -> None:
     """As the provider counts, no minute holds more than the highest limit that was in force in it."""
     arrivals = world.provider.arrivals
     for index, at_s in enumerate(arrivals):
         count = index + 1 - bisect_right(arrivals, at_s - WINDOW_S)
-        most = max(
-            rpm
-            for number, (from_s, rpm) in enumerate(world.rates)
-            if from_s <= at_s
-            and (number + 1 == len(world.rates) or world.rates[number + 1][0] > at_s - WINDOW_S - 1)
-        )
+        most = max(rpm for rpm, from_s, to_s in world.rates if from_s <= at_s and to_s > at_s - WINDOW_S - 1)
         if count > most:
             world.broken.append(f"{count} requests in the minute before {at_s - 1000:.3f} s, of {most}")
             return

@@ -71,3 +71,9 @@ class FaultyOs:
         if self._disk.trouble == "broken":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return os.write(descriptor, data)
+
+    def posix_fallocate(self, descriptor: int, offset: int, count: int) -> None:
+        """As `os` has it."""
+        if self._disk.trouble == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.posix_fallocate(descriptor, offset, count)

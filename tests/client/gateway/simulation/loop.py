@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import selectors
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tests.client.gateway.simulation.network import FakeSocket, Network, SimServer, SimTransport
+from tests.client.gateway.simulation.process import PROCESS
 
 WALL_S = 1_700_000_000.0
 
@@ -45,6 +47,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._connected: WeakKeyDictionary[socket.socket, Any] = WeakKeyDictionary()
         network.loop = self
         self.set_exception_handler(self._note_fault)
+        self.set_task_factory(_make_task)
 
     def time(self) -> float:
         """Seconds that have passed in the simulation."""
@@ -61,7 +64,27 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def _note_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         del loop
-        self.faults.append(f"{context.get('message')}: {context.get('exception')!r}")
+        self.faults.append(f"{context.get('message')}: {context.get('exception')!r} {context.get('task', '')}")
+
+    # Whose work it is.
+
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
+        """As asyncio's; a process that is gone does nothing any more."""
+        context = contextvars.copy_context() if context is None else context
+        process = context.get(PROCESS)
+        if process is None:
+            return super().call_soon(callback, *args, context=context)
+        return super().call_soon(process.step, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's."""
+        context = contextvars.copy_context() if context is None else context
+        process = context.get(PROCESS)
+        if process is None:
+            return super().call_at(when, callback, *args, context=context)
+        return super().call_at(when, process.step, callback, *args, context=context)
 
     # What would leave the simulation.
 
@@ -88,6 +111,9 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """As far as the other side's queue."""
+        process = PROCESS.get()
+        if process is not None:
+            process.hold(sock, sock.close)
         await self.network.reach(address)
         self._connected[sock] = address
 
@@ -97,8 +123,12 @@ class SimLoop(asyncio.SelectorEventLoop):
         transport = self.network.connect(self._connected.pop(sock), protocol_factory, uid=0, sock=sock)
         return transport, transport.get_protocol()
 
-    async def create_unix_connection(self, protocol_factory: Any, path: Any = None, **_: Any) -> Any:  # type: ignore[override]
-        """To whoever listens on the path."""
+    async def create_unix_connection(self, protocol_factory: Any, path: Any = None, **given: Any) -> Any:  # type: ignore[override]
+        """To whoever listens on the path, or over an end of a socket pair."""
+        if given.get("sock") is not None:
+            transport: SimTransport = given["sock"].transport
+            transport.begin(protocol_factory)
+            return transport, transport.get_protocol()
         await self.network.reach(str(path))
         transport = self.network.connect(str(path), protocol_factory, uid=0)
         return transport, transport.get_protocol()
@@ -109,13 +139,24 @@ class SimLoop(asyncio.SelectorEventLoop):
         return SimServer(self.network, protocol_factory, sock)
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
-        """Nobody sends any."""
+        """Of the process that calls it."""
+        process = PROCESS.get()
+        assert process is not None
+        process.handlers[sig] = lambda: callback(*args)
 
     def played(
         self, address: object, factory: Callable[[], asyncio.BaseProtocol], *, uid: int
     ) -> SimTransport:
         """A connection of somebody outside of the service."""
         return self.network.connect(address, factory, uid=uid)
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None) -> asyncio.Task[Any]:
+    task = asyncio.Task(coro, loop=loop, context=context)
+    process = (context or contextvars.copy_context()).get(PROCESS)
+    if process is not None:
+        process.tasks.add(task)
+    return task
 
 
 class SimExecutor:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import math
 import random
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
+
+from tests.client.gateway.simulation.process import PROCESS, Process
 
 if TYPE_CHECKING:
     from tests.client.gateway.simulation.loop import SimLoop
@@ -33,13 +38,23 @@ class FakeSocket:
         self._copies = [0] if copies is None else copies
         self._copies[0] += 1
         self._is_open = True
+        self._number = network.number(self)
         network.sockets.setdefault(address, self._copies)
+        process = PROCESS.get()
+        if process is not None:
+            process.hold(self, self.close)
 
     def dup(self) -> FakeSocket:
         return FakeSocket(self.address, self._network, family=self.family, copies=self._copies)
 
     def getsockname(self) -> Any:
         return self.address
+
+    def fileno(self) -> int:
+        return self._number
+
+    def setblocking(self, _: bool) -> None:
+        """It never does."""
 
     def close(self) -> None:
         if self._is_open:
@@ -71,13 +86,23 @@ class SimServer:
         self, network: Network, factory: Callable[[], asyncio.BaseProtocol], sock: FakeSocket
     ) -> None:
         self.factory = factory
+        self.process = PROCESS.get()
         self._network = network
         self._sock = sock
+        self._is_open = True
+        if self.process is not None:
+            self.process.hold(self, self.close)
         network.accept(sock.address, self)
 
+    @property
+    def is_frozen(self) -> bool:
+        return self.process is not None and self.process.is_frozen
+
     def close(self) -> None:
-        self._network.servers.get(self._sock.address, []).remove(self)
-        self._sock.close()
+        if self._is_open:
+            self._is_open = False
+            self._network.stop_accepting(self._sock.address, self)
+            self._sock.close()
 
 
 class Network:
@@ -94,6 +119,18 @@ class Network:
         #: What befalls new connections to upstreams: an error number, "hang", or "" for nothing.
         self.trouble: int | str = ""
         self.latency_s = 0.0
+        #: Where nobody's process is.
+        self.context = Context()
+        self.numbered: dict[int, Any] = {}
+        self._numbers = itertools.count(1000)
+        #: From when to when nobody accepted on an address; None: still.
+        self.gaps: dict[Any, list[tuple[float, float | None]]] = {}
+
+    def number(self, thing: Any) -> int:
+        """A descriptor of its own."""
+        number = next(self._numbers)
+        self.numbered[number] = thing
+        return number
 
     def check_names(self, host: str) -> None:
         if self.trouble == "names":
@@ -136,23 +173,40 @@ class Network:
             name=f"at {address}",
         )
         near.peer, far.peer = far, near
-        near.begin(factory())
+        near.begin(factory)
         self.backlog.setdefault(address, deque()).append(far)
-        self.loop.call_later(self.delay_s(), self._serve, address)
+        self.loop.call_at(self.loop.time() + self.delay_s(), self._serve, address, context=self.context)
         return near
 
     def accept(self, address: Any, server: SimServer) -> None:
+        gaps = self.gaps.setdefault(address, [])
+        if gaps and gaps[-1][1] is None:
+            gaps[-1] = (gaps[-1][0], self.loop.time())
         self.servers.setdefault(address, []).append(server)
-        self.loop.call_soon(self._serve, address)
+        self.loop.call_soon(self._serve, address, context=self.context)
+
+    def stop_accepting(self, address: Any, server: SimServer) -> None:
+        self.servers[address].remove(server)
+        if not self.servers[address]:
+            self.gaps[address].append((self.loop.time(), None))
 
     def _serve(self, address: Any) -> None:
-        servers, waiting = self.servers.get(address), self.backlog.get(address)
-        while servers and waiting:
-            transport = waiting.popleft()
-            transport.begin(self._random.choice(servers).factory())
+        waiting = self.backlog.get(address)
+        while waiting:
+            servers = [each for each in self.servers.get(address, []) if not each.is_frozen]
+            if not servers:
+                return
+            server, transport = self._random.choice(servers), waiting.popleft()
+            if server.process is None:
+                transport.begin(server.factory)
+            else:
+                server.process.enter(transport.begin, server.factory)
+                if transport.process is None and not transport.is_lost:
+                    waiting.appendleft(transport)  # it died before it took it
 
     def nobody_listens(self, address: Any) -> None:
         """The kernel resets who waits in the queue."""
+        self.sockets.pop(address, None)
         waiting = self.backlog.pop(address, deque())
         for transport in waiting:
             transport.abort()
@@ -175,12 +229,17 @@ class SimTransport(asyncio.Transport):
         self._unread_bytes = 0
         self._last_s = 0.0
         self._is_closing = self._is_lost = self._is_paused = self._has_paused_protocol = False
+        self.process: Process | None = None
         network.open[self] = name
 
-    def begin(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
+    def begin(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        """It is the current process's from now on."""
         if self._is_lost:
             return
+        self.process = PROCESS.get()
+        if self.process is not None:
+            self.process.hold(self, self.vanish)
+        self._protocol = protocol = factory()
         protocol.connection_made(self)
         self._loop.call_soon(self._take)
 
@@ -247,9 +306,42 @@ class SimTransport(asyncio.Transport):
     def _send(self, data: bytes | None) -> None:
         # Timers of one moment have no order.
         self._last_s = max(self._last_s + 1e-6, self._loop.time() + self._network.delay_s())
-        self._loop.call_at(self._last_s, self.peer._arrive, data)
+        self._loop.call_at(self._last_s, self.peer._arrive, data, context=self._network.context)
 
     def _arrive(self, data: bytes | None) -> None:
+        if self.was_killed:
+            if data:
+                self._send(_RESET)
+        elif self.process is None:
+            self._arrived(data)
+        else:
+            self.process.enter(self._arrived, data)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._is_lost
+
+    @property
+    def was_killed(self) -> bool:
+        """With its process."""
+        return self.process is not None and self.process.was_killed
+
+    def ended_after(self, at_s: float) -> bool:
+        """Whether its process ended by itself, and not before that."""
+        return self.process is not None and at_s <= self.process.ended_at_s < math.inf
+
+    def vanish(self) -> None:
+        """Its process is gone: the kernel ends it, and nobody is told on this side."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        self._network.open.pop(self, None)
+        if self._sock is not None:
+            self._sock.close()
+        self._send(_RESET if self._inbox else b"")
+        self._inbox.clear()
+
+    def _arrived(self, data: bytes | None) -> None:
         if data is _RESET:
             self._inbox.clear()
             self._is_closing = True
@@ -265,9 +357,15 @@ class SimTransport(asyncio.Transport):
                 if not self._is_closing and not self._protocol.eof_received():
                     self.close()
                 return
-            self.peer._was_read(len(data))
+            self.peer._hear_of_reading(len(data))
             if not self._is_closing:
                 self._protocol.data_received(data)
+
+    def _hear_of_reading(self, count: int) -> None:
+        if self.process is None:
+            self._was_read(count)
+        else:
+            self.process.enter(self._was_read, count)
 
     def _was_read(self, count: int) -> None:
         self._unread_bytes -= count
@@ -283,6 +381,8 @@ class SimTransport(asyncio.Transport):
         if self._is_lost:
             return
         self._is_lost = True
+        if self.process is not None:
+            self.process.let_go(self)
         self._network.open.pop(self, None)
         if self._sock is not None:
             self._sock.close()

@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from ai_client.admission.meter_log import MeterLog
+from ai_client.admission.sent_log import SentLog
 from ai_client.configure.launch import Launch
 from ai_client.configure.sources import Sources
-from ai_client.gateway.http.sockets import Listeners
-from ai_client.gateway.process import service as service_module
-from ai_client.gateway.process.handover import HandoverError
+from ai_client.gateway.http.sockets import ListenError, Listeners
 from ai_client.gateway.process.service import Service
 from ai_client.platform.clock import Timer
+from ai_client.settings import ConfigError
 from tests.client.gateway.simulation.callers import TCP, TENANTS, TOKEN, UNIX
+from tests.client.gateway.simulation.channel import PlayedOs, PlayedSocket, PlayedSubprocess
 from tests.client.gateway.simulation.disk import Disk, FaultyOs, faulty_transaction
 from tests.client.gateway.simulation.loop import WALL_S, SimExecutor, SimLoop
+from tests.client.gateway.simulation.manager import Manager, PlayedNotifier
 from tests.client.gateway.simulation.network import FakeSocket, Network
+from tests.client.gateway.simulation.process import OwnedOs, OwnedSqlite, Process, owned
 from tests.client.service_rig import TEST_KEY
 
 METRICS = ("127.0.0.1", 9090)
-_HEIR = "PLAYED_HEIR"
 
 
 class SimClock:
@@ -45,19 +48,6 @@ class SimClock:
         await asyncio.sleep(max(0.0, when_s - self._loop.time()))
 
 
-class _Notifier:
-    """A manager that listens and says nothing."""
-
-    watchdog_s = None
-    is_active = True
-
-    def __init__(self, environment: object) -> None:
-        del environment
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-
 class _Launch(Launch):
     """Whether another release is in place is said by the simulation."""
 
@@ -65,76 +55,8 @@ class _Launch(Launch):
         return bool(Processes.current and Processes.current.is_replaced)
 
 
-class _Successor:
-    """As `handover.Successor`, with a process that is played."""
-
-    pid = 4242
-
-    def __init__(self, heir: _Heir, task: asyncio.Task[int]) -> None:
-        self._heir = heir
-        self._task = task
-
-    @classmethod
-    async def start(cls, launch: object, *, environment: object, estate: Any) -> _Successor:
-        del launch, environment
-        processes = Processes.current
-        assert processes is not None
-        fate = processes.fate()
-        processes.say(f"hand-over: {fate}")
-        if fate == "does not start":
-            await asyncio.sleep(1)
-            raise HandoverError("the next process ended before it was ready; see its log")
-        heir = _Heir(estate, fate)
-        task = processes.start(heir)
-        await asyncio.wait([heir.ready, task], return_when=asyncio.FIRST_COMPLETED)
-        return cls(heir, task)
-
-    async def go(self, window: Mapping[str, Any]) -> None:
-        self._heir.window.set_result(dict(window))
-        await asyncio.wait([self._heir.serving, self._task], return_when=asyncio.FIRST_COMPLETED)
-        if not self._heir.serving.done():
-            raise HandoverError("the next process ended before it was serving; see its log")
-
-    def part(self) -> None:
-        """Nothing more is said."""
-
-
-class _Heir:
-    """As `handover.Inheritance`."""
-
-    def __init__(self, estate: Any, fate: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._sockets = {name: sock.dup() for name, sock in estate.sockets.items()}
-        self._fate = fate
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self.window: asyncio.Future[dict[str, Any]] = loop.create_future()
-        self.serving: asyncio.Future[None] = loop.create_future()
-
-    def listeners(self) -> Listeners:
-        return Listeners(self._sockets["gateway"], self._sockets.get("gateway-tcp"), None)
-
-    def metrics(self) -> Any:
-        return self._sockets.get("metrics")
-
-    async def wait_to_go(self) -> dict[str, Any]:
-        await asyncio.sleep(0.5)
-        self.ready.set_result(None)
-        window = await self.window
-        if self._fate == "dies before it serves":
-            self._close()
-            raise EOFError
-        return window
-
-    def _close(self) -> None:
-        if "metrics" in self._sockets:
-            self._sockets["metrics"].close()
-
-    async def say_serving(self) -> None:
-        self.serving.set_result(None)
-
-
 class Processes:
-    """Those that have been started, the last of which serves."""
+    """Those of one unit, the last of which serves."""
 
     current: Processes | None = None
 
@@ -147,86 +69,105 @@ class Processes:
         self.disk = disk
         self.say = say
         self.is_replaced = False
-        self.services: list[Service] = []
-        self.tasks: list[asyncio.Task[int]] = []
-        self._heirs: dict[str, _Heir] = {}
+        self.faults: list[str] = []
         self.on_service: Callable[[Service], None] = lambda _: None
-        self._network: Network = loop.network
+        self.network: Network = loop.network
+        self.manager = Manager(loop, say=say, begin=self._begin)
+        self._sockets = [FakeSocket(UNIX, loop.network, family=1), FakeSocket(TCP, loop.network, family=2)]
 
     @property
-    def serving(self) -> Service:
-        """The one that accepts."""
-        return next(service for service in reversed(self.services) if not service._has_handed_over)
+    def services(self) -> list[Service]:
+        """Of those that live."""
+        return [each.service for each in self.manager.group if each.service is not None]
 
-    def fate(self) -> str:
-        return self.random.choice(["serves", "serves", "serves", "does not start", "dies before it serves"])
+    def _begin(self, process: Process, environment: dict[str, str]) -> None:
+        work = self._run(process, environment)
+        process.main_task = self.loop.create_task(work, context=process.context.copy())
 
-    def start(self, heir: _Heir | None = None) -> asyncio.Task[int]:
-        """A process more."""
-        environment = {"STATE_DIRECTORY": str(self.folder / "state")}
-        if heir is not None:
-            environment[_HEIR] = str(len(self._heirs))
-            self._heirs[environment[_HEIR]] = heir
+    async def _run(self, process: Process, environment: dict[str, str]) -> None:
+        """As `ai-client serve` does."""
+        await asyncio.sleep(self.random.uniform(0.02, 0.3))
+        try:
+            process.service = service = self._service(environment)
+            self.on_service(service)
+            await service.run()
+        except EOFError:
+            process.die("as the one before it is gone")
+        except (OSError, ListenError, ConfigError) as error:
+            if not self.disk.trouble:
+                self.faults.append(f"process {process.pid} ended with {error!r}")
+            process.die(f"of {error!r}")
+        else:
+            self.say(f"process {process.pid} ends")
+            process.end()
+
+    def _service(self, environment: dict[str, str]) -> Service:
         sources = Sources(
             config_path=self.folder / "ai-client.conf",
             key_file=self.folder / "key",
-            environment=environment,
+            environment={"STATE_DIRECTORY": str(self.folder / "state"), **environment},
             launch=_Launch(("ai-client",), Path("ai-client"), Path("ai-client")),
         )
-        service = Service(
+        return Service(
             sources,
             operators=frozenset({0}),
             announce=lambda _: None,
             clock=SimClock(self.loop),
             random_source=random.Random(self.random.random()),  # noqa: S311 - a simulation's
         )
-        self.services.append(service)
-        self.on_service(service)
-        task = self.loop.create_task(self._run(service))
-        self.tasks.append(task)
-        return task
 
-    async def _run(self, service: Service) -> int:
-        try:
-            return await service.run()
-        except EOFError:
-            self.services.remove(service)
-            return 1
-
-    def take(self, environment: Mapping[str, str]) -> _Heir | None:
-        return self._heirs.get(environment.get(_HEIR, ""))
+    def close(self) -> None:
+        """The manager's sockets."""
+        for sock in self._sockets:
+            sock.close()
 
     def open_listeners(self, *_: object) -> Listeners:
-        unix = FakeSocket(UNIX, self._network, family=1)
-        return Listeners(unix, FakeSocket(TCP, self._network, family=2), None)  # type: ignore[arg-type]
+        unix, tcp = (sock.dup() for sock in self._sockets)
+        return Listeners(unix, tcp, None)  # type: ignore[arg-type]
 
     def bind_metrics(self, *_: object, **__: object) -> FakeSocket:
-        return FakeSocket(METRICS, self._network, family=2)
+        return FakeSocket(METRICS, self.network, family=2)
 
     @contextmanager
     def played(self) -> Iterator[None]:
-        """While it lasts, sockets, threads and disk are those of the simulation."""
-        inheritance = type("_Inheritance", (), {"take": self.take})
+        """While it lasts, sockets, threads, processes and disk are those of the simulation."""
         with ExitStack() as stack:
-            put = lambda name, value: stack.enter_context(patch(name, value))  # noqa: E731
-            base = service_module.__name__
-            put(f"{base}.open_listeners", self.open_listeners)
-            put(f"{base}.Inheritance", inheritance)
-            put(f"{base}.Successor", _Successor)
-            put("ai_client.gateway.process.lifecycle.Notifier", _Notifier)
-            put(f"{base}.start_logs", lambda _: None)
-            put(f"{base}.HANDOVER_DRAIN_S", 90.0)
-            put("ai_client.gateway.watch.metrics_listener.bind_tcp", self.bind_metrics)
-            put("ai_client.cache.writer.ThreadPoolExecutor", SimExecutor)
-            put("ai_client.cache.writer._GATHER_S", 0)
-            put("ai_client.ledger.upkeep.ThreadPoolExecutor", SimExecutor)
-            put("ai_client.ledger.book.Transaction", faulty_transaction(self.disk))
-            put("ai_client.audit.trail.os", FaultyOs(self.disk))
+            for name, value in self._played().items():
+                stack.enter_context(patch(f"ai_client.{name}", value))
+            Manager.current = self.manager
             Processes.current = self
             try:
                 yield
             finally:
-                Processes.current = None
+                Processes.current = Manager.current = None
+
+    def _played(self) -> dict[str, Any]:
+        system = OwnedOs(self.disk)
+        return {
+            "gateway.process.service.open_listeners": self.open_listeners,
+            "gateway.process.service.start_logs": lambda _: None,
+            "gateway.process.service.HANDOVER_DRAIN_S": 90.0,
+            "gateway.process.handover.socket": PlayedSocket(self.network),
+            "gateway.process.handover.os": PlayedOs(),
+            "gateway.process.handover.subprocess": PlayedSubprocess(self.network, self.random),
+            "gateway.process.lifecycle.Notifier": PlayedNotifier,
+            "gateway.process.window_memory.SentLog": owned(SentLog),
+            "gateway.process.limit_memory.MeterLog": owned(MeterLog),
+            "gateway.watch.metrics_listener.bind_tcp": self.bind_metrics,
+            "cache.writer.ThreadPoolExecutor": SimExecutor,
+            "cache.writer._GATHER_S": 0,
+            "cache.file.sqlite3": OwnedSqlite(),
+            "ledger.upkeep.ThreadPoolExecutor": SimExecutor,
+            "ledger.book.Transaction": faulty_transaction(self.disk),
+            "ledger.schema.sqlite3": OwnedSqlite(),
+            "ledger.usage.sqlite3": OwnedSqlite(),
+            "stored.homes_file.sqlite3": OwnedSqlite(),
+            "ledger.file.os": system,
+            "ledger.owner.os": system,
+            "admission.sent_log.os": FaultyOs(self.disk),
+            "admission.meter_log.os": FaultyOs(self.disk),
+            "audit.trail.os": system,
+        }
 
 
 def configuration(folder: Path, *, knobs: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import math
 import random
 import shutil
 import sqlite3
@@ -31,6 +32,7 @@ from ai_client.gateway.process.service import Service
 from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices
 from tests.client.gateway.simulation.callers import TENANTS, Caller, Ending
+from tests.client.gateway.simulation.channel import fate_of
 from tests.client.gateway.simulation.checks import check_all
 from tests.client.gateway.simulation.disk import Disk
 from tests.client.gateway.simulation.loop import SimLoop, StuckError
@@ -41,6 +43,7 @@ from tests.client.gateway.simulation.provider import DAYS, Provider
 UPSTREAM = ("upstream.test", 80)
 QUIET_S = 70.0
 _NOTED = (Admitted, Sent, Settled, Failed, Retried, FellBack, BreakerChanged)
+CHANGES = ("reload", "limits", "budget", "hand over")
 _FASTEST = Path("/dev/shm")
 
 
@@ -59,7 +62,8 @@ class World:
         #: Of each process.
         self.events: list[list[tuple[float, Any]]] = []
         self.callers: list[Caller] = []
-        self.rates: list[tuple[float, int]] = []
+        #: Limits a minute that the configuration had: from when, to when somebody may still have served by it.
+        self.rates: list[list[float]] = []
         self.disk = Disk()
         self.network = Network(self._source())
         self.loop = SimLoop(self.network, self._source())
@@ -99,11 +103,13 @@ class World:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_until_complete(self._live())
-            self._look_back(descriptors)
+            self._look_back()
         except (StuckError, OSError, RuntimeError, ValueError, AttributeError, KeyError) as error:
             self.broken.append(repr(error))
         finally:
             self._end()
+        if (now := _descriptors()) > descriptors:
+            self.broken.append(f"{now - descriptors} descriptors are left")
         return self
 
     def _end(self) -> None:
@@ -111,6 +117,10 @@ class World:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         asyncio.set_event_loop(None)
         self.loop.close()
+        self.events.clear()
+        for process in self.processes.manager.processes:
+            process.bury()
+        gc.collect()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _live(self) -> None:
@@ -120,23 +130,27 @@ class World:
         upstream = FakeSocket(UPSTREAM, self.network, family=2)
         server = await self.loop.create_server(self.provider, sock=upstream)
         with self.processes.played():
-            self.processes.start()
+            self.processes.manager.start()
             await asyncio.sleep(0.5)
             ups_and_downs = [self.loop.create_task(each) for each in (self._weather(), self._operate())]
             await self._call()
             await asyncio.gather(*ups_and_downs)
             await self._settle()
             check_all(self)
-            for service in list(self.processes.services):
-                service._life.stop_soon()
-            await asyncio.gather(*self.processes.tasks)
+            await self.processes.manager.stop()
+        self.processes.close()
         server.close()
         upstream.close()
         await asyncio.sleep(2)
 
     def _lay(self) -> None:
-        self.rates.append((self.loop.time(), self.knobs["rpm"]))
+        self.rates.append([self.knobs["rpm"], self.loop.time(), math.inf])
         lay(self.folder, self.knobs)
+
+    def _is_read(self) -> None:
+        """All that serve have read what was laid last."""
+        for rate in self.rates[:-1]:
+            rate[2] = min(rate[2], self.loop.time())
 
     def _listen(self, service: Service) -> None:
         events: list[tuple[float, Any]] = []
@@ -188,7 +202,7 @@ class World:
         while self.loop.time() < end_s:
             await asyncio.sleep(self.random.choice([3.0, 15.0, 40.0]))
             what = self.random.choice(
-                ["reload", "limits", "budget", "hand over", "scrape", "health", "status"]
+                [*CHANGES, *CHANGES, "several", "scrape", "health", "status", "restart", "kill", "kill soon"]
             )
             self.say(f"operator: {what}")
             await self._do(what)
@@ -198,15 +212,44 @@ class World:
             path = {"scrape": "/metrics", "health": "/health", "status": "/status.json"}[what]
             await self._ask(path, METRICS if what == "scrape" else None)
             return
+        if what in ("kill", "kill soon", "restart"):
+            await self._end_main(what)
+            return
+        if what == "several":
+            each = [self.random.choice(CHANGES) for _ in range(self.random.choice([2, 3, 5]))]
+            self.say(f"operator: {each}")
+            await asyncio.gather(*[self._change(change) for change in each])
+            return
+        await self._change(what)
+
+    async def _end_main(self, what: str) -> None:
+        manager = self.processes.manager
+        if what == "restart":
+            await manager.restart()
+        elif manager.main is not None and what == "kill":
+            manager.main.die("of kill -9")
+        elif manager.main is not None:
+            manager.main.fate = (manager.main.steps + round(10 ** self.random.uniform(0, 4)), "dies")
+
+    async def _change(self, what: str) -> None:
+        """Another configuration or release, and the reload that puts it in place."""
         if what == "limits":
             self.knobs["rpm"] = self.random.choice([20, 60, 6000])
             self.knobs["concurrent"] = self.random.choice([1, 3, 10, 50])
         elif what == "budget":
             self.knobs["daily_usd"] = self.random.choice([0.02, 0.2, 100])
         self._lay()
-        self.processes.is_replaced = what == "hand over"
+        if what == "hand over":
+            self.processes.is_replaced = True
+            main = self.processes.manager.main
+            if main is not None and main.fate is None and (fate := fate_of(self.random)) is not None:
+                main.fate = (main.steps + fate[0], fate[1])
+                self.say(f"the main process: {main.fate}, at {main.steps}")
+        laid = len(self.rates)
         status = await self._ask("/control/reload", None, method="POST")
         self.processes.is_replaced = False
+        if status == 200 and laid == len(self.rates):
+            self._is_read()
         self.say(f"operator: {what} gave {status}")
 
     async def _ask(self, path: str, address: Any, *, method: str = "GET") -> int:
@@ -214,14 +257,19 @@ class World:
         from tests.client.gateway.simulation.callers import UNIX, Line  # noqa: PLC0415
 
         line = Line(self.loop)
-        self.loop.played(address or UNIX, lambda: line, uid=0)
+        try:
+            self.loop.played(address or UNIX, lambda: line, uid=0)
+        except ConnectionRefusedError:
+            if self.processes.services and not self.processes.manager.has_just_started:
+                self.broken.append(f"{path} was refused")
+            return 0
         line.transport.write(
             f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n".encode()
         )
         end_s = self.loop.time() + 120
         while not line.is_whole and not line.is_lost and self.loop.time() < end_s:
             await line.news(end_s)
-        if not line.is_whole:
+        if not line.is_whole and not line.transport.peer.was_killed:
             self.broken.append(f"{path} got no answer")
         line.transport.abort()
         return line.status
@@ -232,9 +280,12 @@ class World:
 
     # What must be true after all has ended.
 
-    def _look_back(self, descriptors: int) -> None:
+    def _look_back(self) -> None:
         broken = self.broken
-        left = [repr(task.get_coro()) for task in asyncio.all_tasks(self.loop)]
+        processes = self.processes.manager.processes
+        broken += self.processes.faults
+        dead = {task for process in processes if process.was_killed for task in process.tasks}
+        left = [repr(task.get_coro()) for task in asyncio.all_tasks(self.loop) - dead]
         if left:
             broken.append(f"{len(left)} tasks are left: {left[:3]}")
         if self.network.open:
@@ -243,11 +294,8 @@ class World:
         if report.problems:
             broken.append(f"the audit trail is broken: {report.problems[:3]}")
         self._check_money()
-        gc.collect()
         if self.loop.faults:
             broken.append(f"the loop was told of faults: {self.loop.faults[:3]}")
-        if (now := _descriptors()) > descriptors:
-            broken.append(f"{now - descriptors} descriptors are left")
 
     def _check_money(self) -> None:
         # What a process could not write as it ended, the next one's start books.
