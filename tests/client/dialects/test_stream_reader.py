@@ -157,3 +157,40 @@ def test_the_usage_of_many_vectors_is_found_at_either_end(body: bytes, expected:
     assert verdict.usage == expected
     assert verdict.trouble is None
     assert verdict.fault is None
+
+
+_TOLD = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+_EVENTS = st.sampled_from(
+    [
+        event(delta("one")),
+        event(delta("two", "stop")),
+        event(delta("three", "error")),
+        event(USAGE_EVENT),
+        event({**USAGE_EVENT, "usage": _TOLD, "service_tier": "flex"}),
+        event({**USAGE_EVENT, "error": {"message": "no"}}),
+        event({**USAGE_EVENT, "object": "response", "status": "failed"}),
+        event({**USAGE_EVENT, "type": "error"}),
+        event({**USAGE_EVENT, "x_groq": {"error": "over"}}),
+        event({"choices": [], "usage": {}}),
+        event({"choices": [], "prompt_filter_results": []}),
+        event({"detail": "no"}),
+        b"data: no JSON\n\n",
+        b": a comment\n\n",
+        DONE,
+        b"data: [done]\n\n",
+    ]
+)
+
+
+@given(st.lists(_EVENTS, max_size=6), st.booleans())
+def test_events_that_come_together_are_read_as_those_that_come_alone(
+    events: list[bytes], hides_usage: bool
+) -> None:
+    """Whole events of one line are read by a shorter way, which comes to the same as byte after byte."""
+    whole = b"".join(events)
+    together, alone = StreamReader(hides_usage=hides_usage), StreamReader(hides_usage=hides_usage)
+    passed = together.feed(whole) + together.finish()
+    in_bytes = b"".join(alone.feed(whole[at : at + 1]) for at in range(len(whole))) + alone.finish()
+    assert passed == in_bytes
+    for name in ("usage", "fault", "trouble", "is_whole", "is_marked", "has_begun", "has_finished"):
+        assert getattr(together, name) == getattr(alone, name), name

@@ -24,6 +24,8 @@ END_EVENT: Final = b"data: [DONE]\n\n"
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _BODY_STARTS: Final = (b"{", b"[", b"<")
 _ABSENT: Final = Raw(b"")
+# The usage, and the end marker.
+_END_EVENTS: Final = 2
 # `{"content":""}` is no text; what else a delta holds beside its text only makes the bound higher.
 _DELTA_FRAME_BYTES: Final = 14
 
@@ -132,12 +134,41 @@ class StreamReader:
         if len(plain) > 1 and self._read_together(plain):
             read_bytes = sum(map(len, plain)) + 8 * len(plain)
             texts = texts[len(plain) :]
-        for text in texts:
+        for index, text in enumerate(texts):
             if not self._read_plainly(text):
-                rest = self._pass(self._splitter.feed(chunk[read_bytes:]))
+                rest = self._read_end(texts[index:])
+                if rest is None:
+                    rest = self._pass(self._splitter.feed(chunk[read_bytes:]))
                 return chunk[:read_bytes] + rest if read_bytes else rest
             read_bytes += len(text) + 8
         return chunk
+
+    def _read_end(self, texts: list[bytes]) -> bytes | None:
+        """Of the events that most streams end with, the usage if it is told and the end marker, what is passed on.
+
+        None where they are others.
+        """
+        if texts[-1] != b"[DONE]" or len(texts) > _END_EVENTS or not self.has_begun:
+            return None
+        has_usage = len(texts) == _END_EVENTS
+        if has_usage and not self._read_usage(texts[0]):
+            return None
+        self._is_done = self.is_marked = True
+        self._is_withheld = False
+        return b"data: %b\n\n%b" % (texts[0], END_EVENT) if has_usage and not self.hides_usage else END_EVENT
+
+    def _read_usage(self, text: bytes) -> bool:
+        """Whether it is an event that tells the usage, and nothing of an answer or of an error."""
+        try:
+            chunk = _decode_chunk(text)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        if chunk.choices or not chunk.usage or chunk.object == "response" or not _is_silent(chunk):
+            return False
+        self._keep_usage(chunk.usage)
+        self._tier = chunk.service_tier or self._tier
+        self.delta_bytes += len(text)
+        return True
 
     def _read_together(self, texts: list[bytes]) -> bool:
         """Several events at once, where all of them are plain: one call instead of many."""
@@ -301,14 +332,7 @@ class StreamReader:
 def _are_plain(chunks: list[_Chunk]) -> bool:
     """Whether each event is a part of an answer and tells of nothing else."""
     for chunk in chunks:
-        if (
-            not chunk.choices
-            or chunk.error is not None
-            or chunk.base_resp is not None
-            or chunk.x_groq is not None
-            or chunk.type is not None
-            or chunk.object == "error"
-        ):
+        if not chunk.choices or not _is_silent(chunk):
             return False
         for choice in chunk.choices:
             if choice.error is not None or choice.usage is not None:
@@ -316,6 +340,17 @@ def _are_plain(chunks: list[_Chunk]) -> bool:
             if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
                 return False
     return True
+
+
+def _is_silent(chunk: _Chunk) -> bool:
+    """Whether nothing beside its choices may tell of an error."""
+    return (
+        chunk.error is None
+        and chunk.base_resp is None
+        and chunk.x_groq is None
+        and chunk.type is None
+        and chunk.object != "error"
+    )
 
 
 def is_whole_stream(body: bytes) -> bool:

@@ -64,7 +64,9 @@ class SimLoop(asyncio.SelectorEventLoop):
 
     def _note_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         del loop
-        self.faults.append(f"{context.get('message')}: {context.get('exception')!r} {context.get('task', '')}")
+        self.faults.append(
+            f"{context.get('message')}: {context.get('exception')!r} {context.get('task', '')}"
+        )
 
     # Whose work it is.
 
