@@ -27,8 +27,10 @@ def main() -> int:
         ("library", library, 900),
         ("coordination_cost", (), 300),
         ("coordination", (), 1200),
+        ("coordination_scale", (), 900),
         ("gateway", ("--seconds", "2", "--soak", "1000000", "--peers-python", litellm), 2400),
         ("preview", (), 900),
+        ("registry", (), 3600),
         ("deploy", ("--hosts", hosts, "--preview"), 3600),
         ("many", ("--hosts", many), 5400),
     )

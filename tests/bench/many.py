@@ -195,6 +195,11 @@ def run_faulty(order: RunRequest, *, alive: set[str]) -> None:
     done = {host for host, result in results.items() if not (result["failed"] or result["unreachable"])}
     if done != alive:
         raise DeployFailedError(f"not deployed, or dead and deployed: {sorted(done ^ alive)}\n{tail}")
+    unreachable = {host for host, result in results.items() if result["unreachable"]}
+    if unreachable != set(order.hosts()) - alive:
+        raise DeployFailedError(
+            f"dead, and not said to be: {sorted(set(order.hosts()) - alive - unreachable)}"
+        )
 
 
 def available_mb() -> float:
