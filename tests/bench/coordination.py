@@ -29,6 +29,9 @@ _DEMAND = 1.5
 # Who is not admitted in that time asks no more.
 _DEADLINE_S = 5.0
 _PAUSE_S = 3
+_LOOK_S = 0.02
+# The bound holds at an upstream whose arrivals are not late by more: ai_client.admission.window.
+_DELAY_MS = 100
 _START_S = 120.0
 _SEED = 15
 _ACCOUNT = "bench"
@@ -80,6 +83,21 @@ def fullest(arrivals: Sequence[float]) -> int:
 def used(arrivals: Sequence[float], *, from_s: float, to_s: float, rpm: int) -> float:
     """The part of the quota that was used in that time."""
     return (bisect_left(arrivals, to_s) - bisect_left(arrivals, from_s)) / (rpm * (to_s - from_s) / 60)
+
+
+@dataclass
+class Lag:
+    """The longest time that this process did not run when it had to: arrivals are seen that much too late."""
+
+    longest_s: float = 0.0
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self.longest_s = max(self.longest_s, loop.time() - due_s)
 
 
 @asynccontextmanager
@@ -138,7 +156,8 @@ async def measure(options: argparse.Namespace) -> bool:
             _,
         ):
             demand = Demand(services, _DEMAND * rpm / 60, [1.0] * options.hosts)
-            asking = asyncio.create_task(demand.run())
+            asking, lag = asyncio.create_task(demand.run()), Lag()
+            watching = asyncio.create_task(lag.watch())
             machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
             engine = Path(options.engine).name
             print(f"{options.hosts} services of {options.share} a minute, {engine}, {machine}", flush=True)
@@ -155,10 +174,15 @@ async def measure(options: argparse.Namespace) -> bool:
                 marks.append(loop.time())
             held_ms, refusals = await throttled(simulator, demand)
             asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(asking, watching, return_exceptions=True)
             arrivals = sorted(each.at_s for each in simulator.arrivals)
             sent = bisect_left(arrivals, marks[1]) - bisect_left(arrivals, marks[0])
             show(arrivals, marks, rpm=rpm)
+            late_ms = 1000 * lag.longest_s
+            print(
+                f"arrivals seen too late              by {late_ms:.0f} ms at most (the window allows for {_DELAY_MS})"
+            )
             print(
                 f"requests a call of the engine       {sent / max(1.0, calls):.1f}  ({options.share} a minute a host)"
             )
