@@ -88,6 +88,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "GroupSettings.source": "Where the hosts come from: declared here, booted on this machine, or found on "
     "EC2.",
     "GroupSettings.hosts": "The hosts, by name (`static` and `local`).",
+    "GroupSettings.hosts_file": "YAML file with more hosts, by name, below the project folder. Pulumi takes at "
+    "most 128 KiB of configuration.",
     "GroupSettings.ec2": "Which instances are the hosts (`ec2`).",
     "GroupSettings.children": "Names of the groups inside this one. A group has hosts or children, not both.",
     "GroupSettings.user": "ssh login for this group.",

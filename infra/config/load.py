@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
 
 from infra import secret_texts
-from infra.config import checks, coordination, secret_values, upstreams
+from infra.config import checks, coordination, hosts_files, secret_values, upstreams
 from infra.config.names import nearest
 from infra.config.schema import PREFIX, FleetSettings
 from infra.config.secret_values import Hider, Path
@@ -49,6 +49,7 @@ def load_settings(
     """
     hider = Hider()
     own, errors, hidden_texts = _read(config, secret=secret, secret_paths=secret_paths, hider=hider)
+    errors += hosts_files.put_in(own)
     settings, wrong, is_whole = _validated({**own, "stack": stack})
     errors += wrong
     if settings is None:

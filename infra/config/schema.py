@@ -57,6 +57,10 @@ TaskFile = Annotated[
     str,
     matching(_TASK_FILE, "a file of tasks below the project folder is needed, such as 'tasks/drain.yml'"),
 ]
+HostsFile = Annotated[
+    str,
+    matching(_TASK_FILE, "a YAML file below the project folder is needed, such as 'hosts/web.yml'"),
+]
 HostName = Annotated[str, matching(_NAME, "a host name is lower-case letters, digits and hyphens")]
 GroupName = Annotated[
     str, matching(_GROUP_NAME, "a group name is lower-case letters, digits and underscores")
@@ -118,6 +122,7 @@ class GroupSettings(Model):
 
     source: Literal["static", "local", "ec2"] = "static"
     hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
+    hosts_file: HostsFile | None = None
     ec2: Ec2Settings | None = None
     children: tuple[GroupName, ...] = ()
     user: Login | None = None

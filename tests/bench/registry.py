@@ -21,7 +21,7 @@ import redis
 from ai_client.coordination.host_report import HostReport
 from ai_client.coordination.wire import Keys
 from tests.bench.memory import Peak
-from tests.bench.preview import KEY, OUT, made_up, started
+from tests.bench.preview import HOSTS_FILE, KEY, OUT, made_up, started
 from tests.client.coordination.engine import RealEngine, programs
 from tests.client.service_rig import free_port
 from tests.fleet.clones import Clone, clone
@@ -56,14 +56,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, engine(Path(folder)) as port:
         declared = declaration(given.hosts, port)
         project = clone(Path(folder) / "project", state=Path(folder) / "state", stack="said")
+        (project.folder / HOSTS_FILE).write_text(json.dumps(hosts(given.hosts)), encoding="utf-8")
         up_s = deploy(started(project), declared)
         rows: dict[str, list[tuple[float, float]]] = {what: [] for what in PROBES}
         for _ in range(given.rounds):
             for what, probe in PROBES.items():
                 project.configure({**declared, "probe": probe})
-                hosts = list(declared["groups"]["hosts"]["hosts"])
-                rows[what].append(measured(project, port, hosts, by_registry=what == BY_REGISTRY))
-                print(f"  {what:20}{rows[what][-1][0]:8.1f} s{rows[what][-1][1]:8.0f} MB", file=sys.stderr)
+                names = list(hosts(given.hosts))
+                rows[what].append(measured(project, port, names, by_registry=what == BY_REGISTRY))
+                taken_s, mb = rows[what][-1]
+                print(f"  {what:20}{taken_s:8.1f} s{mb:8.0f} MB", file=sys.stderr)
     report = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hosts": given.hosts,
@@ -76,16 +78,20 @@ def main() -> None:
     show(rows)
 
 
-def declaration(hosts: int, port: int) -> dict[str, Any]:
-    """The stack's structured configuration, keys without their prefix."""
-    names = {
+def hosts(count: int) -> dict[str, Any]:
+    """The hosts of the stack, which no configuration has room for."""
+    return {
         f"host-{number:04}": {"address": address, "hostKeys": [HOST_KEY]}
-        for number, address in enumerate(made_up(hosts), start=1)
+        for number, address in enumerate(made_up(count), start=1)
     }
+
+
+def declaration(count: int, port: int) -> dict[str, Any]:
+    """The stack's structured configuration, keys without their prefix."""
     return {
         "environment": "bench",
-        "account": {"rpm": 100 * hosts},
-        "groups": {"hosts": {"hosts": names, "share": 1}},
+        "account": {"rpm": 100 * count},
+        "groups": {"hosts": {"hostsFile": HOSTS_FILE, "share": 1}},
         "coordination": {"endpoint": f"redis://127.0.0.1:{port}"},
         "probe": False,
     }
@@ -116,7 +122,7 @@ def deploy(project: Clone, declared: dict[str, Any]) -> float:
     return time.monotonic() - began_s
 
 
-def say(port: int, hosts: list[str]) -> None:
+def say(port: int, names: list[str]) -> None:
     """Every host says now that it is as last applied."""
     word = HostReport(
         release=_RESULT["release"],
@@ -126,18 +132,18 @@ def say(port: int, hosts: list[str]) -> None:
     ).encode()
     now_s = str(int(time.time()))
     with redis.Redis(port=port) as link:
-        link.hset(Keys("said").reports, mapping=dict.fromkeys(hosts, word))
-        link.hset(Keys("said").said, mapping=dict.fromkeys(hosts, now_s))
+        link.hset(Keys("said").reports, mapping=dict.fromkeys(names, word))
+        link.hset(Keys("said").said, mapping=dict.fromkeys(names, now_s))
 
 
-def measured(project: Clone, port: int, hosts: list[str], *, by_registry: bool) -> tuple[float, float]:
+def measured(project: Clone, port: int, names: list[str], *, by_registry: bool) -> tuple[float, float]:
     """Wall seconds and peak megabytes of one preview, in which nothing is to change."""
-    say(port, hosts)
+    say(port, names)
     with Peak() as peak:
         began_s = time.monotonic()
         told = project.pulumi("preview", "--stack", project.stack, "--expect-no-changes")
         taken_s = time.monotonic() - began_s
-    everyone = f"{len(hosts)} of {len(hosts)} hosts reported"
+    everyone = f"{len(names)} of {len(names)} hosts reported"
     if by_registry and everyone not in told.output:
         sys.exit(f"not all went by the registry:\n{told.output[-2000:]}")
     return taken_s, peak.mb
