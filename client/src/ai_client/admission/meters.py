@@ -197,6 +197,8 @@ class Meter:
 
     def _recall(self, part: _Part, log: MeterLog) -> None:
         told = log.entries(f"{self._name}/{part.name}", span_s=part.span_s, now_s=self._clock.wall())
+        if part.region is not None:
+            part.window.forget_sent()  # it is noted there, with what others sent
         part.window.restore(told, clock=self._clock)
 
     def note(self, part: _Part, *, sent_at_s: float, requests: int, tokens: int) -> None:

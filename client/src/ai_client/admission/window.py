@@ -181,6 +181,14 @@ class SlidingWindow:
         self._used_requests -= 1
         self._used_tokens -= entry.tokens
 
+    def forget_sent(self) -> None:
+        """What was written counts no more: it is told anew by `restore`."""
+        for each in self._bins:
+            each.is_over = True
+            self._used_requests -= each.count
+            self._used_tokens -= each.tokens
+        self._bins.clear()
+
     def next_expiry_s(self) -> float | None:
         """When the oldest that counts leaves; None where all that counts is unsent, or nothing does."""
         return self._bins[0].sent_at_s + self.span_s if self._bins else None

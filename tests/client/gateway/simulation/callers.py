@@ -160,9 +160,13 @@ class Caller:
             self._end(ending, "refused")
             return
         line.expect()
+        began_s = self.loop.time()
         await self._write(line, path, body, habits)
         ending.asked_s = self.loop.time()
         await self._read(line, ending, habits)
+        # What the kernel resets with a process gets no answer, nor what is still to come as it ends.
+        far = line.transport.peer
+        ending.may_be_cut |= far.was_killed or far.ended_after(began_s - 0.1)
         self._check(ending, str(_told(body)))
 
     def _request(self, number: int) -> tuple[str, dict[str, Any]]:
@@ -232,10 +236,6 @@ class Caller:
                 await asyncio.sleep(habits.sleeps_s)
                 habits.sleeps_s = 0.0
                 line.transport.resume_reading()
-        # What the kernel resets with a process gets no answer, nor what comes on an idle connection as it ends.
-        ending.may_be_cut |= line.transport.peer.was_killed or line.transport.peer.ended_after(
-            ending.asked_s - 0.1
-        )
         self._end(ending, "answered" if line.is_whole else "cut", line)
 
     def _end(self, ending: Ending, what: str, line: Line | None = None) -> None:

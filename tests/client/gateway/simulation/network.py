@@ -326,6 +326,11 @@ class SimTransport(asyncio.Transport):
         """With its process."""
         return self.process is not None and self.process.was_killed
 
+    @property
+    def stands(self) -> bool:
+        """Nobody will answer on it."""
+        return self.process is not None and (self.process.was_killed or self.process.is_frozen)
+
     def ended_after(self, at_s: float) -> bool:
         """Whether its process ended by itself, and not before that."""
         return self.process is not None and at_s <= self.process.ended_at_s < math.inf

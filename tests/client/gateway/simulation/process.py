@@ -34,6 +34,8 @@ class Process:
         self.is_frozen = self.was_killed = False
         self.frozen_at_s = 0.0
         self.died_at_s = self.ended_at_s = math.inf
+        #: Whether what it sent was on disk as it was killed.
+        self.remembered = True
         self.steps = 0
         #: At which step what befalls it: "dies" or "freezes".
         self.fate: tuple[int, str] | None = None
@@ -106,6 +108,8 @@ class Process:
             return
         self.say(f"process {self.pid} dies {of}, step {self.steps}")
         self.was_killed, self.died_at_s = True, self._loop.time()
+        if self.service is not None:
+            self.remembered = self.service._window._sent_log is not None
         self._suspend()
         for let_go in list(self._held.values()):
             let_go()

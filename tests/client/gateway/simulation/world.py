@@ -269,7 +269,7 @@ class World:
         end_s = self.loop.time() + 120
         while not line.is_whole and not line.is_lost and self.loop.time() < end_s:
             await line.news(end_s)
-        if not line.is_whole and not line.transport.peer.was_killed:
+        if not line.is_whole and not line.transport.peer.stands:
             self.broken.append(f"{path} got no answer")
         line.transport.abort()
         return line.status

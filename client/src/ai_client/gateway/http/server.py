@@ -182,6 +182,18 @@ class Server:
                 async with asyncio.timeout(RUN_OUT_LOOK_S):
                     await until.wait()
 
+    async def finish(self, *, limit_s: float) -> None:
+        """Wait until what is being answered now is taken, for `limit_s` at most; what comes meanwhile is not meant."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + limit_s
+        state = self._state
+        left = [] if state is None else list(state.open)
+        while state is not None and loop.time() < until_s:
+            left = [each for each in left if each in state.open and (each.is_answering or each.unread_bytes)]
+            if not left:
+                return
+            await asyncio.sleep(RUN_OUT_LOOK_S)
+
     async def _tick(self, state: Connections) -> None:
         loop = asyncio.get_running_loop()
         while True:

@@ -6,12 +6,18 @@
                                      <--  {"ready": true}            (or it ends: the old goes on as before)
     stops accepting, takes back what
     waits for admission
-    {"go": true, "window": ...}      -->
+    {"go": true, "window": …,
+     "stays": true}                  -->
                                           counts what the old one sent, accepts
-                                     <--  {"serving": true}
-    tells systemd MAINPID, closes    -->
+                                     <--  {"serving": true, "stays": true}
+    tells systemd MAINPID
+    {"main": true}                   -->
     passes on what still comes,           tells systemd READY, which hears
     ends with its last stream             the main process alone
+                                     <--  {"followed": true}         when it has handed over itself
+
+The channel stays open: where it ends without that word, the new process is gone, and the old one serves again until its
+streams have ended. A release from before "stays" is heard to say nothing of it, and the old process closes.
 
 The messages are lines of JSON on a socket pair whose number is in the environment. The new process is no child of the
 old one, which ends before it: systemd learns of the end of its own children alone, and must see its main process end.
@@ -72,8 +78,11 @@ class _Channel:
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_LONGEST_LINE))
 
     async def tell(self, message: dict[str, Any]) -> None:
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        self.say(message)
         await self._writer.drain()
+
+    def say(self, message: dict[str, Any]) -> None:
+        self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
         """The next message; EOFError where the other side is gone."""
@@ -100,6 +109,7 @@ class Successor:
         self._process = process
         self._channel = channel
         self._pid = process.pid
+        self._stays = False
 
     @property
     def pid(self) -> int:
@@ -132,11 +142,25 @@ class Successor:
 
     async def go(self, window: Mapping[str, Any]) -> None:
         """Let it serve: this process accepts no more. Raises HandoverError."""
-        await self._expect("serving", SERVING_S, say={"go": True, "window": window})
+        message = await self._expect("serving", SERVING_S, say={"go": True, "window": window, "stays": True})
+        self._stays = bool(message.get("stays"))
 
-    def part(self) -> None:
-        """It is the main process now: nothing more is said."""
-        self._channel.close()
+    async def is_lost(self) -> bool:
+        """Tells it that it is the main process, and waits: whether it is gone and nobody follows it."""
+        try:
+            if not self._stays:
+                return False
+            await self._channel.tell({"main": True})
+            return not (await self._channel.hear()).get("followed")
+        except (EOFError, OSError):
+            return True
+        except ValueError:
+            return False
+        finally:
+            self._channel.close()
+
+    def reap(self) -> None:
+        """What was started has ended, where it has detached what serves."""
         if self._pid != self._process.pid:
             self._process.wait()  # what was started has detached itself and ended long ago
 
@@ -190,6 +214,9 @@ class Inheritance:
         self._estate = estate
         self._channel_socket = channel
         self._channel: _Channel | None = None
+        self._is_to_be_named = False
+        #: The old process was gone before the manager knew of this one, which will be told to end for that.
+        self.is_orphan = False
 
     @classmethod
     def take(cls, environment: Mapping[str, str]) -> Inheritance | None:
@@ -220,6 +247,7 @@ class Inheritance:
         self._channel = await _Channel.over(self._channel_socket)
         await self._channel.tell({"ready": True, "pid": os.getpid()})
         message = await self._channel.hear()
+        self._is_to_be_named = bool(message.get("stays"))
         window = message.get("window")
         return window if isinstance(window, dict) else {}
 
@@ -228,9 +256,20 @@ class Inheritance:
         if self._channel is None:
             return
         try:
-            await self._channel.tell({"serving": True})
+            await self._channel.tell({"serving": True, "stays": True})
             await self._channel.hear()
         except (EOFError, OSError):
-            pass
-        finally:
+            self.is_orphan = self._is_to_be_named
+            self.close()
+
+    def say_followed(self) -> None:
+        """Another process serves: the end of this one is not the old one's concern."""
+        if self._channel is not None:
+            self._channel.say({"followed": True})
+            self.close()
+
+    def close(self) -> None:
+        """The old process learns that this one is gone."""
+        if self._channel is not None:
             self._channel.close()
+            self._channel = None

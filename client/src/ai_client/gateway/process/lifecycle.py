@@ -18,7 +18,7 @@ class Lifecycle:
     """
 
     def __init__(self, environment: Mapping[str, str], *, clock: Clock) -> None:
-        self.notifier = Notifier(environment)
+        self.notifier = self._own_notifier = Notifier(environment)
         self.stop = asyncio.Event()
         self.over = asyncio.Event()
         self._clock = clock
@@ -42,7 +42,11 @@ class Lifecycle:
         """Another process is the service now; systemd is told, and nothing more from here."""
         self.notifier.main_process(pid)
         # Of another process than the main one systemd takes nothing, and writes a warning for each.
-        self.notifier = Notifier({})
+        self._own_notifier, self.notifier = self.notifier, Notifier({})
+
+    def stand_in(self) -> None:
+        """The other process is gone. Where systemd never took it for the main one, this one must be heard."""
+        self.notifier = self._own_notifier
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that is kept until it is done, and cancelled with the process."""

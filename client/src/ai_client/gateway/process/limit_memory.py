@@ -43,6 +43,12 @@ class LimitMemory:
             # The service is worth more than its memory.
             _log.error("limits_not_kept", extra=json_log.fields({"reason": str(error)}))
 
+    def recall(self, client: AIAPIClient) -> None:
+        """What other processes have sent since counts in `client`, too."""
+        client.restore({"parked": self._parked()})
+        if self._meters is not None:
+            client.remember_limits(self._meters, is_first=True)
+
     def __call__(self, event: Event) -> None:
         """The listener: a long pause is on disk before the next request."""
         if isinstance(event, Throttled) and event.pause_s >= _LEAST_PAUSE_S and self._client is not None:

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ai_client.configure.assembly import Assembly, assemble, key_provider, limits, state_folder
@@ -20,16 +19,14 @@ from ai_client.configure.sources import Sources
 from ai_client.configure.upstreams import other_upstreams
 from ai_client.contract.events import Admitted, EventStream, Throttled
 from ai_client.gateway.app.app import GatewayApp, Runtime, Users
-from ai_client.gateway.app.forwarder import Forwarder
 from ai_client.gateway.app.pacing import Pacer
 from ai_client.gateway.http.server import Server
 from ai_client.gateway.http.sockets import Listeners, Places, open_listeners
-from ai_client.gateway.process.accepting import accept_again
 from ai_client.gateway.process.clock_steps import ClockSteps
 from ai_client.gateway.process.collector import spare_the_collector
 from ai_client.gateway.process.descriptors import bounds_for
 from ai_client.gateway.process.failed_reload import FAILURES, failed_reload
-from ai_client.gateway.process.handover import Estate, Inheritance, Successor
+from ai_client.gateway.process.handover import Inheritance
 from ai_client.gateway.process.lifecycle import Lifecycle
 from ai_client.gateway.process.limit_memory import LimitMemory
 from ai_client.gateway.process.logs import start_logs
@@ -39,6 +36,7 @@ from ai_client.gateway.process.renewal import keep_fresh
 from ai_client.gateway.process.runtime import retire, runtime_of
 from ai_client.gateway.process.self_report import SelfReport
 from ai_client.gateway.process.spool_child import SpoolChild
+from ai_client.gateway.process.succession import Parts, Succession
 from ai_client.gateway.process.window_memory import WindowMemory
 from ai_client.gateway.watch.gauges import ServiceState
 from ai_client.gateway.watch.spending import Spent
@@ -93,9 +91,9 @@ class Service:
         self._monitoring = self._monitor()
         self._life = Lifecycle(sources.environment, clock=self._clock)
         self._listeners: Listeners
-        self._forwarder: Forwarder | None = None
+        self._heir: Inheritance | None = None
+        self._next = self._succession()
         self._spool: SpoolChild | None = None
-        self._has_handed_over = False
         self._reloading = asyncio.Lock()
 
     def _remember(self) -> None:
@@ -158,7 +156,7 @@ class Service:
         """
         start_logs(self._settings)
         self._life.handle_signals(self.reload)
-        heir = Inheritance.take(self._sources.environment)
+        heir = self._heir = Inheritance.take(self._sources.environment)
         environment = self._sources.environment
         self._listeners = heir.listeners() if heir else open_listeners(self._settings.gateway, environment)
         try:
@@ -166,9 +164,12 @@ class Service:
             await self._life.over.wait()
             if self._spool is not None:
                 await self._spool.stop()
-            if self._has_handed_over:
-                await self._server.run_out(limit_s=HANDOVER_DRAIN_S, until=self._life.stop)
-            await self._drain()
+            drain_s = self._settings.gateway.drain_s
+            if self._next.is_over:
+                drain_s = await self._next.run_out(self._listeners, limit_s=HANDOVER_DRAIN_S, stop_s=drain_s)
+            elif heir is not None and heir.is_orphan:
+                drain_s = await self._next.finish(stop_s=drain_s)
+            await self._drain(drain_s)
         finally:
             await self._end()
         _log.info("stopped")
@@ -203,8 +204,9 @@ class Service:
         """All of it, whatever befalls a part."""
         async with AsyncExitStack() as ends:  # the last one first
             ends.callback(self._close_listeners)
-            if self._forwarder is not None:
-                ends.push_async_callback(self._forwarder.aclose)
+            if self._heir is not None:
+                ends.callback(self._heir.close)
+            ends.push_async_callback(self._next.aclose)
             ends.push_async_callback(self._monitoring.aclose)
             ends.callback(self._window.close)
             ends.callback(self._limit_memory.close)
@@ -214,43 +216,29 @@ class Service:
             await self._quota.stop()
 
     def _close_listeners(self) -> None:
-        self._listeners.close(keep_path=self._has_handed_over)
+        self._listeners.close(keep_path=self._next.is_over)
 
-    async def hand_over(self) -> int:
-        """Let a new process serve, of the release that is in place now: its pid. Raises HandoverError."""
-        estate = Estate.of(self._listeners, self._monitoring.metrics.listening)
-        successor = await Successor.start(
-            self._sources.launch, environment=self._sources.environment, estate=estate
+    def _succession(self) -> Succession:
+        parts = Parts(
+            server=self._server,
+            app=self._app,
+            metrics=self._monitoring.metrics,
+            quota=self._quota,
+            window=self._window,
+            limits=self._limit_memory,
+            life=self._life,
+            client=lambda: self._assembly.client,
         )
-        self._forwarder = Forwarder(Path(self._listeners.unix.getsockname()))
-        self._server.stop_accepting()
-        self._monitoring.metrics.stop_accepting()
-        self._app.hand_over(self._forwarder)
-        try:
-            leases = await self._quota.hand_over()
-            await successor.go({**self._assembly.client.hand_over(), **leases})
-        except BaseException:
-            # Wherever it ended: somebody has to serve.
-            await self._serve_again()
-            raise
-        self._life.succeeded_by(successor.pid)
-        successor.part()
-        self._has_handed_over = True
-        self._life.over.set()
-        _log.info("handed_over", extra=json_log.fields({"to": successor.pid}))
-        return successor.pid
+        return Succession(parts, clock=self._clock)
 
-    async def _serve_again(self) -> None:
-        """The other process does not serve after all."""
-        self._assembly.client.resume()
-        self._quota.take_back()
-        self._app.take_over_again()
-        forwarder, self._forwarder = self._forwarder, None
-        await accept_again(lambda: self._server.start(self._listeners.all()), until=self._life.stop)
-        await accept_again(self._monitoring.metrics.resume, until=self._life.stop)
-        if forwarder is not None:
-            # What it has passed on comes back here, and ends as everything does.
-            self._life.in_background(forwarder.aclose())
+    async def _hand_over(self) -> int:
+        """Let a new process serve, of the release that is in place now: its pid. Raises HandoverError."""
+        pid = await self._next.hand_over(
+            self._listeners, launch=self._sources.launch, environment=self._sources.environment
+        )
+        if self._heir is not None:
+            self._heir.say_followed()
+        return pid
 
     def _look(self, certificate_expires_at_s: float | None) -> ServiceState:
         return ServiceState(
@@ -269,14 +257,13 @@ class Service:
         """Put new access tokens in place. Raises KeyMissingError."""
         async with self._reloading:
             keys = await asyncio.to_thread(self._sources.keys_for, self._settings)
-            if keys != self._keys and not self._has_handed_over:
+            if keys != self._keys and not self._next.is_over:
                 told = self._take(self._settings, keys)
                 _log.info(
                     "token_renewed", extra=json_log.fields({"key_fingerprint": told["key_fingerprint"]})
                 )
 
-    async def _drain(self) -> None:
-        drain_s = self._settings.gateway.drain_s
+    async def _drain(self, drain_s: float) -> None:
         self._life.notifier.stopping(f"draining {self._server.requests_in_flight} requests")
         self._life.notifier.extend(drain_s + 5)
         self._app.is_draining = True
@@ -316,19 +303,19 @@ class Service:
             self._monitoring.observer.recorder.reloaded(is_ok=True)
             self._monitoring.checkup.forget()
             self._monitoring.upstreams.reconfigure(self._settings)
-            if not self._has_handed_over:
+            if not self._next.is_over:
                 self._life.notifier.ready("serving")
             _log.info("reloaded", extra=json_log.fields(told))
             return True, {"ok": True, **told}
 
     async def _replace_by_release(self) -> dict[str, Any] | None:
         """Where another release was put in place: hand over to it, or say that it takes a restart."""
-        if not self._sources.launch.is_replaced() or self._has_handed_over:
+        if not self._sources.launch.is_replaced() or self._next.is_over:
             return None
         if not self._life.notifier.is_active:
             # Without a manager that can be told, whoever waits for this process would think the service gone.
             return {"changed": ["release"], "restart_needed": True}
-        return {"changed": ["release"], "restart_needed": False, "pid": await self.hand_over()}
+        return {"changed": ["release"], "restart_needed": False, "pid": await self._hand_over()}
 
     def _take(self, settings: Settings, keys: KeyPair) -> dict[str, Any]:
         """Put both in place, and tell what changed. No connection is dropped, no window is opened."""

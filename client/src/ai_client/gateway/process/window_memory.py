@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ WINDOW_S = 61.0
 MOST_SLOTS = 1_000_000
 _MARGIN = 1.2
 _SPARE = 100
+_AGAIN_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ class WindowMemory:
         self._reserved: dict[str, tuple[int, float]] = {}
         self._sent: dict[str, tuple[int, float]] = {}
         self._counts_tokens = counts_tokens
+        self._wanted_slots = 0
+        self._unkept: deque[tuple[float, int]] = deque()
+        self._tried_at_s = 0.0
+        self._is_told = False
         self.reconfigure(limit_rpm=limit_rpm, counts_tokens=counts_tokens)
 
     def reconfigure(self, *, limit_rpm: int, counts_tokens: bool) -> None:
@@ -41,21 +47,41 @@ class WindowMemory:
         # Where tokens have no limit, nobody asks what a request really used.
         self._counts_tokens = counts_tokens
         slots = int(limit_rpm * _MARGIN) + _SPARE
-        if slots > MOST_SLOTS or slots <= self._slots:
+        if slots <= MOST_SLOTS:
+            self._wanted_slots = max(self._wanted_slots, slots)
+            self._grow()
+
+    def _grow(self) -> None:
+        """Where the disk has no room, it is tried again as requests are sent."""
+        if self._wanted_slots <= self._slots:
             return
         try:
-            larger = SentLog(self._folder, slots=slots)
+            larger = SentLog(self._folder, slots=self._wanted_slots)
         except OSError as exc:
             # The service is worth more than its memory of the last minute.
-            _log.error("window_not_kept", extra=json_log.fields({"reason": str(exc)}))
+            if not self._is_told:
+                _log.error("window_not_kept", extra=json_log.fields({"reason": str(exc)}))
+            self._is_told = True
             return
         # What the smaller one holds stays in its file, which the next process reads as well.
-        self.close()
-        self._sent_log, self._slots = larger, slots
+        self._leave()
+        self._sent_log, self._slots, self._is_told = larger, self._wanted_slots, False
+        for at_s, tokens in self._unkept:
+            larger.sent(at_s=at_s, tokens=tokens)
+        self._unkept.clear()
+
+    def _try_again(self, now_s: float) -> None:
+        if abs(now_s - self._tried_at_s) >= _AGAIN_S:
+            self._tried_at_s = now_s
+            self._grow()
 
     def load(self, *, now_s: float) -> dict[str, Any]:
         """What this and other processes sent in the last minute, for `AIAPIClient.restore`."""
-        return {} if self._sent_log is None else self._sent_log.snapshot(since_s=now_s - WINDOW_S)
+        return self.sent_since(now_s - WINDOW_S)
+
+    def sent_since(self, since_s: float) -> dict[str, Any]:
+        """The same from then on, by the wall clock."""
+        return {} if self._sent_log is None else self._sent_log.snapshot(since_s=since_s)
 
     @property
     def remembered(self) -> int:
@@ -64,7 +90,10 @@ class WindowMemory:
 
     def __call__(self, event: Event) -> None:
         """The listener."""
+        if self._slots < self._wanted_slots and isinstance(event, Sent):
+            self._try_again(event.at)
         if self._sent_log is None:
+            self._note_unkept(event)
             return
         if isinstance(event, Sent):
             tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
@@ -79,6 +108,21 @@ class WindowMemory:
             self._reserved[event.request_id] = (event.reserved_tokens, event.at)
         elif isinstance(event, Settled | Failed):
             self._ended(event)
+
+    def _note_unkept(self, event: Event) -> None:
+        """For the time when there is room again. What is settled meanwhile counts as it was reserved."""
+        if not self._wanted_slots:
+            return
+        if isinstance(event, Sent):
+            tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
+            while self._unkept and abs(event.at - self._unkept[0][0]) > WINDOW_S:
+                self._unkept.popleft()
+            self._unkept.append((event.at, tokens))
+        elif isinstance(event, Admitted) and self._counts_tokens:
+            self._reserved[event.request_id] = (event.reserved_tokens, event.at)
+            _forget(self._reserved, now_s=event.at)
+        elif isinstance(event, Settled | Failed):
+            self._reserved.pop(event.request_id, None)
 
     def _ended(self, event: Settled | Failed) -> None:
         self._reserved.pop(event.request_id, None)
@@ -98,6 +142,11 @@ class WindowMemory:
 
     def close(self) -> None:
         """Leaves the files to the next process."""
+        self._wanted_slots = 0
+        self._unkept.clear()
+        self._leave()
+
+    def _leave(self) -> None:
         self._reserved.clear()
         self._sent.clear()
         if self._sent_log is not None:
