@@ -19,9 +19,9 @@ check` lists every mistake in it. In addition to the sections below, `[cost_tags
 as `input=2, output=8, cached_input=0.5, cache_write=2.5, cache_write_1h=4, reasoning=8, audio_input=40,
 audio_output=80`, dollars each for `request=`, `image=` and `search=`, and tiers of service by a factor (`flex=0.5`)
 or by member (`priority.output=14`). `long_from=200000, long.input=4, long.output=12` is the price of a call with more
-input than `long_from`. What is left out costs as its kind of token does: a model with sound costs what its sound
-does, unless `audio_input` and `audio_output` say more, and what a cache keeps for an hour 1.6 times what
-`cache_write` says.
+input than `long_from`. A tier multiplies it, unless it has a factor of its own for a long input (`fast.long=1`). What
+is left out costs as its kind of token does: a model with sound costs what its sound does, unless `audio_input` and
+`audio_output` say more, and what a cache keeps for an hour 1.6 times what `cache_write` says.
 
 With `told_cost = true` the ledger books the cost that the upstream reports with an answer (OpenRouter's `usage.cost`,
 xAI's `cost_in_usd_ticks`, Perplexity's `cost.total_cost`), if it reports one. Under a hard budget it must not exceed

@@ -253,10 +253,12 @@ class Attempt:
         """
         if passed_bytes is None or self._estimate.bound.thinks_unseen:
             return None
-        told = Usage(0, 0) if usage is None else usage
-        return Usage(
-            max(self._estimate.bound.usage.input_tokens, told.input_tokens),
-            max(passed_bytes, told.output_tokens) + _TOKENS_UNDER_WAY,
+        told, upper = Usage(0, 0) if usage is None else usage, self._estimate.bound.usage
+        # Its tier, and what kinds of tokens may be among them, are as dear as they were before.
+        return structs.replace(
+            upper,
+            input_tokens=max(upper.input_tokens, told.input_tokens),
+            output_tokens=max(passed_bytes, told.output_tokens) + _TOKENS_UNDER_WAY,
         )
 
     def _learn_from(self, error: AIClientError, now_s: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ai_client.contract.apis import api_of
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage
-from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.usage import searches_of, usage_from_json
 from ai_client.dialects.verdict import fault_of, missing_of
 from ai_client.platform.json_text import read_json
 
@@ -92,7 +92,7 @@ def _judged(value: dict[str, Any], endpoint: str) -> BodyVerdict:
     told = value.get("usage")
     if told is None and endpoint == "rerank":  # Cohere's
         told = value.get("meta")
-    usage = usage_from_json(told, tier=value.get("service_tier"))
+    usage = usage_from_json(told, tier=value.get("service_tier"), searches=searches_of(value))
     fault = fault_of(value)
     if fault is not None:
         return BodyVerdict(usage=usage, fault=fault)

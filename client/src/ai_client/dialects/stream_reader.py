@@ -337,6 +337,8 @@ def _are_plain(chunks: list[_Chunk]) -> bool:
         for choice in chunk.choices:
             if choice.error is not None or choice.usage is not None:
                 return False
+            if choice.delta is _ABSENT and choice.text is _ABSENT:
+                return False  # its text may stand elsewhere: Azure's `messages`
             if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
                 return False
     return True

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ai_client.contract.apis import Family
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage, read_error
-from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.usage import searches_of, usage_from_json
 from ai_client.platform.json_text import read_json, word_of
 
 # A longer line is no event that anybody sends; what is in it is not looked at.
@@ -43,6 +43,7 @@ class TypedStreamReader:
         "_is_event_stream",
         "_rest",
         "_rest_bytes",
+        "_searches",
         "_telling",
         "_tier",
         "_used",
@@ -70,6 +71,7 @@ class TypedStreamReader:
         self._rest_bytes = 0
         self._used: dict[str, Any] = {}
         self._tier: object = None
+        self._searches = 0
         #: Whether the last event of a whole answer came.
         self.is_complete = family is Family.UNKNOWN
         #: What the upstream said where it broke the stream off.
@@ -136,7 +138,9 @@ class TypedStreamReader:
     @property
     def usage(self) -> Usage | None:
         """What was used, as far as the stream told."""
-        return usage_from_json(self._used, tier=self._tier) if self._used else None
+        if not self._used:
+            return None
+        return usage_from_json(self._used, tier=self._tier, searches=self._searches)
 
     def _hold(self, piece: bytes) -> None:
         if not piece or self._rest_bytes > _LONGEST_LINE_BYTES:
@@ -170,6 +174,7 @@ class TypedStreamReader:
             self.stored_id = self.stored_id or stored_id
         self._use(response.get("usage"))
         self._tier = response.get("service_tier") or self._tier
+        self._searches = max(self._searches, searches_of(response))
         if kind == "response.failed":
             self.fault = read_error(response)
         elif word_of(kind) in _RESPONSE_ENDS:

@@ -38,12 +38,32 @@ _SMALL_LETTERS: Final = frozenset(
 )
 
 
+#: Bounds that some servers read in place of the usual ones: llama.cpp's, Ollama's, those of open models' servers.
+_SERVERS_OWN: Final[Mapping[str, str]] = {
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "maxoutputtokens": "max_tokens",
+    "max_length": "max_tokens",
+    "options": "max_tokens",
+    "parameters": "max_tokens",
+    "n_cmpl": "n",
+    "num_return_sequences": "n",
+    "num_generations": "n",
+    "candidate_count": "n",
+    "candidatecount": "n",
+    "use_beam_search": "n",
+}
+
+
 def in_other_letters(body: Mapping[str, Any]) -> Unbounded | None:
     """A name that some servers read and some don't."""
     for name in body:
         small = name.casefold()
         if small != name and small in _SMALL_LETTERS:
             return Unbounded(name, f"is read as {small} by some servers only", f"Write {small}.")
+        if small in _SERVERS_OWN and body[name]:
+            usual = _SERVERS_OWN[small]
+            return Unbounded(name, f"takes the place of {usual} for some servers only", f"Write {usual}.")
     return None
 
 

@@ -19,6 +19,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec import structs
+
 from ai_client.contract.request import Usage
 from ai_client.dialects.numbers import number_of
 
@@ -34,6 +36,8 @@ _ON_TOP_WRITTEN: Final = ("cache_creation_input_tokens", "cacheWriteInputTokens"
 # Gemini's, of what its own tools put into the prompt; the prompt in two kinds, where nothing tells the sum.
 _TOOL_INPUT: Final = "toolUsePromptTokenCount"
 _HIT_AND_MISS: Final = ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens")
+# xAI's, of what its own tools did.
+_SEARCH_CALLS: Final = ("web_search_calls", "x_search_calls")
 _NANO: Final = 1_000_000_000
 _PLAIN: Final = frozenset(
     (
@@ -52,17 +56,44 @@ _PLAIN_OUTPUT: Final = frozenset(
 )
 
 
-def usage_from_json(value: object, *, tier: object = None) -> Usage | None:
+def usage_from_json(value: object, *, tier: object = None, searches: int = 0) -> Usage | None:
     """The `usage` object of an answer, or None where there is none or it makes no sense.
 
-    `tier` is the answer's own `service_tier`, which most providers write beside the usage and not into it.
+    `tier` is the answer's own `service_tier`, which most providers write beside the usage and not into it, and
+    `searches` how many it tells of elsewhere (`searches_of`).
     """
     if not isinstance(value, dict):
         return None
     try:
-        return _read_plain(value, tier) or read_any(value, tier)
+        usage = _read_plain(value, tier) or read_any(value, tier)
     except _SenselessError:
         return None
+    if usage is not None and searches > usage.searches:
+        return structs.replace(usage, searches=searches)
+    return usage
+
+
+def searches_of(response: Mapping[str, Any]) -> int:
+    """Searches that OpenAI's responses tell beside their usage: the count that is billed, else those in the output.
+
+    Opening a page and looking through it is not billed.
+    """
+    try:
+        told = response.get("tool_usage")
+        web = told.get("web_search") if isinstance(told, dict) else None
+        if isinstance(web, dict) and (count := _count(web.get("num_requests"))) is not None:
+            return count
+    except _SenselessError:
+        return 0
+    output = response.get("output")
+    return sum(_is_search(item) for item in output) if isinstance(output, list) else 0
+
+
+def _is_search(item: object) -> bool:
+    if not isinstance(item, dict) or item.get("type") != "web_search_call":
+        return False
+    action = item.get("action")
+    return not isinstance(action, dict) or action.get("type") in (None, "search")
 
 
 def _read_plain(value: Mapping[str, Any], tier: object) -> Usage | None:
@@ -181,14 +212,21 @@ def _summed(value: Mapping[str, Any], passes: list[Any]) -> Mapping[str, Any]:
 
 
 def _cache_writes(value: Mapping[str, Any], of_input: Mapping[str, Any]) -> tuple[int, int]:
-    """Anthropic's: what is kept for an hour, and all that is written beside the input."""
+    """Anthropic's: what is kept for an hour, and all that is written beside the input.
+
+    A stream tells the kinds at its begin, and only the sum of what its later passes write: where some of it is kept for
+    an hour, what is in no kind may be, too.
+    """
     parts = value.get("cache_creation")
     within = of_input.get("cache_creation")
     told = parts if isinstance(parts, dict) else within if isinstance(within, dict) else {}
     kept_long = _count(told.get("ephemeral_1h_input_tokens")) or 0
     short = _count(told.get("ephemeral_5m_input_tokens")) or 0
     beside = kept_long + short if isinstance(parts, dict) else 0
-    return kept_long, max(_first(value, _ON_TOP_WRITTEN) or 0, beside)
+    written = max(_first(value, _ON_TOP_WRITTEN) or 0, beside)
+    if kept_long:
+        kept_long = max(kept_long, written - short)
+    return kept_long, written
 
 
 def _heard_or_seen(details: Mapping[str, Any]) -> int:
@@ -238,10 +276,14 @@ def _is_inside(value: Mapping[str, Any], told: int, on_top: int, total: int | No
 
 
 def _searches(value: Mapping[str, Any]) -> int:
-    """Billed each: Anthropic's and Perplexity's, xAI's `num_sources_used`, Cohere's units."""
+    """Billed each: Anthropic's and Perplexity's, xAI's (its agents' calls, `num_sources_used`), Cohere's units."""
     for name, member in (("server_tool_use", "web_search_requests"), ("billed_units", "search_units")):
         place = value.get(name)
         found = _count(place.get(member)) if isinstance(place, dict) else None
+        if found:
+            return found
+    if isinstance(agents := value.get("server_side_tool_usage_details"), dict):
+        found = sum(_count(agents.get(name)) or 0 for name in _SEARCH_CALLS)
         if found:
             return found
     return _count(value.get("num_search_queries")) or _count(value.get("num_sources_used")) or 0

@@ -4,6 +4,9 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from msgspec import structs
 
 from ai_client.contract.request import Usage
 from ai_client.contract.stores import EntryId
@@ -11,6 +14,9 @@ from ai_client.ledger.book import Ask, Ending
 from ai_client.ledger.owner import Fate
 from ai_client.ledger.prices import Price
 from ai_client.ledger.schema import MOST_NUSD, MOST_TOKENS
+
+# What is no tier that answered.
+_SILENT: Final = frozenset(("", "auto"))
 
 
 def tags_text(tags: Mapping[str, str]) -> str:
@@ -25,9 +31,18 @@ class EntryInFlight:
     price: Price
     tenant: str
     reserved_nusd: int
+    #: The tier of service that was asked for, "" where the provider may choose.
+    tier: str = ""
     day: str = ""
     slot: int | None = None
     is_booked: bool = False
+
+    def cost_nusd(self, usage: Usage) -> int:
+        """What it cost. Who tells no tier may have served the one that was asked for (Fireworks), if that is dearer."""
+        cost = self.price.cost_nusd(usage)
+        if self.tier and usage.tier in _SILENT:
+            cost = max(cost, self.price.cost_nusd(structs.replace(usage, tier=self.tier)))
+        return cost
 
     def ending(self, entry: EntryId, fate: Fate, nusd: int, usage: Usage) -> Ending:
         """What is to be booked of it, within what a row can hold."""

@@ -111,7 +111,7 @@ class SpendLedger:
         """
         price = self._prices.of(model)
         nusd = price.upper_bound_nusd(upper)
-        open_entry = EntryInFlight(price, tenant, min(nusd, MOST_NUSD))
+        open_entry = EntryInFlight(price, tenant, min(nusd, MOST_NUSD), upper.tier)
         if self._file is None and not self._reopen():
             return self._unbooked_entry(open_entry)
         text = tags_text({**self._tags, **tags}) if tags else self._tags_text
@@ -140,7 +140,7 @@ class SpendLedger:
         open_entry = self._open.get(entry)
         if open_entry is None:
             return 0.0
-        nusd = open_entry.price.cost_nusd(usage)
+        nusd = open_entry.cost_nusd(usage)
         told = usage.told_nusd
         if told is not None and told <= (
             open_entry.reserved_nusd if self.is_hard(open_entry.tenant) else _MOST_TOLD_NUSD

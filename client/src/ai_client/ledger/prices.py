@@ -4,6 +4,7 @@ A price is kept as nano-dollars per million tokens, an integer, so that sums nev
 the cost of one call is rounded, once and upwards, to a whole nano-dollar.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -43,7 +44,7 @@ class Price:
     long_cache_write_nusd: int | None = None
     audio_input_nusd: int | None = None
     audio_output_nusd: int | None = None
-    #: With more input than so many tokens a call costs what `long` says, if that is more.
+    #: With more input than so many tokens a call costs what `long` says, if that is more; so of each tier.
     long_from: int | None = None
     long: "Price | None" = None
 
@@ -55,8 +56,8 @@ class Price:
         """
         price = self.tiers.get(usage.tier, self)
         cost = price._tokens_nusd(usage)
-        if self._is_long(usage) and self.long is not None:
-            cost = max(cost, self.long._tokens_nusd(usage))
+        if price._is_long(usage) and price.long is not None:
+            cost = max(cost, price.long._tokens_nusd(usage))
         return -(-cost // TOKENS_PER_PRICE) + price._each_nusd(usage)
 
     def _is_long(self, usage: Usage) -> bool:
@@ -104,8 +105,7 @@ class Price:
             prices += [self.tiers[upper.tier]] if upper.tier in self.tiers else []
         else:
             prices += self.tiers.values()
-        if self._is_long(upper) and self.long is not None:
-            prices.append(self.long)
+        prices += [price.long for price in prices if price._is_long(upper) and price.long is not None]
         return min(MOST_NUSD, max(price._dearest_nusd(upper) for price in prices))
 
     def _dearest_nusd(self, upper: Usage) -> int:
@@ -205,12 +205,12 @@ def _most(prices: Iterable[int | None]) -> int | None:
 
 def _from_settings(price: "ModelPrice") -> Price:
     return Price(
-        input_nusd=dollars_to_nusd(price.input_usd_per_mtok),
-        output_nusd=dollars_to_nusd(price.output_usd_per_mtok),
-        cached_input_nusd=dollars_to_nusd(price.cached_input_usd_per_mtok),
+        input_nusd=_nusd(price.input_usd_per_mtok),
+        output_nusd=_nusd(price.output_usd_per_mtok),
+        cached_input_nusd=_nusd(price.cached_input_usd_per_mtok),
         cache_write_nusd=_nusd_or_none(price.cache_write_usd_per_mtok),
         reasoning_nusd=_nusd_or_none(price.reasoning_usd_per_mtok),
-        request_nusd=dollars_to_nusd(price.request_usd),
+        request_nusd=_nusd(price.request_usd),
         image_nusd=_nusd_or_none(price.image_usd),
         search_nusd=_nusd_or_none(price.search_usd),
         tiers={tier: _from_settings(of_tier) for tier, of_tier in price.tiers},
@@ -223,7 +223,12 @@ def _from_settings(price: "ModelPrice") -> Price:
 
 
 def _nusd_or_none(dollars: float | None) -> int | None:
-    return None if dollars is None else dollars_to_nusd(dollars)
+    return None if dollars is None else _nusd(dollars)
+
+
+def _nusd(dollars: float) -> int:
+    """A price as whole nano-dollars, rounded up, as a bill may be: budgets are rounded down."""
+    return math.ceil(Decimal(str(dollars)) * NANO_PER_DOLLAR)
 
 
 def dollars_to_nusd(dollars: str | int | float | Decimal) -> int:

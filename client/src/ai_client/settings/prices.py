@@ -11,6 +11,7 @@ gpt-4.1 = input=2, output=8, request=0.001, image=0.04, flex=0.5, priority.input
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from typing import Any
 
 from ai_client.settings import kinds
@@ -23,7 +24,8 @@ _PRICE = kinds.number(least=0, most=1e6)
 _WANTED = (
     "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens); also cache_write,"
     " cache_write_1h, reasoning, audio_input, audio_output; request, image, search (US dollars each); flex, batch,"
-    " priority, fast, scale (a factor, or `priority.input=14`); long_from=TOKENS with long (likewise)"
+    " priority, fast, scale (a factor, or `priority.input=14`); long_from=TOKENS with long (likewise), which a tier"
+    " multiplies unless it has its own factor (`fast.long=1`)"
 )
 _ALIASES = {"cache_read": "cached_input"}
 #: What a call with more input than `long_from` tokens costs, written as tiers are.
@@ -47,7 +49,7 @@ class ModelPrice:
     audio_input_usd_per_mtok: float | None = None
     audio_output_usd_per_mtok: float | None = None
     tiers: tuple[tuple[str, ModelPrice], ...] = field(default=())
-    #: With more input than so many tokens a call costs what `long` says.
+    #: With more input than so many tokens a call costs what `long` says; each tier has its own.
     long_from_tokens: int | None = None
     long: ModelPrice | None = None
 
@@ -82,7 +84,7 @@ def price_of(text: str) -> ModelPrice:
         into = own if not part else of_parts.setdefault(part, {})
         if not part and member in _PARTS:
             into = factors
-        elif member not in _FIELDS or (part and part not in _PARTS):
+        elif not _is_known(part, member):
             raise ValueError(_WANTED)
         if member in into:
             raise ValueError(_WANTED)
@@ -106,21 +108,59 @@ def _whole_price(
         if part in factors or part in of_parts
     }
     long = parts.pop(_LONG, None)
-    return replace(base, tiers=tuple(parts.items()), long_from_tokens=long_from, long=long)
+    if long is None:
+        if any(_LONG in of_tier for of_tier in of_parts.values()):
+            raise ValueError(_WANTED)
+        return replace(base, tiers=tuple(parts.items()))
+    tiers = {
+        tier: replace(
+            price,
+            long_from_tokens=long_from,
+            long=_long_of(price, base, long, factor=of_parts.get(tier, {}).get(_LONG)),
+        )
+        for tier, price in parts.items()
+    }
+    return replace(base, tiers=tuple(tiers.items()), long_from_tokens=long_from, long=long)
 
 
 def _part(base: ModelPrice, factor: float, own: dict[str, float]) -> ModelPrice:
     """Every price of tokens by the factor, but for those that are given."""
-    scaled: dict[str, Any] = {}
-    for item in fields(ModelPrice):
-        price = getattr(base, item.name)
-        if item.name.endswith("_per_mtok") and price is not None:
-            scaled[item.name] = price * factor
+    scaled: dict[str, Any] = {name: _product(price, factor) for name, price in _of_tokens(base).items()}
     return replace(base, **(scaled | _named(own)))
 
 
+def _long_of(tier: ModelPrice, base: ModelPrice, long: ModelPrice, *, factor: float | None) -> ModelPrice:
+    """What a tier costs with a long input: by its own factor, else dearer by as much as the usual tier is."""
+    if factor is not None:
+        return _part(tier, factor, {})
+    usual, longer = _of_tokens(base), _of_tokens(long)
+    scaled: dict[str, Any] = {}
+    for name, price in _of_tokens(tier).items():
+        kind = name if usual.get(name) and name in longer else "input_usd_per_mtok"
+        scaled[name] = _product(price, longer[kind], by=usual[kind]) if usual[kind] else longer[kind]
+    return replace(tier, **(longer | scaled))
+
+
+def _of_tokens(price: ModelPrice) -> dict[str, float]:
+    """Those of its prices that are of tokens, and given."""
+    told = {item.name: getattr(price, item.name) for item in fields(ModelPrice)}
+    return {name: each for name, each in told.items() if name.endswith("_per_mtok") and each is not None}
+
+
+def _product(price: float, factor: float, *, by: float = 1.0) -> float:
+    """As on paper: 0.7 * 3 is 2.1, where floats make less of it."""
+    return float(Decimal(str(price)) * Decimal(str(factor)) / Decimal(str(by)))
+
+
+def _is_known(part: str, member: str) -> bool:
+    """Whether a line may say so."""
+    if member == _LONG:
+        return part in TIERS
+    return member in _FIELDS and (not part or part in _PARTS)
+
+
 def _named(own: dict[str, float]) -> dict[str, Any]:
-    return {_FIELDS[name]: amount for name, amount in own.items()}
+    return {_FIELDS[name]: amount for name, amount in own.items() if name != _LONG}
 
 
 def _tokens(text: str) -> int:

@@ -49,13 +49,14 @@ def _request(
     is_bodiless = call.method in BODILESS
     if is_bodiless and api.model_names_upstream:
         query, body = _without_model(query)
-    is_json = content_type.startswith(_JSON)
+    is_read = bool(body) and not is_bodiless and not is_form(content_type)
     stream = body.get("stream") in (True, "true") or _asks_for_stream(query)
     passage = Passage(
         method=call.method,
         path=f"{found.path}?{query}" if query else found.path,
-        content=None if is_json and body and not is_bodiless else content,
-        content_type=content_type,
+        # What was read goes up as it was read, whatever it was called: never something that nobody looked at.
+        content=None if is_read else content,
+        content_type=_JSON if is_read and not _is_json(content_type) else content_type,
         is_raw=api.is_raw,
         stored_id=found.stored_id,
     )
@@ -71,6 +72,10 @@ def _without_model(query: str) -> tuple[str, dict[str, Any]]:
     return urlencode([each for each in fields if each[0] != "model"]), {"model": named[-1]}
 
 
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == _JSON
+
+
 def _asks_for_stream(query: str) -> bool:
     """Programs in Python may write `True`."""
     return dict(parse_qsl(query)).get("stream", "").lower() == "true"
@@ -84,7 +89,7 @@ def _body_of(content: bytes, content_type: str, api: Api) -> dict[str, Any] | Fa
         return body_checks.refusal_of({name: fields[name] for name in ("model",) if name in fields}) or fields
     if not content and not api.required:
         return {}
-    if api.endpoint == PASS_THROUGH and not content_type.startswith(_JSON):
+    if api.endpoint == PASS_THROUGH and not _is_json(content_type):
         return {}
     return parse(content)
 
