@@ -5,8 +5,10 @@ Each test names its report. What an upstream answered in an odd shape is in `tes
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,3 +203,151 @@ async def test_logprobs_in_a_stream(stage: Stage) -> None:
     ]
     text = await _streamed(stage, *events, logprobs=True)
     assert [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] == events
+
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+ASKED = {"model": "m", "input": "hello", "max_output_tokens": 9}
+RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": [{"type": "message"}]}
+
+
+def _sent(stage: Stage) -> tuple[str, Any]:
+    head, _, body = stage.requests[-1].partition(b"\r\n\r\n")
+    return head.decode().lower(), json.loads(body)
+
+
+def _zlib_only(data: bytes) -> bytes:
+    return zlib.compress(data)[2:-4]
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("GZIP", gzip.compress),
+        ("x-gzip", lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:])),
+        ("deflate", zlib.compress),
+        ("deflate", _zlib_only),
+        ("identity", bytes),
+        ("deflate, gzip", lambda data: gzip.compress(zlib.compress(data))),
+    ],
+)
+async def test_a_compressed_request(stage: Stage, coding: str, pack: Callable[[bytes], bytes]) -> None:
+    """sozercan/vekil#6, Wei-Shaw/sub2api#1990: it goes up as plain JSON, and without the header."""
+    stage.whole(RESPONSE)
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    body = pack(json.dumps(ASKED).encode())
+    answer = await stage.client.post("/v1/responses", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    head, sent = _sent(stage)
+    assert sent == ASKED
+    assert "content-encoding" not in head
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "code"),
+    [
+        ("br", b"x", 415, "unsupported_content_encoding"),
+        ("gzip, gzip, gzip", b"x", 415, "unsupported_content_encoding"),
+        ("gzip", b"no gzip", 400, "invalid_encoding"),
+        ("gzip", gzip.compress(b"{}" * 99)[:-9], 400, "invalid_encoding"),
+        ("gzip", gzip.compress(b" " * 21_000_000), 413, "request_too_large"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b" " * 21_000_000)), 413, "request_too_large"),
+    ],
+)
+async def test_a_compressed_request_that_is_none(
+    stage: Stage, coding: str, body: bytes, status: int, code: str
+) -> None:
+    """Anionex/agent-vision-toolkit#30: the reason is told, and what is unpacked is bounded as any body is."""
+    requests = len(stage.requests)
+    for path in ("/v1/responses", "/v1/chat/completions"):
+        answer = await stage.client.post(path, content=body, headers={"content-encoding": coding})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert len(stage.requests) == requests
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", "application/json;charset=UTF-8", "text/plain", ""])
+async def test_json_by_another_name(stage: Stage, kind: str) -> None:
+    """diegosouzapw/OmniRoute#6414, RageAgainstThePixel/OpenAI-DotNet#236: what was read goes up, as plain JSON."""
+    stage.whole(RESPONSE)
+    twice = b'{"model":"m","input":"hello","max_output_tokens":99999,"max_output_tokens":9}'
+    answer = await stage.client.post("/v1/responses", content=twice, headers={"content-type": kind})
+    assert answer.status_code == 200
+    head, sent = _sent(stage)
+    assert sent == ASKED
+    assert stage.requests[-1].count(b"max_output_tokens") == 1
+    assert "content-type: application/json\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/openai/deployments/gpt-4.1/chat/completions", "/v1/chat/completions"),
+        ("/messages/count_tokens", "/v1/messages/count_tokens"),
+    ],
+)
+async def test_a_wrong_base_url(stage: Stage, path: str, meant: str) -> None:
+    """ChatGPTNextWeb/NextChat#4405, BadgerHobbs/OpenAI-API-Gateway#1: the error names the path that is meant."""
+    answer = await stage.client.post(path, json=CHAT)
+    assert answer.status_code == 404
+    assert f"; {meant} is meant. Correct the program's base URL" in answer.json()["error"]["message"]
+
+
+async def test_whether_anybody_is_there(stage: Stage) -> None:
+    """headroomlabs-ai/headroom#2032: HEAD is answered as GET is, without a body; Claude Code begins with it."""
+    for path in ("/", "/v1/models", "/status.json"):
+        stage.whole({"object": "list", "data": []})
+        answer = await stage.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    assert (await stage.client.head("/v1/chat/completions")).status_code == 405
+
+
+async def test_filters_behind_the_end_of_an_answer(stage: Stage) -> None:
+    """microsoft/autogen#6465, AbanteAI/archive-old-cli-mentat#429: Azure's events of its filters end no answer."""
+    late = {"index": 0, "finish_reason": None, "content_filter_results": {}, "content_filter_offsets": {}}
+    events = [
+        {"id": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+        _chunk(0, {"role": "assistant", "content": "a"}),
+        _chunk(0, {}, "stop"),
+        {"id": "", "choices": [late]},
+    ]
+    text = await _streamed(stage, *events, end="data: [DONE]\n\n")
+    assert [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] == events
+    assert text.endswith("data: [DONE]\n\n")
+    filtered = await _streamed(stage, events[0], _chunk(0, {}, "content_filter"), end="data: [DONE]\n\n")
+    assert "error" not in filtered
+    assert '"content_filter"' in filtered
+
+
+async def test_a_refusal_in_a_stream(stage: Stage) -> None:
+    """langchain-ai/langchain#39747: a refusal is an answer, whole and in pieces."""
+    events = [
+        _chunk(0, {"content": None, "refusal": "I"}),
+        _chunk(0, {"refusal": " won't"}),
+        _chunk(0, {}, "stop"),
+    ]
+    text = await _streamed(stage, *events, end="data: [DONE]\n\n")
+    assert [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] == events
+
+
+@pytest.mark.parametrize("reason", ["pause_turn", "refusal", "model_context_window_exceeded", "max_tokens"])
+async def test_messages_that_end_otherwise(stage: Stage, reason: str) -> None:
+    """tetsuo-ai/agenc-core#2111: each of Anthropic's reasons ends a whole answer, whatever came before it."""
+    usage = {"input_tokens": 9, "output_tokens": 1}
+    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "usage": usage}
+    stage.whole(message | {"stop_reason": reason})
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": reason}]}
+    answer = await stage.client.post("/v1/messages", json=body)
+    assert answer.json()["stop_reason"] == reason
+    events = [
+        {"type": "message_start", "message": message},
+        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+    stage.stream(*events)
+    text = (await stage.client.post("/v1/messages", json=body | {"stream": True})).text
+    assert [json.loads(line[6:]) for line in text.splitlines() if line] == events

@@ -56,7 +56,7 @@ def _request(
         path=f"{found.path}?{query}" if query else found.path,
         # What was read goes up as it was read, whatever it was called: never something that nobody looked at.
         content=None if is_read else content,
-        content_type=_JSON if is_read and not _is_json(content_type) else content_type,
+        content_type=_JSON if is_read else content_type,
         is_raw=api.is_raw,
         stored_id=found.stored_id,
     )

@@ -132,6 +132,7 @@ class GatewayApp:
             await steering.send(send, family_of(scope["path"]))
             return
         caller = _admit(runtime, scope["client"], steering)
+        scope = _without_head(scope)
         method, path = scope["method"], scope["path"]
         if (method, path) == ("GET", "/") and (not isinstance(caller, CallerRefusal) or caller.status == 401):
             # The page itself holds nothing; it asks for a token, and gets its data with that.
@@ -332,6 +333,11 @@ class GatewayApp:
             return
         is_done, told = await self._control.reload()
         await respond_json(call.send, 200 if is_done else 422, told)
+
+
+def _without_head(scope: Scope) -> Scope:
+    """HEAD is answered as GET is; the server leaves the body out. Claude Code asks so whether anybody is there."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _not_an_operator(what: str) -> Failure:

@@ -43,6 +43,7 @@ class Steering:
     host: bytes | None = None
     origin: bytes | None = None
     content_type: bytes = b""
+    content_encoding: bytes = b""
     content_length: int | None = None
     priority: int | None = None
     importance: Importance | None = None
@@ -118,6 +119,12 @@ def _content_type(steering: Steering, value: bytes) -> None:
     steering.content_type = value
 
 
+def _content_encoding(steering: Steering, value: bytes) -> None:
+    """Several lines mean the same as one."""
+    known = steering.content_encoding
+    steering.content_encoding = known + b"," + value if known else value
+
+
 def _content_length(steering: Steering, value: bytes) -> None:
     steering.content_length = int(value)
 
@@ -178,6 +185,7 @@ _TAKERS = {
     b"host": _host,
     b"origin": _origin,
     b"content-type": _content_type,
+    b"content-encoding": _content_encoding,
     b"content-length": _content_length,
     b"x-priority": _priority,
     b"x-ai-importance": _importance,

@@ -16,6 +16,7 @@ from ai_client.gateway.app.body_room import SMALL_BYTES, BodyRoom
 from ai_client.gateway.app.callers import Caller
 from ai_client.gateway.app.failures import Failure, invalid
 from ai_client.gateway.app.headers import Steering
+from ai_client.gateway.app.packed_bodies import unpacked
 from ai_client.gateway.app.routes import family_of
 from ai_client.gateway.http.asgi import Receive, Send
 from ai_client.platform.json_text import read_strict_json
@@ -197,13 +198,22 @@ class IncomingCall:
         )
 
     async def body(self, limit_bytes: int) -> bytes | Failure:
-        """The whole body, as it came."""
+        """The whole body, as it came but for its compression."""
         if self._body is None:
             body = await self._read(limit_bytes)
+            if isinstance(body, bytes) and self.steering.content_encoding:
+                body = self._unpacked(body, limit_bytes)
             if isinstance(body, Failure):
                 return body
             self._body = body
         return self._body
+
+    def _unpacked(self, packed: bytes, limit_bytes: int) -> bytes | Failure:
+        """The body without its compression, in memory that it may take."""
+        body = unpacked(packed, self.steering.content_encoding, limit_bytes=limit_bytes)
+        if isinstance(body, Failure):
+            return body
+        return self._hold(max(len(body), self._held_bytes), limit_bytes) or body
 
     async def _read(self, limit_bytes: int) -> bytes | Failure:
         if (self.steering.content_length or 0) > limit_bytes:

@@ -15,6 +15,8 @@ _ID = r"(?P<id>[A-Za-z0-9_][A-Za-z0-9._:/@+-]{0,255})"
 _SHORT_ID = r"(?P<id>[A-Za-z0-9_][A-Za-z0-9._:-]{0,255})"
 # What a server may read as another path than it looks like.
 _ODD = re.compile(r"(^|/)\.{1,2}(/|$)|//|%2[ef]|%5c|\\|[^\x21-\x7e]", re.IGNORECASE)
+# Of a path that is not known, so many are looked at.
+_MOST_SEGMENTS = 8
 _RULE = re.compile(r"(?:(?P<method>[A-Z]+) )?(?P<path>/v1/[A-Za-z0-9._/-]+)(?P<open>\*?)")
 
 
@@ -88,16 +90,30 @@ class Routes:
             return Found(APIS[PASS_THROUGH], path.removeprefix(PREFIX))
         if known or _is_fixed(path):
             return invalid(f"{path} has no method {method}.", code="method_not_allowed", status=405)
-        return invalid(
-            "There is no such path here. The operator may let it through: [gateway] pass_through.",
-            code="unknown_url",
-            status=404,
-        )
+        return _unknown(path)
 
 
 def family_of(path: str) -> Family:
     """Whose errors a caller of the path understands."""
-    return Family.ANTHROPIC if path.startswith("/v1/messages") else Family.OPENAI
+    return Family.ANTHROPIC if "/v1/messages" in path else Family.OPENAI
+
+
+def _unknown(path: str) -> Failure:
+    meant = _meant(path)
+    message = "There is no such path here. The operator may let it through: [gateway] pass_through."
+    if meant:
+        message = (
+            f"There is no such path here; {meant} is meant. Correct the program's base URL: for OpenAI's API it ends "
+            "in /v1, for Anthropic's it has no path."
+        )
+    return invalid(message, code="unknown_url", status=404)
+
+
+def _meant(path: str) -> str | None:
+    """The path of ours that a wrong base URL was put before, or a slash behind."""
+    segments = [each for each in path.split("/") if each][-_MOST_SEGMENTS:]
+    candidates = [PREFIX + "/".join(segments[start:]) for start in range(len(segments))]
+    return next((each for each in candidates if _is_fixed(each)), None)
 
 
 def _is_fixed(path: str) -> bool:
