@@ -52,6 +52,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "UpstreamSettings.api_version": "Version of Azure's dated API; empty for its `/openai/v1`.",
     "UpstreamSettings.told_cost": "Book the cost that its answers report, instead of computing it from "
     "`prices`.",
+    "UpstreamSettings.bills_cut_streams": "It writes on, and bills all of it, if a stream is cut.",
     "UpstreamSettings.needs_key": "Whether requests carry a key; a server of your own may need none.",
     "UpstreamSettings.key_from": "Where hosts get its key: a file that `up` writes, or [a key that they have "
     "themselves](../how-to/key-sources.md#keys-that-the-hosts-have-themselves).",

@@ -282,6 +282,7 @@ class UpstreamSettings(Model):
     key_from: Literal["file", "credential", "google", "azure"] = "file"
     key_prefix: str = ""
     told_cost: bool = False
+    bills_cut_streams: bool = False
     models: dict[str, str] = Field(default_factory=dict)
     prices: dict[str, Price] = Field(default_factory=dict)
     order: int = Field(default=1, ge=0, le=1000)

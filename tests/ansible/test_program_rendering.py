@@ -66,6 +66,7 @@ EVERYTHING: dict[str, Any] = {
     "ai_key_from": "credential",
     "ai_credential_dir": "/etc/credstore",
     "ai_told_cost": True,
+    "ai_bills_cut_streams": True,
     "ai_limits": {"open-router/gpt-4.1": {"requests_per_minute": 7, "burst_s": 1.5, "counts": "estimate"}},
     "ai_upstreams": {
         "open-router": {

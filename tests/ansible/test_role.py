@@ -85,6 +85,7 @@ EVERY_SECTION: dict[str, Any] = {
     "ai_needs_key": False,
     "ai_key_from": "google",
     "ai_told_cost": True,
+    "ai_bills_cut_streams": True,
     "ai_gateway_pass_through": ["/v1/conversations"],
     "ai_gateway_names": ["ai-client.internal"],
     "ai_gateway_unnamed_callers": "refuse",

@@ -2,7 +2,8 @@
 runner.
 
 A file has `about`, `source` and `cases`. A case has a `name`, what is asked (`request`, merged into a chat request;
-`endpoint`; `fallback`; `budget_usd`, a hard one; `price`, a line of `[model_costs]`, for `models`, too; `told_cost`),
+`endpoint`; `fallback`; `budget_usd`, a hard one; `price`, a line of `[model_costs]`, for `models`, too; `told_cost`;
+`bills_cut_streams`),
 what the upstream `answers`, one entry an attempt (the last one again and again), and what is to `expect`. Everything
 runs twice, on the real library with cache and ledger before a real HTTP server, so that what is cached shows. In a
 request `{"repeat": TEXT, "times": N}` is a long text, and `{"each": VALUE, "times": N}` many items of a list.
@@ -234,7 +235,10 @@ async def test_what_comes_of_an_answer(case: dict[str, Any], tmp_path: Path) -> 
             closing(ResponseCache(tmp_path / "cache", scope=base_url, max_bytes=10**7)) as cache,
         ):
             here = contract.Upstream(
-                base_url=base_url, keys=KeyProvider(KEY), tells_cost=case.get("told_cost", False)
+                base_url=base_url,
+                keys=KeyProvider(KEY),
+                tells_cost=case.get("told_cost", False),
+                bills_cut_streams=case.get("bills_cut_streams", False),
             )
             async with AIAPIClient(
                 here.keys, base_url, options=options, cache=cache, ledger=ledger, upstreams=(here,)

@@ -76,6 +76,7 @@ _MEANINGS = {
         "models",
     ): "Its models, as `OURS=THEIRS` if callers use another name than the upstream.",
     ("upstream NAME", "told_cost"): "Book the cost that it reports with an answer (see above).",
+    ("upstream NAME", "bills_cut_streams"): "It writes on, and bills all of it, if a stream is cut.",
 }
 _LINE = re.compile(r"^(\w+) = .*?\b(ai_\w+)")
 

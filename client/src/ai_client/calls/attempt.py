@@ -249,9 +249,12 @@ class Attempt:
         """What a call may have used at most of which so much came; None where nothing is known of that.
 
         No token of a text is less than a byte, so the bytes that came bound the tokens that came; a few more may have
-        been on their way. A model that thinks unseen may have written all that it was allowed to.
+        been on their way. A model that thinks unseen may have written all that it was allowed to, as may an upstream
+        that takes no notice of a stream that is cut.
         """
-        if passed_bytes is None or self._estimate.bound.thinks_unseen:
+        target = self._call.target
+        writes_on = target is not None and target.upstream.bills_cut_streams
+        if passed_bytes is None or writes_on or self._estimate.bound.thinks_unseen:
             return None
         told, upper = Usage(0, 0) if usage is None else usage, self._estimate.bound.usage
         # Its tier, and what kinds of tokens may be among them, are as dear as they were before.

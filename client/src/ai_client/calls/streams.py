@@ -14,6 +14,7 @@ from ai_client.dialects.body_reader import read_body
 from ai_client.dialects.error_answers import error_within_answer
 from ai_client.dialects.stream_reader import StreamReader
 from ai_client.dialects.typed_streams import TypedStreamReader
+from ai_client.dialects.upper_bound import outputs_of
 from ai_client.errors import AIClientError, ConnectionLostError, MalformedResponseError
 from ai_client.platform.clock import Clock
 from ai_client.sharing.stream_flight import ChunkSource
@@ -53,6 +54,7 @@ class UpstreamStream:
         self._note_stored: Callable[[Call, str], None] | None = None
         #: What went wrong, of which the upstream has told the caller itself.
         self.trouble: AIClientError | None = None
+        self._choices = outputs_of(call.request.body)
         self._first = b""
         self._bytes = 0
         self._is_over = False
@@ -205,7 +207,7 @@ class UpstreamStream:
                 error,
                 usage=self.usage,
                 passed_bytes=reader.delta_bytes if reader.has_begun else None,
-                has_finished=reader.has_finished or reader.body is not None,
+                has_finished=reader.body is not None or reader.has_told_all(choices=self._choices),
             )
         await self._wire.aclose()
 

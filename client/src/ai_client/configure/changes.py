@@ -19,7 +19,18 @@ _PROCESS = (
 # What a client and its stores read once, when they are made.
 _CLIENT = (
     ("api", ("base_url", "timeout_s", "connection_pool_size", "keepalive_connections", "keepalive_expiry_s")),
-    ("api", ("pool_timeout_s", "dialect", "api_version", "needs_key", "key_from", "told_cost")),
+    (
+        "api",
+        (
+            "pool_timeout_s",
+            "dialect",
+            "api_version",
+            "needs_key",
+            "key_from",
+            "told_cost",
+            "bills_cut_streams",
+        ),
+    ),
     ("performance", ("connection_timeout_s", "read_timeout_s")),
     ("security", ("verify_ssl", "proxy_url", "cert_path")),
     ("caching", ("enabled", "cache_dir", "max_cache_size_gb")),

@@ -22,6 +22,7 @@ def default_upstream(api: ApiSettings, keys: KeyProvider) -> Upstream:
         needs_key=api.needs_key,
         has_token=api.key_from in identity.KINDS,
         tells_cost=api.told_cost,
+        bills_cut_streams=api.bills_cut_streams,
     )
 
 
@@ -53,6 +54,7 @@ def _other(settings: UpstreamSettings, keys: KeyPair, sources: Sources) -> Upstr
         needs_key=settings.needs_key,
         has_token=settings.key_from in identity.KINDS,
         tells_cost=settings.told_cost,
+        bills_cut_streams=settings.bills_cut_streams,
         models=settings.models,
         order=settings.order,
         weight=settings.weight,

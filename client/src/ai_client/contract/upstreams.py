@@ -40,6 +40,8 @@ class Upstream:
     models: Mapping[str, str] = field(default_factory=dict)
     #: Whether the cost that its answers tell is what is booked.
     tells_cost: bool = False
+    #: Whether it writes on, and bills all of it, where a stream is cut.
+    bills_cut_streams: bool = False
     #: Of those that have a model the lowest is asked first; of the same order one by chance, as they weigh.
     order: int = 0
     weight: float = 1.0

@@ -70,6 +70,7 @@ class StreamReader:
         "_open_choices",
         "_splitter",
         "_tier",
+        "_told_at_bytes",
         "_usage",
         "delta_bytes",
         "endpoint",
@@ -106,6 +107,8 @@ class StreamReader:
         #: Where the upstream sends no events but a body.
         self._body: bytearray | None = None
         self._usage: dict[str, Any] = {}
+        #: How much had come when the last usage was told.
+        self._told_at_bytes = -1
         self._tier = ""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -202,6 +205,15 @@ class StreamReader:
             return False
         return self._is_done or (self.has_finished and not self._open_choices)
 
+    def has_told_all(self, *, choices: int) -> bool:
+        """Whether the usage is of the whole answer, of so many choices: none is open, and nothing came after it."""
+        return (
+            self.has_finished
+            and not self._open_choices
+            and not 0 < len(self._finished_choices) < choices
+            and self._told_at_bytes == self.delta_bytes
+        )
+
     @property
     def body(self) -> bytes | None:
         """What came in place of events."""
@@ -271,7 +283,7 @@ class StreamReader:
         return True
 
     def _count(self, chunks: list[_Chunk]) -> None:
-        counted, known = 0, self._open_choices
+        counted, told_at, known = 0, -1, self._open_choices
         for chunk in chunks:
             for choice in chunk.choices:
                 has_finished = bool(choice.finish_reason)  # some write "" until there is one
@@ -283,8 +295,11 @@ class StreamReader:
                     counted += delta_bytes - _DELTA_FRAME_BYTES
             if chunk.usage:
                 self._keep_usage(chunk.usage)
+                told_at = self.delta_bytes + counted
             if chunk.service_tier:
                 self._tier = chunk.service_tier
+        if told_at >= 0:
+            self._told_at_bytes = told_at
         self.delta_bytes += counted
         self.has_begun = True
 
@@ -312,6 +327,7 @@ class StreamReader:
         told = _usages_in(value)
         for usage in told:
             self._keep_usage(usage)
+            self._told_at_bytes = self.delta_bytes
         return not (self.hides_usage and told and not choices and kind is None)
 
     def _note_choice(self, index: object, *, is_finished: bool) -> None:

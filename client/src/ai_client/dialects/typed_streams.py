@@ -113,9 +113,8 @@ class TypedStreamReader:
         """Whether nothing of it is passed on."""
         return self.fault is not None and not self.has_begun
 
-    @property
-    def has_finished(self) -> bool:
-        """Whether all that it used was told."""
+    def has_told_all(self, *, choices: int) -> bool:
+        """Whether the usage is that of the whole answer, which is one whatever `choices` says."""
         return self.is_complete
 
     @property

@@ -54,6 +54,7 @@ class ApiSettings:
     needs_key: bool = field(default=True, metadata=reads("needs_key", kinds.boolean))
     key_from: str = field(default="file", metadata=reads("key_from", KEY_FROM))
     told_cost: bool = field(default=False, metadata=reads("told_cost", kinds.boolean))
+    bills_cut_streams: bool = field(default=False, metadata=reads("bills_cut_streams", kinds.boolean))
 
     @property
     def known_prefixes(self) -> tuple[str, ...]:
@@ -76,6 +77,7 @@ class UpstreamSettings:
     needs_key: bool = field(default=True, metadata=reads("needs_key", kinds.boolean))
     key_from: str = field(default="file", metadata=reads("key_from", KEY_FROM))
     told_cost: bool = field(default=False, metadata=reads("told_cost", kinds.boolean))
+    bills_cut_streams: bool = field(default=False, metadata=reads("bills_cut_streams", kinds.boolean))
     models: dict[str, str] = field(default_factory=dict, metadata=reads("models", kinds.named_models))
     order: int = field(default=1, metadata=reads("order", kinds.integer(least=0, most=1000)))
     weight: float = field(default=1.0, metadata=reads("weight", kinds.number(least=0, most=1e6, above=True)))
