@@ -171,6 +171,7 @@ class StreamReader:
         self._keep_usage(chunk.usage)
         self._tier = chunk.service_tier or self._tier
         self.delta_bytes += len(text)
+        self._told_at_bytes = self.delta_bytes
         return True
 
     def _read_together(self, texts: list[bytes]) -> bool:
