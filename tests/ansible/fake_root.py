@@ -72,6 +72,7 @@ class Layout:
         selinux: whether it is on.
         umask: of the login.
         no_login: where the shell is that lets nobody in.
+        lacks: modules of CPython that the distribution builds its interpreter without.
     """
 
     python: Path | None
@@ -82,6 +83,7 @@ class Layout:
     umask: int = 0o022
     found_at: str = "/usr/bin/python3"
     no_login: str = "/usr/sbin/nologin"
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,16 @@ def _lay_out_python(root: Path, layout: Layout) -> None:
         place = root / layout.found_at.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(layout.python / "bin/python3")
+        if layout.lacks:
+            say_first(place, f"import sys; sys.modules.update(dict.fromkeys({layout.lacks}))")
+
+
+def say_first(place: Path, text: str) -> None:
+    """Makes an interpreter run a line of Python before the program that it is started with."""
+    target = place.readlink()
+    place.unlink()
+    place.write_text(f'#!/bin/sh\nshift 3; loader=$1; shift; exec {target} -I -S -c "{text}; $loader" "$@"\n')
+    place.chmod(0o755)
 
 
 def artefacts(folder: Path) -> Path:

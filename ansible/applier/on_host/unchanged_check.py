@@ -14,8 +14,11 @@ import sys
 
 try:
     from _sha2 import sha256  # type: ignore[import-not-found]  # hashlib loads OpenSSL for it
-except ImportError:  # Python 3.11 has it under this name
-    from _sha256 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # Python 3.11 and older have it under this name
+    except ImportError:  # RHEL's Python has neither: FIPS wants OpenSSL's
+        from hashlib import sha256
 
 RECORD = "/etc/ai-client/seal"
 # What of it the service reads.
