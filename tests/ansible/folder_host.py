@@ -72,8 +72,11 @@ class FolderHost(Host):
     def systemd(self) -> int:
         return 252
 
-    def restore_labels(self, paths: list[str]) -> None:
-        """This host has no SELinux."""
+    def has_selinux(self) -> bool:
+        return False
+
+    def has_program(self, name: str) -> bool:
+        return True
 
     def glibc(self) -> str:
         return "2.36"

@@ -174,6 +174,31 @@ def test_another_c_library_is_refused_before_anything_is_laid_down() -> None:
 
 
 @pytest.mark.hosts
+def test_programs_that_a_minimal_image_lacks_are_named_by_the_preview() -> None:
+    """No tar and no gzip, as in Amazon's (amazonlinux/container-images issue 29, quickwit-oss/quickwit pull 5385)."""
+    packages = {
+        "tar": "tar",
+        "gzip": "gzip",
+        "useradd": "passwd (Debian), shadow (SUSE, Arch) or shadow-utils (RHEL)",
+        "restorecon": "policycoreutils",
+        "update-ca-trust": "ca-certificates",
+    }
+    authority = trustme.CA().cert_pem.bytes().decode()
+    with raised(LAYOUTS["rhel-9"]) as host:
+        places = [host.root / folder / name for name in packages for folder in ("usr/bin", "usr/sbin")]
+        for place in places:
+            place.unlink(missing_ok=True)
+        for check in (True, False):
+            refused = host.run(check=check, ai_custom_ca=authority)
+            assert refused["failed"]
+            for name, package in packages.items():
+                remedy = f"the program {name}: is missing on this host; install {package}"
+                assert remedy in refused["message"]
+        assert not (host.root / "opt/ai-client").exists()
+        assert "ai-client" not in (host.root / "etc/passwd").read_text()
+
+
+@pytest.mark.hosts
 @pytest.mark.parametrize(
     ("systemd", "chosen", "said"),
     [

@@ -56,7 +56,7 @@ def apply(run: Run) -> Response:
     if not plan.is_empty:
         # A look at health may find what another run left to do.
         check_owner(present.marker, run.request.claim, takes_over=run.request.takes_over)
-    stands = [] if plan.is_empty else _obstacles(run, plan, observed)
+    stands = [] if plan.is_empty else _obstacles(run, plan, observed, present)
     if stands:
         return _respond(run, plan, _blocked(stands), health=None)._replace(changed=run.request.check)
     if plan.needs_artefact and not run.artefact and not run.request.check:
@@ -118,12 +118,14 @@ def _items(run: Run, present: Present) -> list[Item]:
     return desired_items(run.request, suited=suited, present=present, to_lay=laid)
 
 
-def _obstacles(run: Run, plan: Plan, observed: Observed) -> "list[ApplyError]":
+def _obstacles(run: Run, plan: Plan, observed: Observed, present: Present) -> "list[ApplyError]":
+    from .programs import missing
     from .storage import obstacles
 
     deploys = "deploy" in run.request.parts
     size = _choice(run).tree.size if deploys else 0
-    return obstacles(run.tree, plan.items, observed.found, release_bytes=size)
+    lacking = missing(run.host, plan, observed, trust_program=present.store.program[0])
+    return [*lacking, *obstacles(run.tree, plan.items, observed.found, release_bytes=size)]
 
 
 def _blocked(stands: "list[ApplyError]") -> Verdict:

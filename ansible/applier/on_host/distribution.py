@@ -31,6 +31,16 @@ NO_LOGIN = ("/usr/sbin/nologin", "/sbin/nologin", "/usr/bin/nologin", "/bin/fals
 # Where the kernel shows that SELinux is on.
 SELINUX = "/sys/fs/selinux/enforce"
 
+# Which package has a program whose name does not say so.
+PACKAGES = {
+    "groupadd": "passwd (Debian), shadow (SUSE, Arch) or shadow-utils (RHEL)",
+    "useradd": "passwd (Debian), shadow (SUSE, Arch) or shadow-utils (RHEL)",
+    "restorecon": "policycoreutils",
+    "trust": "p11-kit",
+    "update-ca-certificates": "ca-certificates",
+    "update-ca-trust": "ca-certificates",
+}
+
 # The systemd that first knew an option of our units (its NEWS); what all know since 239 is left out.
 _SINCE = {
     "ProcSubset": 247,

@@ -190,10 +190,18 @@ class Host:
         """Rebuilds the store of trusted certificates by the host's own program."""
         return self.run(*program, timeout_s=_SYSTEMCTL_TIMEOUT_S)
 
+    def has_selinux(self) -> bool:
+        """Whether SELinux is on."""
+        return os.path.exists(SELINUX)
+
+    def has_program(self, name: str) -> bool:
+        """Whether a program is where this one looks for it."""
+        return any(os.access(f"{folder}/{name}", os.X_OK) for folder in ENVIRONMENT["PATH"].split(":"))
+
     def restore_labels(self, paths: list[str]) -> None:
         """Gives files the labels that the host's SELinux policy has for their places; nothing where it is off."""
         there = [path for path in paths if os.path.lexists(path)]
-        if there and os.path.exists(SELINUX):
+        if there and self.has_selinux():
             self._must("restorecon", "-R", *there)
 
     def reload_client(self, socket: str, *, to_release: bool) -> Outcome:
