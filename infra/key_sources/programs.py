@@ -123,7 +123,10 @@ class _Run:
 
     @contextmanager
     def _started(self, argv: Sequence[str], errors: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
-        """A program in a process group of its own, which ends with the block."""
+        """A program in a session of its own, which ends with the block.
+
+        It has no terminal: one that wants a passphrase says so at once, and does not wait where nobody is asked.
+        """
         try:
             process = subprocess.Popen(
                 argv,
@@ -131,7 +134,7 @@ class _Run:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                process_group=0,
+                start_new_session=True,
             )
         except (OSError, ValueError) as error:
             reason = f"{argv[0]} can't be started ({getattr(error, 'strerror', None) or error})"

@@ -1,7 +1,8 @@
 """HashiCorp Vault and OpenBao, by their HTTP API: a key-value engine of version 1 or 2.
 
-The environment is that of their own command line: VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT, and the token
-file of `vault login`. What a secret holds is never in an error.
+The environment is that of their own command line: VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT (or OpenBao's
+names of these, BAO_ADDR and so on), and the token file of `vault login` and `bao login`.
+What a secret holds is never in an error.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def read(source: VaultSettings, wanted: Wanted, around: Surroundings) -> Held:
     Raises:
         KeySourceError: Vault gave none, or the secret holds no key.
     """
-    with _Vault(source, wanted, around.environment) as vault:
-        token = vault.log_in(source.login) if source.login else _token(wanted, around.environment)
+    environment = _of_one_server(around.environment)
+    with _Vault(source, wanted, environment) as vault:
+        token = vault.log_in(source.login) if source.login else _token(wanted, environment)
         prefix = f"{source.mount}/data" if source.version == 2 else source.mount
         answer = vault.ask("GET", f"{prefix}/{source.path}", token=token)
     fields: Any = answer.get("data")
@@ -49,6 +51,14 @@ def read(source: VaultSettings, wanted: Wanted, around: Surroundings) -> Held:
         remedy = "put the secret there, or correct mount, path and version (1 or 2) of the engine"
         raise wanted.error(f"{where} holds no fields", remedy)
     return from_fields(fields, field=source.field, next_field=source.next_field, wanted=wanted, where=where)
+
+
+def _of_one_server(given: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with OpenBao's names as Vault's where it has none of those: no server gets the other's token."""
+    names = ("ADDR", "TOKEN", "NAMESPACE", "CACERT")
+    if any(given.get(f"VAULT_{name}") for name in names):
+        return given
+    return {**given, **{f"VAULT_{name}": given[f"BAO_{name}"] for name in names if given.get(f"BAO_{name}")}}
 
 
 class _Vault:

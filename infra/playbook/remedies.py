@@ -7,13 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _BECOME = "'pulumi config set --secret --path vars.ansible_become_password', or give the login sudo without a password"
+# Ansible does not know the prompt of sudo-rs (ansible/ansible issue 85837).
+_OTHER_SUDO = "or name the original sudo in ansible_become_exe (/usr/bin/sudo.ws) where the host's is sudo-rs"
 _KEYS = "compare the host's key over a channel that you trust, and pin it in hostKeys"
 _REMEDIES = tuple(
     (re.compile(pattern, re.IGNORECASE), remedy)
     for pattern, remedy in (
         (r"missing (sudo|become) password|password is required|a terminal is required", f"set it: {_BECOME}"),
+        (r"interactive authentication is required", f"give the login sudo without a password, {_OTHER_SUDO}"),
+        (
+            r"waiting for privilege escalation prompt",
+            f"give the login sudo without a password, {_OTHER_SUDO}",
+        ),
+        (r"must have a tty to run sudo", "write 'Defaults:LOGIN !requiretty' into the host's sudoers"),
         (r"incorrect (sudo|become) password|sorry, try again", f"set the right one: {_BECOME}"),
-        (r"is not in the sudoers file|not allowed to execute", "give the login sudo on this host"),
+        (
+            r"is not in the sudoers file|not allowed to execute|I'm afraid I can't do that",
+            "give the login sudo on this host",
+        ),
         (
             r"permission denied \((publickey|password|keyboard)",
             "put the login's public key on the host, and the private one into ssh.identityFile or an agent",

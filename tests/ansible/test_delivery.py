@@ -16,7 +16,7 @@ import pytest
 from applier.on_controller import round_trips, wire
 from applier.on_controller.artefact import read_artefact
 from applier.on_controller.delivery import Delivery, make_delivery
-from applier.on_controller.errors import DeliveryError
+from applier.on_controller.errors import DeliveryError, WithoutPythonError
 from applier.on_controller.results import from_answer
 from applier.on_controller.variables import check_key, key_prefixes, read_certificates, unknown_names
 
@@ -180,6 +180,17 @@ def test_no_answer_is_an_error_that_shows_what_was_said() -> None:
     """A host without Python, or sudo that asks for a password."""
     with pytest.raises(DeliveryError, match="sudo: a password is required"):
         wire.decode_output(status=1, stdout="", stderr="sudo: a password is required\n")
+
+
+def test_what_a_profile_prints_does_not_hide_the_answer() -> None:
+    """Codes of a terminal before it on its line (ansible/ansible issue 14503), a greeting, a terminal's line ends."""
+    said = f"Welcome!\r\n\x1b[?25h\x1b[0G{wire.PREFIX}{json.dumps(ANSWER)}\r\nlogout\r\n"
+    assert wire.decode_output(status=0, stdout=said, stderr="") == ANSWER
+    with pytest.raises(WithoutPythonError) as lacking:
+        wire.decode_output(
+            status=0, stdout="\x1b[?25hai-client-applier found no python on x86_64\n", stderr=""
+        )
+    assert lacking.value.machine == "x86_64"
 
 
 def test_the_loader_holds_nothing_but_itself() -> None:

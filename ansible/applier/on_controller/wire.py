@@ -105,12 +105,14 @@ def bring_and_start(*, size: int, digest: str) -> str:
 
 
 def decode_output(*, status: int, stdout: str, stderr: str) -> dict[str, Any]:
-    """The answer among whatever else a login prints. Raises DeliveryError where there is none."""
+    """The answer among whatever else a login prints, also before it on its line. Raises DeliveryError without one."""
     for line in stdout.splitlines():
-        if line.startswith(_WITHOUT):
-            raise WithoutPythonError(line.removeprefix(_WITHOUT).strip())
-        if line.startswith(PREFIX):
-            answer: dict[str, Any] = json.loads(line.removeprefix(PREFIX))
+        _, has_none, machine = line.partition(_WITHOUT)
+        if has_none:
+            raise WithoutPythonError(machine.strip())
+        _, is_answer, text = line.partition(PREFIX)
+        if is_answer:
+            answer: dict[str, Any] = json.loads(text)
             if "health_text" in answer:
                 answer["health"] = json.loads(answer["health_text"])
             return answer

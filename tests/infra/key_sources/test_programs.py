@@ -1,5 +1,8 @@
 import json
+import os
+import pty
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,27 @@ def test_a_command_that_fails_is_named_and_its_words_are_not_repeated(
     assert str(raised.value).startswith("fleet:keySource: ")
     assert said in str(raised.value)
     assert FOREIGN not in str(raised.value)
+
+
+def test_a_program_that_wants_a_passphrase_does_not_wait_for_one(tmp_path: Path) -> None:
+    """It has no terminal, also where Pulumi has one: age and sops ask there (getsops/sops issue 933)."""
+    asks = command("sh", "-c", "read key </dev/tty && echo $key")
+    program = (
+        "from pathlib import Path\n"
+        "from infra.errors import KeySourceError\n"
+        "from tests.infra.key_sources.wanted import kept\n"
+        "assert open('/dev/tty')\n"
+        f"try: kept({asks!r}, project=Path({str(tmp_path)!r}))\n"
+        "except KeySourceError as error: print(error)\n"
+    )
+    ours, terminal = pty.openpty()
+    argv = ["setsid", "--ctty", "--wait", sys.executable, "-c", program]
+    try:
+        done = subprocess.run(argv, stdin=terminal, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert "sh ended with status" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_key_has_one_source(tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_the_environment_is_that_of_vaults_own_command(vault: Vault, tmp_path: P
         kept(source, project=tmp_path, environment={"VAULT_ADDR": vault.url})
 
 
+def test_openbaos_own_names_count_where_none_of_vaults_is_set(vault: Vault, tmp_path: Path) -> None:
+    """As `bao` takes them (bank-vaults/secret-init pull 406); a token for one server never goes to the other."""
+    source = {"vault": {"path": "fleet/upstream"}}
+    bao = {"BAO_ADDR": vault.url, "BAO_TOKEN": TOKEN, "HOME": str(tmp_path)}
+    assert keys(kept(source, project=tmp_path, environment=bao)) == (OLD, None)
+    with pytest.raises(KeySourceError, match="there is no Vault token"):
+        kept(source, project=tmp_path, environment={**bao, "VAULT_ADDR": vault.url})
+
+
 def test_certificates_are_verified(tmp_path: Path) -> None:
     """By the system's authorities, or those of VAULT_CACERT."""
     authority = trustme.CA()
