@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -201,3 +203,15 @@ def test_an_opened_socket_is_closed_by_a_run(rig: Rig) -> None:
     assert (mended.failed, mended.actions) == (False, ("daemon-reload", "restart sockets and service"))
     assert not path.exists()
     assert not rig.ask(Wanted(check=True)).changed
+
+
+def test_a_name_that_is_no_utf_8_is_told_in_a_form_that_all_can_print(rig: Rig) -> None:
+    """From a host of another locale: half a character ends the engine's log, and with it the preview."""
+    rig.ask(Wanted())
+    rig.path(FOLDER).mkdir()
+    (Path(os.fsdecode(bytes(rig.path(FOLDER)) + b"/gr\xf6sse.conf"))).write_text("[Service]\nNice=5\n")
+    answer = json.loads(rig.ask(Wanted(check=True)).encode().partition(": ")[2])
+    (note,) = answer["notes"]
+    assert note.encode().decode() == note
+    assert note.startswith(f"drop-in {FOLDER}/gr\ufffd")
+    assert note.endswith("sse.conf, left alone: Nice=5")

@@ -55,7 +55,18 @@ class Response(NamedTuple):
             "changes": [change._asdict() for change in self.changes],
             "state": self.state._asdict(),
         }
-        return PREFIX + json.dumps(content)
+        # The controller asks for these files by the very names that it was told.
+        return PREFIX + json.dumps({**_printable(content), "files": self.files})
+
+
+def _printable(content: dict[str, Any]) -> dict[str, Any]:
+    """The same, where a name or text on the host is no UTF-8: no reader on the way could print half a character."""
+    text = json.dumps(content, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        content = json.loads(text.encode(errors="surrogatepass").decode(errors="replace"))
+    return content
 
 
 def state_of(tree: Tree, request: Request) -> State:
