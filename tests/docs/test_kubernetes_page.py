@@ -141,17 +141,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked
 
 
-# What a kubelet does: a root that is read-only, volumes over it, the state given away first, then the user.
+# What a kubelet does: a root that is read-only, volumes that anybody may write, and that belong to the pod's group, the
+# state given away first, then the user.
 _KUBELET = """
 set -e
 mount --bind "$ROOT" "$ROOT"
 mount -o remount,ro,bind "$ROOT"
-for folder in $MOUNTS; do mount -t tmpfs -o mode=0755,uid=$OWNER tmpfs "$ROOT$folder"; done
-mount -t tmpfs -o mode=0755 tmpfs "$ROOT/var/lib/ai-client"
-chroot "$ROOT" "$@"
+for folder in $MOUNTS; do mount -t tmpfs -o mode=2777,gid=$GROUP tmpfs "$ROOT$folder"; done
+mount -t tmpfs -o "$STATE" tmpfs "$ROOT/var/lib/ai-client"
+[ $# = 0 ] || chroot "$ROOT" "$@"
 export STATE_DIRECTORY=/var/lib/ai-client AI_CLIENT_COORDINATION_HOST=node-1
 export SSL_CERT_FILE=/opt/ai-client/lib/certifi/cacert.pem
-exec chroot --userspec=65532:65532 "$ROOT" $ENTRYPOINT $ARGS
+exec chroot --userspec=$PERSON --groups=$GROUP "$ROOT" $ENTRYPOINT $ARGS
 """
 
 
@@ -162,7 +163,17 @@ def ports() -> tuple[int, int]:
 
 @pytest.mark.hosts
 @pytest.mark.slow
-async def test_the_pod_of_the_daemonset_answers(root: Path, ports: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("person", "group", "state"),
+    [
+        pytest.param("65532:65532", "65532", "mode=0755", id="as it stands"),
+        # OpenShift's: a user that the image does not know, in the group root (mizdebsk/koschei issue 282 and others).
+        pytest.param("1000680000:0", "1000680000", "mode=2777,gid=1000680000", id="a random user"),
+    ],
+)
+async def test_the_pod_of_the_daemonset_answers(
+    root: Path, ports: tuple[int, int], person: str, group: str, state: str
+) -> None:
     """Image, arguments, volumes and configuration as they stand there, on a root that nobody can write."""
     container, (first,) = gateway("daemonset.yaml"), pod("daemonset.yaml")["initContainers"]
     text = one("daemonset.yaml", "ConfigMap")["data"]["ai-client.conf"]
@@ -189,11 +200,14 @@ async def test_the_pod_of_the_daemonset_answers(root: Path, ports: tuple[int, in
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "ROOT": str(root),
             "MOUNTS": " ".join(written),
-            "OWNER": "65532",
+            "PERSON": person,
+            "GROUP": group,
+            "STATE": state,
             "ENTRYPOINT": " ".join(ENTRYPOINT),
             "ARGS": " ".join(container["args"]),
         }
-        argv = ["unshare", "--mount", "sh", "-c", _KUBELET, "kubelet", *first["command"], *first["args"]]
+        gives_state = [*first["command"], *first["args"]] if person.startswith("65532") else []
+        argv = ["unshare", "--mount", "sh", "-c", _KUBELET, "kubelet", *gives_state]
         process = await asyncio.create_subprocess_exec(*argv, env=environment, stderr=subprocess.PIPE)
         try:
             answer = await ask(ports[0], process)
