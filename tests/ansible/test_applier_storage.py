@@ -95,6 +95,16 @@ def test_a_read_only_file_system_is_named(rig: Rig) -> None:
     assert "mount it read-write" in message
 
 
+def test_a_file_system_that_starts_no_program_is_named(rig: Rig) -> None:
+    """/opt as some harden it (marcominetti/node-memwatch issue 11); elsewhere noexec is nobody's business."""
+    with mounted(rig.path("/opt"), "noexec"):
+        message = refused(rig, Wanted())
+    assert "opt is mounted noexec, and the service is started from it; mount it with exec" in message
+    with mounted(rig.path("/var/cache"), "noexec"), mounted(rig.path("/etc"), "noexec"):
+        rig.path("/etc/systemd/system").mkdir(parents=True)
+        assert not rig.ask(Wanted()).failed
+
+
 def test_an_immutable_file_is_named_with_the_command_that_frees_it(rig: Rig) -> None:
     """`chattr +i` on a file that has to change; on others it is nobody's business."""
     rig.ask(Wanted())

@@ -174,6 +174,17 @@ def test_another_c_library_is_refused_before_anything_is_laid_down() -> None:
 
 
 @pytest.mark.hosts
+def test_a_name_that_is_not_ascii_is_what_the_request_says_whatever_the_locale() -> None:
+    """A login without a locale, as sudo leaves one: Python 3.6 takes it for ASCII (ansible/ansible issue 66080)."""
+    cache = "/srv/Zwischenspeicher für KI"
+    with raised(LAYOUTS["suse-15"]) as host:
+        first = host.run(ai_cache_dir=cache)
+        assert (first["failed"], first["changed"]) == (False, True), first["message"]
+        assert (host.root / cache[1:]).is_dir()
+        assert host.run(ai_cache_dir=cache)["changed"] is False
+
+
+@pytest.mark.hosts
 def test_programs_that_a_minimal_image_lacks_are_named_by_the_preview() -> None:
     """No tar and no gzip, as in Amazon's (amazonlinux/container-images issue 29, quickwit-oss/quickwit pull 5385)."""
     packages = {

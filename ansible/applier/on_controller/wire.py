@@ -25,6 +25,8 @@ PYTHONS = (
     "/opt/ai-client/current/python/bin/python3",
 )
 _WITHOUT = "ai-client-applier found no python on "
+# Names of files are the request's bytes, whatever the login's locale; without one, Python 3.6 knows ASCII alone.
+_LOCALE = "LC_ALL=C.UTF-8"
 _OWN_PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 # A folder that programs may not be started from is passed over. What a run that was killed left goes after an hour.
 _BRING = """\
@@ -85,11 +87,15 @@ def command(python: str) -> tuple[str, ...]:
     return (python, "-I", "-S", "-c", LOADER)
 
 
+def start(python: str) -> str:
+    """The program's start by an interpreter of the host, for a shell."""
+    return f"{_LOCALE} exec {shlex.join(command(python))}"
+
+
 def find_and_start() -> str:
     """The program's start by the first interpreter that the host has, for a shell; says so where it has none."""
     tried = " ".join(PYTHONS)
-    start = shlex.join(command("$p")).replace("'$p'", '"$p"')
-    found = f'for p in {tried}; do [ -x "$p" ] && exec {start}; done'
+    found = f'for p in {tried}; do [ -x "$p" ] && {start("$p")}; done'.replace("'$p'", '"$p"')
     return f'{found}; {_OWN_PATH}; echo "{_WITHOUT}$(uname -m)"; cat >/dev/null'
 
 
@@ -98,10 +104,10 @@ def bring_and_start(*, size: int, digest: str) -> str:
 
     It lies in a folder of root's for as long as the program runs, and is used where its digest is right alone.
     """
-    start = shlex.join(command("$d/python/bin/python3")).replace(
-        "'$d/python/bin/python3'", '"$d/python/bin/python3"'
-    )
-    return _BRING.format(path=_OWN_PATH, size=size, digest=digest, start=start)
+    python = "$d/python/bin/python3"
+    # No `exec`: the shell removes the folder at the end.
+    begin = f"{_LOCALE} {shlex.join(command(python))}".replace(f"'{python}'", f'"{python}"')
+    return _BRING.format(path=_OWN_PATH, size=size, digest=digest, start=begin)
 
 
 def decode_output(*, status: int, stdout: str, stderr: str) -> dict[str, Any]:

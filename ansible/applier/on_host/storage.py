@@ -26,6 +26,7 @@ class FileSystem(NamedTuple):
     free_bytes: int
     free_inodes: int | None
     is_read_only: bool
+    is_noexec: bool
 
 
 def file_system(tree: Tree, path: str) -> FileSystem:
@@ -36,7 +37,8 @@ def file_system(tree: Tree, path: str) -> FileSystem:
     seen = os.statvfs(real)
     inodes = seen.f_ffree if seen.f_files else None
     free = seen.f_bfree * seen.f_frsize
-    return FileSystem(_mount(real), free, inodes, bool(seen.f_flag & os.ST_RDONLY))
+    flags = bool(seen.f_flag & os.ST_RDONLY), bool(seen.f_flag & os.ST_NOEXEC)
+    return FileSystem(_mount(real), free, inodes, *flags)
 
 
 def _mount(real: str) -> str:
@@ -162,6 +164,9 @@ def _unwritable(tree: Tree, item: Item) -> ApplyError | None:
             f"its file system {there.mount} is mounted read-only",
             "mount it read-write and run again",
         )
+    if there.is_noexec and isinstance(item, Release):
+        reason = f"its file system {there.mount} is mounted noexec, and the service is started from it"
+        return ApplyError(item.path, reason, "mount it with exec and run again")
     held = _held_by(tree, item.path)
     if held:
         return ApplyError(held, "can't be changed: it is immutable", f"chattr -i -a {held}, and run again")

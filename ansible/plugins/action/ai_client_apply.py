@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,4 +95,4 @@ class ActionModule(ActionBase):
     def _start(self, task_vars: Mapping[str, Any]) -> str:
         """By the interpreter that the inventory names; without one, and for modes of looking, by the first there is."""
         python = str(self._templar.template(task_vars.get("ansible_python_interpreter")) or "")
-        return shlex.join(wire.command(python)) if python.startswith("/") else wire.find_and_start()
+        return wire.start(python) if python.startswith("/") else wire.find_and_start()
