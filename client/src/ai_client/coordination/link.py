@@ -132,7 +132,9 @@ class EngineLink:
     async def _script(self, keys: Keys, given: Sequence[str]) -> object:
         return await self._run(_LEASES, keys.all(), given)
 
-    async def _run(self, script: tuple[str, str], names: Sequence[str], given: Sequence[str]) -> object:
+    async def _run(
+        self, script: tuple[str, str], names: Sequence[str], given: Sequence[str | bytes]
+    ) -> object:
         text, digest = script
         tail = [str(len(names)), *names, *given]
         try:
@@ -141,6 +143,12 @@ class EngineLink:
             return await self._guarded("EVAL", text, *tail)
         except (RedisError, OSError, TimeoutError) as exc:
             raise await self._failed(exc) from exc
+
+    async def run(
+        self, script: tuple[str, str], names: Sequence[str], given: Sequence[str | bytes]
+    ) -> object:
+        """One call of a script, a text and its digest: its answer. Raises EngineError."""
+        return await self._run(script, names, given)
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Tells all who listen. Raises EngineError."""
