@@ -88,13 +88,16 @@ class LineSender:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, line: RequestLine) -> Answer:
-        """The answer to a line, retried while what stands in its way passes by itself. Raises GatewayAbsentError."""
+    async def send(self, line: RequestLine, *, batch_name: str = "") -> Answer:
+        """The answer to a line, retried while what stands in its way passes by itself. Raises GatewayAbsentError.
+
+        `batch_name`: of which batch it is, where this sends lines of several.
+        """
         data = json.dumps(line.body, separators=(",", ":")).encode()
         attempt, absent_s = 1, 0.0
         while True:
             try:
-                answer, retry_s = await self._ask(line, data)
+                answer, retry_s = await self._ask(line, data, batch_name or self._batch_name)
             except (aiohttp.ClientError, OSError) as exc:
                 if absent_s >= ABSENCE_S:
                     remedy = "see `systemctl status ai-client`, then run the same command again"
@@ -111,14 +114,14 @@ class LineSender:
                 attempt += 1
             await self._wait(min(retry_s, LONGEST_WAIT_S))
 
-    async def _ask(self, line: RequestLine, data: bytes) -> tuple[Answer, float]:
+    async def _ask(self, line: RequestLine, data: bytes, batch_name: str) -> tuple[Answer, float]:
         if self._session is None:
             raise RuntimeError("enter the LineSender with `async with` first")
         headers = {
             "content-type": "application/json",
             "x-priority": str(LEAST_URGENT),
             # The same for every attempt and run, so that an upstream that knows such keys answers it once.
-            "idempotency-key": f"{self._batch_name}-{line.number}",
+            "idempotency-key": f"{batch_name}-{line.number}",
         }
         async with self._session.post(f"http://localhost{line.url}", data=data, headers=headers) as response:
             body = await response.read()

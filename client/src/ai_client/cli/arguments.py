@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from ai_client.cli import parser as words
 from ai_client.cli.bench_arguments import BENCH_EXAMPLES, add_bench
 from ai_client.cli.host import CONFIG_VARIABLE, DEFAULT_CONFIG
 from ai_client.cli.parser import EXIT_USAGE, Parser
+from ai_client.cli.shared_batch_arguments import add_shared_batch
 from ai_client.settings import ConfigError, kinds
 
 LONGEST_DAYS = 3660
@@ -213,7 +215,7 @@ def _add_batch(parser: Parser, shared: Parser) -> None:
         "--max-usd", type=words.dollars, metavar="USD", help="stop before the batch can cost more than this"
     )
     run_parser.add_argument("--retry-failed", action="store_true", help="send failed lines again")
-    serve = _add(actions, "serve", shared, "process every file that is put into a folder")
+    serve = _add(actions, "serve", shared, "process a folder of files, and batches that hosts share")
     serve.add_argument("--spool", type=Path, metavar="DIR", help="the folder (default: [batch] spool_dir)")
     serve.add_argument(
         "--workers", type=words.positive, default=2, metavar="N", help="files in parallel (default: 2)"
@@ -226,6 +228,7 @@ def _add_batch(parser: Parser, shared: Parser) -> None:
         help="lines in parallel for each file (default: 32)",
     )
     serve.add_argument("--once", action="store_true", help="stop when the folder is empty")
+    add_shared_batch(partial(_add, actions), shared)
 
 
 def _add_chat(parser: Parser) -> None:

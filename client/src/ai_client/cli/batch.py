@@ -38,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
         from ai_client.cli import batch_serve  # noqa: PLC0415  a command of its own
 
         return batch_serve.run(options)
+    if options.action != "run":
+        from ai_client.cli import shared_batch  # noqa: PLC0415  a command of its own
+
+        return shared_batch.run(options)
     settings = usable_settings(options)
     try:
         return asyncio.run(_run(options, settings))

@@ -1,4 +1,4 @@
-"""`ai-client batch serve`: workers on a spool folder, until told to stop."""
+"""`ai-client batch serve`: workers on a spool folder and on batches that hosts share, until told to stop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from ai_client.batch.spool import Spool
 from ai_client.batch.worker import Worker, WorkerPlan
 from ai_client.cli.host import settings_of, socket_of
+from ai_client.cli.shared_work import SharedWork
 from ai_client.platform import json_log
 from ai_client.platform.systemd import Notifier
 from ai_client.settings import ConfigError, Settings
@@ -53,14 +54,20 @@ async def _serve(options: argparse.Namespace, settings: Settings, spool: Spool) 
     )
     workers = [Worker(spool, plan) for _ in range(options.workers)]
     loop = asyncio.get_running_loop()
+    shared = None if options.once else SharedWork.of(options, settings)
 
     def stop() -> None:
         for worker in workers:
             worker.stop()
+        if shared is not None:
+            shared.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     if not options.once:
         Notifier(os.environ).ready("working through the spool")
-    await asyncio.gather(*(worker.run(once=options.once) for worker in workers))
+    works = [worker.run(once=options.once) for worker in workers]
+    if shared is not None:
+        works.append(shared.run())
+    await asyncio.gather(*works)
     return 0

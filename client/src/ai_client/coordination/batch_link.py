@@ -23,7 +23,7 @@ from ai_client.coordination.batch_protocol import (
     Page,
     Progress,
 )
-from ai_client.coordination.endpoint import EngineError
+from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.link import EngineLink
 
 SCRIPT = (files("ai_client.coordination") / "batches.lua").read_text("utf-8")
@@ -58,6 +58,10 @@ class BatchLink:
         self._keys = keys
         self._turn = asyncio.Lock()
         self._calls: set[asyncio.Task[object]] = set()
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Ask there, as that user, from the next call on."""
+        self._link.renew(endpoint)
 
     async def close(self) -> None:
         """Ends the connection, after the call that is under way."""

@@ -197,7 +197,7 @@ class Service:
         if not self._life.notifier.is_active:
             self._announce(Places.of(self._listeners, self._monitoring.metrics.listening))
         if self._settings.batch.mode and self._sources.config_path is not None:
-            self._spool = SpoolChild(self._sources.config_path)
+            self._spool = SpoolChild(self._sources.config_path, key_file=self._sources.key_file)
             self._spool.start()
 
     async def _end(self) -> None:

@@ -1,5 +1,5 @@
-"""On batch hosts the service has a child that works through the spool: a process of its own, so that reading ten
-gigabytes of requests never keeps a caller waiting."""
+"""On batch hosts the service has a child that works through the spool and shared batches: a process of its own, so that
+reading ten gigabytes of requests never keeps a caller waiting."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _log = logging.getLogger(__name__)
 class SpoolChild:
     """Starts `ai-client batch serve`, and again where it ends."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, *, key_file: Path | None) -> None:
         # Of this process' own release, whatever is in place meanwhile: the package's folder is given by its path.
         self._arguments = (
             *(sys.executable, "-I", "-S", "-c", _PROGRAM, *sys.path),
             *("--", "batch", "serve", "--config", str(config)),
+            *(() if key_file is None else ("--key-file", str(key_file))),
         )
         self._task: asyncio.Task[None] | None = None
 

@@ -1,0 +1,113 @@
+"""What a host's side needs of the engine, and how long it asks again where that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from ai_client.batch.shared.sealing import BatchSeal, HostKey
+from ai_client.coordination.batch_protocol import (
+    BatchState,
+    Begun,
+    Chunk,
+    Hold,
+    InFlight,
+    Kept,
+    NewBatch,
+    NewChunk,
+    Page,
+    Progress,
+)
+from ai_client.coordination.endpoint import EngineError
+
+#: For so long a command asks an engine that is away, as during a failover.
+ABSENCE_S = 120.0
+RETRY_S = 1.0
+
+Wait = Callable[[float], Awaitable[None]]
+_T = TypeVar("_T")
+
+
+class Books(Protocol):
+    """`BatchLink`, or what stands for it. Each call may be repeated, and raises EngineError."""
+
+    async def open(self, new: NewBatch) -> str: ...
+
+    async def wrap(self, batch: str, key: str, sealed: bytes) -> None: ...
+
+    async def look(self, batch: str) -> BatchState | None: ...
+
+    async def index(self) -> dict[str, str]: ...
+
+    async def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Progress: ...
+
+    async def close_batch(self, batch: str, offset: int) -> bool: ...
+
+    async def take(self, consumer: str, *, idle_ms: int) -> Chunk | None: ...
+
+    async def begin(self, consumer: str, chunk: Chunk) -> Begun: ...
+
+    async def hold(self, consumer: str, chunk: Chunk) -> Hold: ...
+
+    async def answer(self, chunk: Chunk, line: int, result: bytes, *, failed: bool) -> Kept: ...
+
+    async def release(self, consumer: str, chunk: Chunk) -> None: ...
+
+    async def page(
+        self, batch: str, output: bytes, token: str, *, takes_over: bool, most: int, room_bytes: int
+    ) -> Page: ...
+
+    async def drop(self, batch: str, token: str, lines: Sequence[int]) -> int: ...
+
+    async def cancel(self, batch: str) -> bool: ...
+
+    async def discard(self, batch: str) -> None: ...
+
+    async def flight(self, batch: str, *, idle_ms: int) -> InFlight: ...
+
+
+class BatchError(Exception):
+    """A command about a shared batch can't be done; the text names the culprit, the reason and the remedy."""
+
+
+async def patiently(
+    call: Callable[[], Awaitable[_T]],
+    *,
+    wait: Wait = asyncio.sleep,
+    absence_s: float = ABSENCE_S,
+) -> _T:
+    """The answer to a call, asked again for a while where the engine gives none. Raises EngineError."""
+    waited_s = 0.0
+    while True:
+        try:
+            return await call()
+        except EngineError:
+            if waited_s >= absence_s:
+                raise
+        waited_s += RETRY_S
+        await wait(RETRY_S)
+
+
+async def found(books: Books, name: str, *, wait: Wait = asyncio.sleep) -> BatchState:
+    """The batch of a name. Raises BatchError where there is none, and EngineError."""
+    index = await patiently(books.index, wait=wait)
+    state = None
+    if name in index:
+        state = await patiently(lambda: books.look(index[name]), wait=wait)
+    if state is None:
+        known = ", ".join(sorted(index)) or "none"
+        raise BatchError(f"there is no batch {name!r} in the engine; there are: {known}")
+    return state
+
+
+async def tend(books: Books, state: BatchState, keys: Sequence[HostKey], *, now: Sequence[HostKey]) -> None:
+    """Seals a batch's key with those of `now` that it lacks, by any of `keys`: so it outlives a change of the key.
+
+    Raises EngineError, and SealError where none of them unseals it.
+    """
+    missing = [key for key in now if key.name not in state.keys]
+    if missing:
+        seal = BatchSeal.from_keys(state.batch, state.keys, keys)
+        for name, sealed in seal.for_keys(missing).items():
+            await books.wrap(state.batch, name, sealed)

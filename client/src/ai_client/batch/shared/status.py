@@ -1,0 +1,56 @@
+"""How a shared batch stands, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ai_client.batch.shared.books import Books, patiently
+from ai_client.coordination.batch_protocol import BatchState, BatchTerms
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """`lines`: as many as are submitted. `in_flight`: held by `hosts` and not answered."""
+
+    name: str
+    stage: str
+    lines: int
+    done: int
+    failed: int
+    in_flight: int
+    fetched: int
+    size_bytes: int
+    submitted_from: str
+    hosts: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def view(books: Books, batch: str) -> BatchView | None:
+    """One batch; None where it is gone. Raises EngineError."""
+    state = await patiently(lambda: books.look(batch), absence_s=0)
+    if state is None:
+        return None
+    flight = await patiently(lambda: books.flight(batch, idle_ms=BatchTerms().idle_ms), absence_s=0)
+    return BatchView(
+        name=state.name,
+        stage=_stage(state),
+        lines=state.lines,
+        done=state.done,
+        failed=state.failed,
+        in_flight=flight.lines,
+        fetched=state.fetched,
+        size_bytes=state.size_bytes,
+        submitted_from=state.host,
+        hosts=flight.hosts,
+    )
+
+
+def _stage(state: BatchState) -> str:
+    if state.is_cancelled:
+        return "cancelled"
+    if not state.is_closed:
+        return "submitting"
+    return "done" if state.is_finished else "working"

@@ -1,0 +1,125 @@
+"""Puts the lines of a file into the engine, as far as there is room, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ai_client.batch.shared.books import BatchError, Books, Wait, patiently, tend
+from ai_client.batch.shared.chunks import Identity, read_chunks
+from ai_client.batch.shared.sealing import BatchSeal, HostKey
+from ai_client.coordination.batch_protocol import Added, BatchState, BatchTerms, NewBatch, NewChunk
+
+ROOM_WAIT_S = 1.0
+_T = TypeVar("_T")
+IDENTITY = "input"
+_LOST = "is gone: it was discarded, or the engine was emptied; run the same command again to submit it anew"
+
+
+def chunk_about(first: int, last: int) -> str:
+    """What a chunk's seal is bound to."""
+    return f"lines {first} to {last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to submit. `keys`: this host's, the one in use first."""
+
+    source: Path
+    name: str
+    host: str
+    keys: Sequence[HostKey]
+    max_line_bytes: int
+    now_s: int
+    terms: BatchTerms = field(default_factory=BatchTerms)
+
+
+class Submission:
+    """One run of a submission; `state` is the newest that is known, `is_waiting` whether there is no room."""
+
+    def __init__(self, plan: Plan, books: Books, *, wait: Wait = asyncio.sleep) -> None:
+        self._plan = plan
+        self._books = books
+        self._wait = wait
+        self.state: BatchState | None = None
+        self.offset = 0
+        self.size = 0
+        self.is_waiting = False
+
+    async def run(self) -> BatchState:
+        """Submits what is not there yet. Idempotent. Raises InputError, BatchError, SealError, EngineError."""
+        identity = Identity.of(self._plan.source)
+        self.size = identity.size
+        state = await self._opened(identity)
+        seal = BatchSeal.from_keys(state.batch, state.keys, self._plan.keys)
+        if Identity.from_bytes(seal.unseal(state.identity, IDENTITY)) != identity:
+            remedy = "name this one otherwise with --name, or use the same input"
+            raise BatchError(f"a batch {state.name!r} of another input is in the engine; {remedy}")
+        await tend(self._books, state, self._plan.keys, now=self._plan.keys)
+        while not state.is_closed and not state.is_cancelled:
+            offset = await self._add_all(state, seal)
+            if offset is not None:
+                await self._call(partial(self._books.close_batch, state.batch, offset))
+            state = await self._look(state.batch)
+        return state
+
+    async def _opened(self, identity: Identity) -> BatchState:
+        index = await self._call(self._books.index)
+        batch = index.get(self._plan.name)
+        if batch is None:
+            batch = secrets.token_hex(8)
+            seal = BatchSeal.new(batch)
+            new = NewBatch(
+                self._plan.name,
+                batch,
+                self._plan.now_s,
+                self._plan.host,
+                seal.seal(identity.as_bytes(), IDENTITY),
+                seal.for_keys(self._plan.keys),
+            )
+            batch = await self._call(lambda: self._books.open(new))
+        return await self._look(batch)
+
+    async def _look(self, batch: str) -> BatchState:
+        self.state = await self._call(lambda: self._books.look(batch))
+        if self.state is None:
+            raise BatchError(f"the batch {self._plan.name!r} {_LOST}")
+        return self.state
+
+    async def _add_all(self, state: BatchState, seal: BatchSeal) -> int | None:
+        """Adds chunks from where the books are: the offset at the end, None where they are elsewhere."""
+        self.offset = state.offset
+        chunks = read_chunks(
+            self._plan.source,
+            offset=state.offset,
+            last=state.last,
+            max_line_bytes=self._plan.max_line_bytes,
+        )
+        for chunk in chunks:
+            sealed = seal.seal(chunk.packed, chunk_about(chunk.first, chunk.last))
+            new = NewChunk(chunk.offset, chunk.end, chunk.first, chunk.last, chunk.count, sealed)
+            if not await self._add(state.batch, new):
+                return None
+            self.offset = chunk.end
+        return self.offset
+
+    async def _add(self, batch: str, new: NewChunk) -> bool:
+        room_bytes = self._plan.terms.room_bytes
+        while True:
+            progress = await self._call(lambda: self._books.add(batch, new, room_bytes=room_bytes))
+            self.is_waiting = progress.added is Added.FULL
+            if progress.added is Added.FULL:
+                await self._wait(ROOM_WAIT_S)
+                continue
+            # An answer may have been lost: then it is where this chunk ends.
+            return progress.added is Added.ADDED or (
+                progress.added is Added.MOVED and progress.offset == new.end
+            )
+
+    async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        return await patiently(call, wait=self._wait)

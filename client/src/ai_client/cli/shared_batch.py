@@ -1,0 +1,194 @@
+"""`ai-client batch submit`, `status`, `fetch` and `cancel`: batches that all batch hosts work through together."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ai_client.batch.output import OutputError
+from ai_client.batch.shared.books import BatchError, Books, found, patiently
+from ai_client.batch.shared.fetching import Fetching, FetchPlan
+from ai_client.batch.shared.sealing import HostKey, SealError, host_keys
+from ai_client.batch.shared.status import BatchView, view
+from ai_client.batch.shared.submission import Plan, Submission
+from ai_client.batch.source import InputError
+from ai_client.cli.host import settings_of
+from ai_client.cli.shared_batch_arguments import name_of
+from ai_client.cli.shared_work import host_name
+from ai_client.cli.table import table
+from ai_client.configure.shared_batches import batch_link, sealing_keys
+from ai_client.coordination.endpoint import EngineError
+from ai_client.settings import KeyMissingError, Settings
+
+EXIT_FAILED_LINES = 1
+EXIT_UNUSABLE = 2
+EXIT_UNFINISHED = 3
+EXIT_NO_ENGINE = 4
+EXIT_UNWRITABLE = 5
+EXIT_STOPPED = 130
+_TOLD_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """What a command has to work with."""
+
+    options: argparse.Namespace
+    settings: Settings
+    books: Books
+
+    @property
+    def host(self) -> str:
+        return host_name(self.settings)
+
+    def keys(self) -> tuple[HostKey, ...]:
+        """Raises KeyMissingError."""
+        return host_keys(sealing_keys(self.settings, key_file=self.options.key_file, environment=os.environ))
+
+    def say(self, told: dict[str, Any], text: str) -> None:
+        print(json.dumps(told) if self.options.json else text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code."""
+    act = {"submit": _submit, "status": _status, "fetch": _fetch, "cancel": _cancel}[options.action]
+    try:
+        return asyncio.run(_run(options, act))
+    except (InputError, OutputError, BatchError, SealError, KeyMissingError) as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_UNUSABLE
+    except EngineError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_NO_ENGINE
+    except OSError as exc:
+        print(f"{exc.filename} can't be written ({exc.strerror}); make room there", file=sys.stderr)
+        return EXIT_UNWRITABLE
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+async def _run(options: argparse.Namespace, act: Callable[[_Command], Coroutine[Any, Any, int]]) -> int:
+    settings = settings_of(options)
+    link = batch_link(settings)
+    try:
+        return await act(_Command(options, settings, link))
+    finally:
+        await link.close()
+
+
+async def _submit(command: _Command) -> int:
+    options = command.options
+    plan = Plan(
+        source=options.source,
+        name=options.name or name_of(options.source),
+        host=command.host,
+        keys=command.keys(),
+        max_line_bytes=int(command.settings.gateway.max_body_mb * 1_000_000),
+        now_s=int(time.time()),
+    )
+    submission = Submission(plan, command.books)
+    telling = asyncio.create_task(_tell(submission, plan.name))
+    try:
+        state = await submission.run()
+    finally:
+        telling.cancel()
+        with suppress(asyncio.CancelledError):
+            await telling
+    told = {"name": state.name, "lines": state.lines, "cancelled": state.is_cancelled}
+    if state.is_cancelled:
+        command.say(told, f"{state.name} was cancelled after {state.lines} lines")
+        return EXIT_UNFINISHED
+    command.say(
+        told, f"{state.name}: {state.lines} lines submitted; next: ai-client batch fetch {state.name} -o FILE"
+    )
+    return 0
+
+
+async def _tell(submission: Submission, name: str) -> None:
+    while True:
+        await asyncio.sleep(_TOLD_EVERY_S)
+        share = submission.offset / submission.size if submission.size else 1.0
+        waits = (
+            "; the engine has no room for more, waiting for `batch fetch`" if submission.is_waiting else ""
+        )
+        print(f"{name}: {share:.0%} submitted{waits}", file=sys.stderr)
+
+
+async def _status(command: _Command) -> int:
+    books, options = command.books, command.options
+    index = await patiently(books.index, absence_s=0)
+    if options.name is not None:
+        index = {options.name: (await found(books, options.name)).batch}
+    views = [each for _, batch in sorted(index.items()) if (each := await view(books, batch)) is not None]
+    text = "\n".join(_as_table(views)) if views else "no shared batches"
+    command.say({"batches": [each.as_json() for each in views]}, text)
+    return 0
+
+
+def _as_table(views: list[BatchView]) -> list[str]:
+    heads = ("batch", "state", "lines", "done", "failed", "in flight", "fetched", "MB", "hosts")
+    rows = [
+        (
+            each.name,
+            each.stage,
+            *(str(number) for number in (each.lines, each.done, each.failed, each.in_flight, each.fetched)),
+            f"{each.size_bytes / 1e6:.1f}",
+            ", ".join(each.hosts) or "-",
+        )
+        for each in views
+    ]
+    return [table(heads, rows, left=2)]
+
+
+async def _fetch(command: _Command) -> int:
+    options = command.options
+    plan = FetchPlan(
+        name=options.name,
+        output=options.output,
+        errors=options.errors or options.output.with_name(options.output.name + ".errors"),
+        host=command.host,
+        keys=command.keys(),
+        waits=options.wait,
+        takes_over=options.take_over,
+    )
+    fetching = Fetching(plan, command.books)
+    await fetching.run()
+    tally = fetching.tally
+    unwell = tally.failed + tally.rejected
+    told = {
+        "name": plan.name,
+        "complete": fetching.is_complete,
+        "answered": tally.answered,
+        "failed": tally.failed,
+        "rejected": tally.rejected,
+        "cost_usd": round(tally.cost_usd, 9),
+    }
+    rest = "" if fetching.is_complete else "; some results are still to come: run it again, or with --wait"
+    text = f"{tally.answered} answered, {unwell} failed, ${tally.cost_usd:.6f}: {plan.output}{rest}"
+    command.say(told, text)
+    if unwell and not options.json:
+        print(f"failures are in {plan.errors}", file=sys.stderr)
+    if not fetching.is_complete:
+        return EXIT_UNFINISHED
+    return EXIT_FAILED_LINES if unwell else 0
+
+
+async def _cancel(command: _Command) -> int:
+    state = await found(command.books, command.options.name)
+    await patiently(lambda: command.books.cancel(state.batch))
+    if command.options.discard:
+        await patiently(lambda: command.books.discard(state.batch))
+    after = replace(state, is_cancelled=True)
+    left = "discarded" if command.options.discard else f"cancelled; {after.results} results can be fetched"
+    told = {"name": after.name, "discarded": command.options.discard, "results": after.results}
+    command.say(told, f"{after.name} is {left}")
+    return 0
