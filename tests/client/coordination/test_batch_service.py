@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -61,7 +60,11 @@ async def _fleet(folder: Path, *hosts: str, options: tuple[str, ...] = ()) -> As
 
 
 def _line(number: int) -> dict[str, Any]:
-    body = {"model": "gpt-4.1", "max_tokens": 20, "messages": [{"role": "user", "content": f"secret {number}"}]}
+    body = {
+        "model": "gpt-4.1",
+        "max_tokens": 20,
+        "messages": [{"role": "user", "content": f"secret {number}"}],
+    }
     return {"custom_id": f"line {number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 

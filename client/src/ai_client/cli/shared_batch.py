@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ai_client.batch.output import OutputError
-from ai_client.batch.shared.books import BatchError, Books, found, patiently
+from ai_client.batch.shared.engine import BatchEngine, BatchError, found, patiently
 from ai_client.batch.shared.fetching import Fetching, FetchPlan
 from ai_client.batch.shared.sealing import HostKey, SealError, host_keys
 from ai_client.batch.shared.status import BatchView, view
-from ai_client.batch.shared.submission import Plan, Submission
+from ai_client.batch.shared.submission import Submission, SubmissionPlan
 from ai_client.batch.source import InputError
 from ai_client.cli.host import settings_of
 from ai_client.cli.shared_batch_arguments import name_of
@@ -43,7 +43,7 @@ class _Command:
 
     options: argparse.Namespace
     settings: Settings
-    books: Books
+    engine: BatchEngine
 
     @property
     def host(self) -> str:
@@ -87,7 +87,7 @@ async def _run(options: argparse.Namespace, act: Callable[[_Command], Coroutine[
 
 async def _submit(command: _Command) -> int:
     options = command.options
-    plan = Plan(
+    plan = SubmissionPlan(
         source=options.source,
         name=options.name or name_of(options.source),
         host=command.host,
@@ -95,7 +95,7 @@ async def _submit(command: _Command) -> int:
         max_line_bytes=int(command.settings.gateway.max_body_mb * 1_000_000),
         now_s=int(time.time()),
     )
-    submission = Submission(plan, command.books)
+    submission = Submission(plan, command.engine)
     telling = asyncio.create_task(_tell(submission, plan.name))
     try:
         state = await submission.run()
@@ -124,11 +124,11 @@ async def _tell(submission: Submission, name: str) -> None:
 
 
 async def _status(command: _Command) -> int:
-    books, options = command.books, command.options
-    index = await patiently(books.index, absence_s=0)
+    engine, options = command.engine, command.options
+    index = await patiently(engine.index, absence_s=0)
     if options.name is not None:
-        index = {options.name: (await found(books, options.name)).batch}
-    views = [each for _, batch in sorted(index.items()) if (each := await view(books, batch)) is not None]
+        index = {options.name: (await found(engine, options.name)).batch}
+    views = [each for _, batch in sorted(index.items()) if (each := await view(engine, batch)) is not None]
     text = "\n".join(_as_table(views)) if views else "no shared batches"
     command.say({"batches": [each.as_json() for each in views]}, text)
     return 0
@@ -160,7 +160,7 @@ async def _fetch(command: _Command) -> int:
         waits=options.wait,
         takes_over=options.take_over,
     )
-    fetching = Fetching(plan, command.books)
+    fetching = Fetching(plan, command.engine)
     await fetching.run()
     tally = fetching.tally
     unwell = tally.failed + tally.rejected
@@ -183,10 +183,10 @@ async def _fetch(command: _Command) -> int:
 
 
 async def _cancel(command: _Command) -> int:
-    state = await found(command.books, command.options.name)
-    await patiently(lambda: command.books.cancel(state.batch))
+    state = await found(command.engine, command.options.name)
+    await patiently(lambda: command.engine.cancel(state.batch))
     if command.options.discard:
-        await patiently(lambda: command.books.discard(state.batch))
+        await patiently(lambda: command.engine.discard(state.batch))
     after = replace(state, is_cancelled=True)
     left = "discarded" if command.options.discard else f"cancelled; {after.results} results can be fetched"
     told = {"name": after.name, "discarded": command.options.discard, "results": after.results}

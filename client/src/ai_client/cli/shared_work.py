@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ai_client.batch.caller import LineSender
 from ai_client.batch.shared.sealing import HostKey, host_keys
-from ai_client.batch.shared.worker import SharedWorker, WorkerPlan
+from ai_client.batch.shared.worker import SharedWorker, SharedWorkerPlan
 from ai_client.cli.host import socket_of
 from ai_client.configure.coordination import host_of
 from ai_client.configure.shared_batches import batch_link, renew, sealing_keys
@@ -40,7 +40,7 @@ class SharedWork:
             max_attempts=settings.batch.max_attempts,
             at_once=options.at_once,
         )
-        plan = WorkerPlan(
+        plan = SharedWorkerPlan(
             # Of this process alone: another one of this host holds chunks of its own.
             consumer=f"{host_name(settings)}/{secrets.token_hex(4)}",
             keys=self._keys,

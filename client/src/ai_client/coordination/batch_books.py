@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from ai_client.coordination.batch_protocol import (
     Added,
+    Addition,
     BatchState,
     Begun,
     Chunk,
@@ -27,7 +28,6 @@ from ai_client.coordination.batch_protocol import (
     NewBatch,
     NewChunk,
     Page,
-    Progress,
 )
 
 #: A chunk that was given back counts as idle for so long.
@@ -104,15 +104,15 @@ class BatchBooks:
         """The batches' ids by name."""
         return dict(self.names)
 
-    def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Progress:
+    def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition:
         """Adds a chunk, where the input is at its offset and there is room."""
         found = self.batches.get(batch)
         if found is None:
-            return Progress(Added.GONE)
+            return Addition(Added.GONE)
         state = found.state
         added = self._may_add(state, new, room_bytes)
         if added is not Added.ADDED:
-            return Progress(added, state.offset, state.last)
+            return Addition(added, state.offset, state.last)
         found.chunks_added += 1
         found.chunks[found.chunks_added] = new.sealed
         found.change(
@@ -122,7 +122,7 @@ class BatchBooks:
         self.entries += 1
         entry = f"0-{self.entries}"
         self.stream[entry] = Chunk(entry, batch, found.chunks_added, new.first, new.last, new.count)
-        return Progress(added, new.end, new.last)
+        return Addition(added, new.end, new.last)
 
     @staticmethod
     def _may_add(state: BatchState, new: NewChunk, room_bytes: int) -> Added:

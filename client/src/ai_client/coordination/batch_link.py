@@ -11,6 +11,7 @@ from importlib.resources import files
 from ai_client.coordination.batch_books import host_of
 from ai_client.coordination.batch_protocol import (
     Added,
+    Addition,
     BatchState,
     Begun,
     Chunk,
@@ -21,7 +22,6 @@ from ai_client.coordination.batch_protocol import (
     NewBatch,
     NewChunk,
     Page,
-    Progress,
 )
 from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.link import EngineLink
@@ -86,12 +86,12 @@ class BatchLink:
         found = _pairs(await self._call("index", ""))
         return {name: _text(batch) for name, batch in found.items()}
 
-    async def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Progress:
+    async def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition:
         numbers = [str(each) for each in (new.offset, new.end, new.first, new.last, new.count)]
         added, offset, last = _list(
             await self._call("add", batch, *numbers, new.sealed, str(room_bytes)), least=3
         )
-        return Progress(Added(_text(added)), _number(offset), _number(last))
+        return Addition(Added(_text(added)), _number(offset), _number(last))
 
     async def close_batch(self, batch: str, offset: int) -> bool:
         return _number(await self._call("close", batch, str(offset))) == 1

@@ -135,7 +135,7 @@ class Fetch(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Addition:
     """How far an input is: the answer to a chunk that was to be added."""
 
     added: Added

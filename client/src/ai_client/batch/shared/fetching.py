@@ -19,7 +19,7 @@ from typing import TypeVar
 from ai_client.batch.lines import scan
 from ai_client.batch.output import Done, LineFile, OutputError
 from ai_client.batch.runner import Tally
-from ai_client.batch.shared.books import BatchError, Books, Wait, found, patiently, tend
+from ai_client.batch.shared.engine import BatchEngine, BatchError, Wait, found, patiently, tend
 from ai_client.batch.shared.sealing import BatchSeal, HostKey, SealError
 from ai_client.coordination.batch_protocol import BatchState, Fetch, Page
 
@@ -91,9 +91,9 @@ def _sync_folder(path: Path) -> None:
 class Fetching:
     """One run; `tally` is what the output has come to, earlier runs included."""
 
-    def __init__(self, plan: FetchPlan, books: Books, *, wait: Wait = asyncio.sleep) -> None:
+    def __init__(self, plan: FetchPlan, engine: BatchEngine, *, wait: Wait = asyncio.sleep) -> None:
         self._plan = plan
-        self._books = books
+        self._engine = engine
         self._wait = wait
         self._done = Done()
         self._memory_path = plan.output.with_name(plan.output.name + ".batch")
@@ -114,11 +114,11 @@ class Fetching:
             if memory is None and self._done.count:
                 remedy = "name another output, or move the file away"
                 raise OutputError(f"{plan.output} has answers of something else than this batch; {remedy}")
-            index = await self._call(self._books.index)
+            index = await self._call(self._engine.index)
             if memory is not None and memory.is_complete and index.get(plan.name) in (None, memory.batch):
                 self.is_complete = True
                 return
-            self.state = await found(self._books, plan.name, wait=self._wait)
+            self.state = await found(self._engine, plan.name, wait=self._wait)
             await self._fetch(self._memory_of(self.state, memory), output, errors)
 
     def _memory_of(self, state: BatchState, memory: _Memory | None) -> _Memory:
@@ -134,7 +134,7 @@ class Fetching:
         state = self.state
         assert state is not None  # noqa: S101 - for the type checker
         seal = BatchSeal.from_keys(state.batch, state.keys, self._plan.keys)
-        await self._call(lambda: tend(self._books, state, self._plan.keys, now=self._plan.keys))
+        await self._call(lambda: tend(self._engine, state, self._plan.keys, now=self._plan.keys))
         where = seal.seal(f"{self._plan.host}:{self._plan.output.resolve()}".encode(), _OUTPUT)
         takes_over = self._plan.takes_over
         while True:
@@ -146,7 +146,7 @@ class Fetching:
             if page.results:
                 self._write(seal, page, output, errors)
                 lines = list(page.results)
-                await self._call(partial(self._books.drop, memory.batch, memory.token, lines))
+                await self._call(partial(self._engine.drop, memory.batch, memory.token, lines))
             elif self.state.is_finished and await self._is_still_finished(state.batch):
                 await self._complete(memory)
                 return
@@ -161,14 +161,14 @@ class Fetching:
         return self.state.is_finished and self.state.results == 0
 
     async def _look(self, batch: str) -> BatchState:
-        state = await self._call(lambda: self._books.look(batch))
+        state = await self._call(lambda: self._engine.look(batch))
         if state is None:
             raise BatchError(f"the batch {self._plan.name!r} is gone: discarded, or lost with its engine")
         return state
 
     async def _page(self, memory: _Memory, where: bytes, *, takes_over: bool) -> Page:
         return await self._call(
-            lambda: self._books.page(
+            lambda: self._engine.page(
                 memory.batch,
                 where,
                 memory.token,
@@ -202,7 +202,7 @@ class Fetching:
     async def _complete(self, memory: _Memory) -> None:
         memory.is_complete = True
         memory.write(self._memory_path)
-        await self._call(lambda: self._books.discard(memory.batch))
+        await self._call(lambda: self._engine.discard(memory.batch))
         self.is_complete = True
 
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ai_client.batch.shared.books import Books, patiently
+from ai_client.batch.shared.engine import BatchEngine, patiently
 from ai_client.coordination.batch_protocol import BatchState, BatchTerms
 
 
@@ -28,12 +28,12 @@ class BatchView:
         return asdict(self)
 
 
-async def view(books: Books, batch: str) -> BatchView | None:
+async def view(engine: BatchEngine, batch: str) -> BatchView | None:
     """One batch; None where it is gone. Raises EngineError."""
-    state = await patiently(lambda: books.look(batch), absence_s=0)
+    state = await patiently(lambda: engine.look(batch), absence_s=0)
     if state is None:
         return None
-    flight = await patiently(lambda: books.flight(batch, idle_ms=BatchTerms().idle_ms), absence_s=0)
+    flight = await patiently(lambda: engine.flight(batch, idle_ms=BatchTerms().idle_ms), absence_s=0)
     return BatchView(
         name=state.name,
         stage=_stage(state),

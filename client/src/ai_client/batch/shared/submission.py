@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ai_client.batch.shared.books import BatchError, Books, Wait, patiently, tend
 from ai_client.batch.shared.chunks import Identity, read_chunks
+from ai_client.batch.shared.engine import BatchEngine, BatchError, Wait, patiently, tend
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
 from ai_client.coordination.batch_protocol import Added, BatchState, BatchTerms, NewBatch, NewChunk
 
@@ -27,7 +27,7 @@ def chunk_about(first: int, last: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SubmissionPlan:
     """What to submit. `keys`: this host's, the one in use first."""
 
     source: Path
@@ -42,9 +42,9 @@ class Plan:
 class Submission:
     """One run of a submission; `state` is the newest that is known, `is_waiting` whether there is no room."""
 
-    def __init__(self, plan: Plan, books: Books, *, wait: Wait = asyncio.sleep) -> None:
+    def __init__(self, plan: SubmissionPlan, engine: BatchEngine, *, wait: Wait = asyncio.sleep) -> None:
         self._plan = plan
-        self._books = books
+        self._engine = engine
         self._wait = wait
         self.state: BatchState | None = None
         self.offset = 0
@@ -60,16 +60,16 @@ class Submission:
         if Identity.from_bytes(seal.unseal(state.identity, IDENTITY)) != identity:
             remedy = "name this one otherwise with --name, or use the same input"
             raise BatchError(f"a batch {state.name!r} of another input is in the engine; {remedy}")
-        await tend(self._books, state, self._plan.keys, now=self._plan.keys)
+        await tend(self._engine, state, self._plan.keys, now=self._plan.keys)
         while not state.is_closed and not state.is_cancelled:
             offset = await self._add_all(state, seal)
             if offset is not None:
-                await self._call(partial(self._books.close_batch, state.batch, offset))
+                await self._call(partial(self._engine.close_batch, state.batch, offset))
             state = await self._look(state.batch)
         return state
 
     async def _opened(self, identity: Identity) -> BatchState:
-        index = await self._call(self._books.index)
+        index = await self._call(self._engine.index)
         batch = index.get(self._plan.name)
         if batch is None:
             batch = secrets.token_hex(8)
@@ -82,11 +82,11 @@ class Submission:
                 seal.seal(identity.as_bytes(), IDENTITY),
                 seal.for_keys(self._plan.keys),
             )
-            batch = await self._call(lambda: self._books.open(new))
+            batch = await self._call(lambda: self._engine.open(new))
         return await self._look(batch)
 
     async def _look(self, batch: str) -> BatchState:
-        self.state = await self._call(lambda: self._books.look(batch))
+        self.state = await self._call(lambda: self._engine.look(batch))
         if self.state is None:
             raise BatchError(f"the batch {self._plan.name!r} {_LOST}")
         return self.state
@@ -111,7 +111,7 @@ class Submission:
     async def _add(self, batch: str, new: NewChunk) -> bool:
         room_bytes = self._plan.terms.room_bytes
         while True:
-            progress = await self._call(lambda: self._books.add(batch, new, room_bytes=room_bytes))
+            progress = await self._call(lambda: self._engine.add(batch, new, room_bytes=room_bytes))
             self.is_waiting = progress.added is Added.FULL
             if progress.added is Added.FULL:
                 await self._wait(ROOM_WAIT_S)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from ai_client.batch import lines
 from ai_client.batch.caller import Answer, GatewayAbsentError
 from ai_client.batch.lines import BadLine, RequestLine
-from ai_client.batch.shared.books import RETRY_S, Books, tend
 from ai_client.batch.shared.chunks import lines_of
+from ai_client.batch.shared.engine import RETRY_S, BatchEngine, tend
 from ai_client.batch.shared.fetching import result_about
 from ai_client.batch.shared.held import HeldChunk, Line
 from ai_client.batch.shared.sealing import BatchSeal, HostKey, SealError
@@ -46,7 +46,7 @@ class Sender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPlan:
+class SharedWorkerPlan:
     """How a host works. `consumer` is `HOST/PROCESS`, of no other process; `keys` reads the host's keys anew."""
 
     consumer: str
@@ -65,14 +65,14 @@ class SharedWorker:
 
     def __init__(
         self,
-        books: Books,
+        engine: BatchEngine,
         sender: Sender,
-        plan: WorkerPlan,
+        plan: SharedWorkerPlan,
         *,
         clock: Callable[[], float],
         wait: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
-        self._books = books
+        self._engine = engine
         self._sender = sender
         self._plan = plan
         self._clock = clock
@@ -134,17 +134,17 @@ class SharedWorker:
         if not self._known_keys():
             return None
         asked_at_ms = self._now_ms()
-        chunk = await self._books.take(plan.consumer, idle_ms=plan.terms.idle_ms)
+        chunk = await self._engine.take(plan.consumer, idle_ms=plan.terms.idle_ms)
         if chunk is None or any(held.chunk == chunk for held in self._held):
             return None
-        begun = await self._books.begin(plan.consumer, chunk)
+        begun = await self._engine.begin(plan.consumer, chunk)
         if begun.hold is not Hold.HELD:
             return None
         try:
             seal, found = self._unsealed(chunk, begun)
         except SealError as exc:
             self._pause(f"{exc} (batch {chunk.batch})")
-            await self._books.release(plan.consumer, chunk)
+            await self._engine.release(plan.consumer, chunk)
             return None
         return HeldChunk.of(chunk, seal, found, terms=plan.terms, asked_at_ms=asked_at_ms)
 
@@ -207,7 +207,7 @@ class SharedWorker:
         sealed = held.seal.seal(result, result_about(line.number))
         while True:
             try:
-                await self._books.answer(held.chunk, line.number, sealed, failed=failed)
+                await self._engine.answer(held.chunk, line.number, sealed, failed=failed)
             except EngineError as exc:
                 self._told(str(exc))
                 if self._stopping.is_set() and self._now_ms() > self._stops_by_ms:
@@ -221,7 +221,7 @@ class SharedWorker:
         if held in self._held:
             self._held.remove(held)
             if held.todo or held.is_given_up or held.hold is not Hold.HELD:
-                await self._books.release(self._plan.consumer, held.chunk)
+                await self._engine.release(self._plan.consumer, held.chunk)
 
     async def _keep_holding(self) -> None:
         while True:
@@ -234,7 +234,7 @@ class SharedWorker:
 
     async def _renew(self, held: HeldChunk) -> None:
         asked_at_ms = self._now_ms()
-        hold = await self._books.hold(self._plan.consumer, held.chunk)
+        hold = await self._engine.hold(self._plan.consumer, held.chunk)
         held.renewed(hold, asked_at_ms=asked_at_ms)
 
     async def _keep_tending(self) -> None:
@@ -245,11 +245,11 @@ class SharedWorker:
 
     async def _tend(self) -> None:
         now = self._keys_of_now()
-        for batch in (await self._books.index()).values():
-            state = await self._books.look(batch)
+        for batch in (await self._engine.index()).values():
+            state = await self._engine.look(batch)
             if state is not None:
                 try:
-                    await tend(self._books, state, self._known_keys(), now=now)
+                    await tend(self._engine, state, self._known_keys(), now=now)
                 except SealError as exc:
                     self._told(f"{exc} (batch {state.name})")
 

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
 from ai_client.coordination.batch_protocol import (
+    Addition,
     BatchState,
     Begun,
     Chunk,
@@ -17,7 +18,6 @@ from ai_client.coordination.batch_protocol import (
     NewBatch,
     NewChunk,
     Page,
-    Progress,
 )
 from ai_client.coordination.endpoint import EngineError
 
@@ -29,7 +29,7 @@ Wait = Callable[[float], Awaitable[None]]
 _T = TypeVar("_T")
 
 
-class Books(Protocol):
+class BatchEngine(Protocol):
     """`BatchLink`, or what stands for it. Each call may be repeated, and raises EngineError."""
 
     async def open(self, new: NewBatch) -> str: ...
@@ -40,7 +40,7 @@ class Books(Protocol):
 
     async def index(self) -> dict[str, str]: ...
 
-    async def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Progress: ...
+    async def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition: ...
 
     async def close_batch(self, batch: str, offset: int) -> bool: ...
 
@@ -89,19 +89,21 @@ async def patiently(
         await wait(RETRY_S)
 
 
-async def found(books: Books, name: str, *, wait: Wait = asyncio.sleep) -> BatchState:
+async def found(engine: BatchEngine, name: str, *, wait: Wait = asyncio.sleep) -> BatchState:
     """The batch of a name. Raises BatchError where there is none, and EngineError."""
-    index = await patiently(books.index, wait=wait)
+    index = await patiently(engine.index, wait=wait)
     state = None
     if name in index:
-        state = await patiently(lambda: books.look(index[name]), wait=wait)
+        state = await patiently(lambda: engine.look(index[name]), wait=wait)
     if state is None:
         known = ", ".join(sorted(index)) or "none"
         raise BatchError(f"there is no batch {name!r} in the engine; there are: {known}")
     return state
 
 
-async def tend(books: Books, state: BatchState, keys: Sequence[HostKey], *, now: Sequence[HostKey]) -> None:
+async def tend(
+    engine: BatchEngine, state: BatchState, keys: Sequence[HostKey], *, now: Sequence[HostKey]
+) -> None:
     """Seals a batch's key with those of `now` that it lacks, by any of `keys`: so it outlives a change of the key.
 
     Raises EngineError, and SealError where none of them unseals it.
@@ -110,4 +112,4 @@ async def tend(books: Books, state: BatchState, keys: Sequence[HostKey], *, now:
     if missing:
         seal = BatchSeal.from_keys(state.batch, state.keys, keys)
         for name, sealed in seal.for_keys(missing).items():
-            await books.wrap(state.batch, name, sealed)
+            await engine.wrap(state.batch, name, sealed)
