@@ -138,12 +138,15 @@ class _Callers:
 
     async def _rare(self) -> tuple[object, object]:
         batch, pick = self._batch(), self.random.random()
+        state = self.books.look(batch)
+        name = "n0" if state is None else state.name
+        if pick < 0.1:
+            return await self.link.finish(batch), self.books.finish(batch)
         if pick < 0.2:
-            return await self.link.discard(batch), self.books.discard(batch)
+            return await self.link.discard(batch, name), self.books.discard(batch, name)
         if pick < 0.4:
             return await self.link.cancel(batch), self.books.cancel(batch)
         if pick < 0.7:
-            state = self.books.look(batch)
             at = 0 if state is None else state.offset
             return await self.link.close_batch(batch, at), self.books.close(batch, at)
         return await self.link.wrap(batch, "k2", b"\x01\x02"), self.books.wrap(batch, "k2", b"\x01\x02")
@@ -192,7 +195,7 @@ async def test_each_step_is_done_whole_or_not_at_all_where_memory_is_full(port: 
     assert await link.drop("id", "x", list(page.results)) == 1
     await link.cancel("id")
     await link.release("a/1", chunk)
-    await link.discard("id")
+    await link.discard("id", "n")
     assert [name.decode() for name in operator.keys("*")] == ["{ai-client:account}.lines"]
     operator.close()
     await link.close()

@@ -90,4 +90,5 @@ async def test_a_batch_is_submitted_answered_and_fetched(tmp_path: Path) -> None
         again = await rig.command("batch", "fetch", "in", "-o", str(output), "--json")
         assert again.code == 0
         assert again.json()["complete"]
-        assert (await rig.command("batch", "status")).out == "no shared batches\n"
+        told = (await rig.command("batch", "status", "--json")).json()["batches"]
+        assert [(each["name"], each["stage"], each["lines"]) for each in told] == [("in", "fetched", 100)]

@@ -103,10 +103,21 @@ async def _submit(command: _Command) -> int:
         telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
-    told = {"name": state.name, "lines": state.lines, "cancelled": state.is_cancelled}
+    told = {
+        "name": state.name,
+        "lines": state.lines,
+        "cancelled": state.is_cancelled,
+        "fetched": state.is_ended,
+    }
     if state.is_cancelled:
         command.say(told, f"{state.name} was cancelled after {state.lines} lines")
         return EXIT_UNFINISHED
+    if state.is_ended:
+        again = (
+            f"to send it again, use another --name, or first `ai-client batch cancel {state.name} --discard`"
+        )
+        command.say(told, f"{state.name}: {state.lines} lines were submitted and fetched before; {again}")
+        return 0
     command.say(
         told, f"{state.name}: {state.lines} lines submitted; next: ai-client batch fetch {state.name} -o FILE"
     )
@@ -186,7 +197,7 @@ async def _cancel(command: _Command) -> int:
     state = await found(command.engine, command.options.name)
     await patiently(lambda: command.engine.cancel(state.batch))
     if command.options.discard:
-        await patiently(lambda: command.engine.discard(state.batch))
+        await patiently(lambda: command.engine.discard(state.batch, state.name))
     after = replace(state, is_cancelled=True)
     left = "discarded" if command.options.discard else f"cancelled; {after.results} results can be fetched"
     told = {"name": after.name, "discarded": command.options.discard, "results": after.results}

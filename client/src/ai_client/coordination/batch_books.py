@@ -44,7 +44,6 @@ class SharedBatch:
     done: set[int] = field(default_factory=set)
     results: dict[int, bytes] = field(default_factory=dict)
     token: str = ""
-    output: bytes = b""
 
     def change(self, **changes: int | bool) -> None:
         """Some facts of the state."""
@@ -78,6 +77,11 @@ class BatchBooks:
         """As a replica or a dump has it."""
         return copy.deepcopy(self)
 
+    def _working(self, batch: str) -> SharedBatch | None:
+        """A batch that has not ended."""
+        found = self.batches.get(batch)
+        return None if found is None or found.state.is_ended else found
+
     def open(self, new: NewBatch) -> str:
         """Begins a batch, unless its name is taken: the id of the one that has it."""
         there = self.names.get(new.name)
@@ -106,7 +110,7 @@ class BatchBooks:
 
     def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition:
         """Adds a chunk, where the input is at its offset and there is room."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         if found is None:
             return Addition(Added.GONE)
         state = found.state
@@ -136,7 +140,7 @@ class BatchBooks:
 
     def close(self, batch: str, offset: int) -> bool:
         """The input ends here: whether it does."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         if found is None or found.state.offset != offset:
             return False
         found.change(is_closed=True)
@@ -159,7 +163,7 @@ class BatchBooks:
     def begin(self, consumer: str, chunk: Chunk, *, now_ms: int) -> Begun:
         """Gives the lines of a chunk to whom holds it."""
         hold = self.hold(consumer, chunk, now_ms=now_ms)
-        found = self.batches.get(chunk.batch)
+        found = self._working(chunk.batch)
         if hold is Hold.HELD and found is not None:
             if chunk.number in found.chunks and not found.is_done(chunk):
                 return Begun(
@@ -173,7 +177,7 @@ class BatchBooks:
 
     def hold(self, consumer: str, chunk: Chunk, *, now_ms: int) -> Hold:
         """Goes on holding a chunk: whether it still may."""
-        found = self.batches.get(chunk.batch)
+        found = self._working(chunk.batch)
         if found is None:
             return Hold.GONE
         if found.state.is_cancelled:
@@ -189,7 +193,7 @@ class BatchBooks:
 
     def answer(self, chunk: Chunk, line: int, result: bytes, *, failed: bool) -> Kept:
         """Keeps the first result of a line, whoever holds its chunk."""
-        found = self.batches.get(chunk.batch)
+        found = self._working(chunk.batch)
         if found is None:
             return Kept.GONE
         if line in found.done:
@@ -208,7 +212,7 @@ class BatchBooks:
         if self.stream.get(chunk.entry) == chunk:
             del self.stream[chunk.entry]
             self.held.pop(chunk.entry, None)
-        found = self.batches.get(chunk.batch)
+        found = self._working(chunk.batch)
         sealed = None if found is None else found.chunks.pop(chunk.number, None)
         if found is not None and sealed is not None:
             state = found.state
@@ -216,7 +220,7 @@ class BatchBooks:
 
     def release(self, consumer: str, chunk: Chunk, *, now_ms: int) -> None:
         """Gives a chunk back; of a batch that is cancelled or gone, takes it out."""
-        found = self.batches.get(chunk.batch)
+        found = self._working(chunk.batch)
         if found is None or found.state.is_cancelled:
             self._retire(chunk)
         elif self._is_held(consumer, chunk):
@@ -226,13 +230,13 @@ class BatchBooks:
         self, batch: str, output: bytes, token: str, *, takes_over: bool, most: int, room_bytes: int
     ) -> Page:
         """Some results, for the output that has the others."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         if found is None:
             return Page(Fetch.GONE)
         if found.token not in ("", token) and not takes_over:
-            return Page(Fetch.OTHER, fetcher=found.output)
+            return Page(Fetch.OTHER, fetcher=found.state.output)
         if found.token != token:
-            found.token, found.output = token, output
+            found.token, found.state = token, replace(found.state, output=output)
         page: dict[int, bytes] = {}
         for line in sorted(found.results)[:most]:
             page[line] = found.results[line]
@@ -242,7 +246,7 @@ class BatchBooks:
 
     def drop(self, batch: str, token: str, lines: list[int]) -> int:
         """Drops results that are on the disk of the output that has them: how many."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         if found is None or found.token != token:
             return 0
         dropped = [found.results.pop(line) for line in lines if line in found.results]
@@ -253,21 +257,30 @@ class BatchBooks:
 
     def cancel(self, batch: str) -> bool:
         """No line of it is begun any more."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         if found is None:
             return False
         found.change(is_cancelled=True)
         return True
 
-    def discard(self, batch: str) -> None:
+    def finish(self, batch: str) -> bool:
+        """All results were fetched: the batch is remembered for a week, so that nobody submits it twice."""
+        found = self._working(batch)
+        if found is None:
+            return False
+        found.chunks, found.done, found.results = {}, set(), {}
+        found.change(is_ended=True, size_bytes=0)
+        return True
+
+    def discard(self, batch: str, name: str) -> None:
         """Removes a batch with all that is left of it."""
-        found = self.batches.pop(batch, None)
-        if found is not None and self.names.get(found.state.name) == batch:
-            del self.names[found.state.name]
+        self.batches.pop(batch, None)
+        if self.names.get(name) == batch:
+            del self.names[name]
 
     def flight(self, batch: str, *, idle_ms: int, now_ms: int) -> InFlight:
         """Lines that are held and have no result."""
-        found = self.batches.get(batch)
+        found = self._working(batch)
         done = set() if found is None else found.done
         lines, hosts = 0, []
         for entry, held in self.held.items():

@@ -136,8 +136,11 @@ class BatchLink:
     async def cancel(self, batch: str) -> bool:
         return _number(await self._call("cancel", batch)) == 1
 
-    async def discard(self, batch: str) -> None:
-        await self._call("discard", batch)
+    async def finish(self, batch: str) -> bool:
+        return _number(await self._call("finish", batch)) == 1
+
+    async def discard(self, batch: str, name: str) -> None:
+        await self._call("discard", batch, name)
 
     async def flight(self, batch: str, *, idle_ms: int) -> InFlight:
         lines, *consumers = _list(await self._call("flight", batch, str(idle_ms)), least=1)
@@ -181,6 +184,8 @@ def _state(fields: dict[str, bytes]) -> BatchState:
         size_bytes=number("bytes"),
         open_chunks=number("open"),
         results=number("results"),
+        is_ended=bool(number("ended")),
+        output=fields.get("output", b""),
     )
 
 

@@ -86,6 +86,9 @@ class BatchState:
     size_bytes: int = 0
     open_chunks: int = 0
     results: int = 0
+    #: Every result was fetched, to where `output` says, sealed.
+    is_ended: bool = False
+    output: bytes = field(default=b"", repr=False)
 
     @property
     def is_finished(self) -> bool:

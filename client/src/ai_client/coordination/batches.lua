@@ -9,12 +9,15 @@
 local GROUP = 'hosts'
 local RELEASED_MS = 86400000
 local DAY_MS = 86400000
+local REMEMBERED_S = 604800
 local PENDING_LOOKED_AT = 10000
 local names, lines, batch, chunks, done, results = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
 local function number_of(name) return tonumber(redis.call('HGET', batch, name) or 0) end
 
-local function is_there() return redis.call('HEXISTS', batch, 'id') == 1 end
+local function is_known() return redis.call('HEXISTS', batch, 'id') == 1 end
+
+local function is_there() return is_known() and redis.call('HGET', batch, 'ended') ~= '1' end
 
 local function is_entry(entry, id, chunk)
   local found = redis.call('XRANGE', lines, entry, entry)
@@ -87,11 +90,11 @@ function call.open(id, name, opened_at, host, identity, ...)
 end
 
 function call.wrap(id, key, sealed)
-  if is_there() then redis.call('HSET', batch, 'key.' .. key, sealed) end
+  if is_known() then redis.call('HSET', batch, 'key.' .. key, sealed) end
 end
 
 function call.look()
-  if not is_there() then return {} end
+  if not is_known() then return {} end
   local fields = redis.call('HGETALL', batch)
   fields[#fields + 1] = 'results'
   fields[#fields + 1] = redis.call('HLEN', results)
@@ -118,6 +121,7 @@ end
 
 function call.add(...)
   local added = add(...)
+  if added == 'gone' then return { added, 0, 0 } end
   return { added, number_of('offset'), number_of('last') }
 end
 
@@ -217,9 +221,15 @@ function call.cancel()
   return 1
 end
 
-function call.discard(id)
-  local name = redis.call('HGET', batch, 'name')
-  if name and redis.call('HGET', names, name) == id then redis.call('HDEL', names, name) end
+function call.finish(id)
+  if not is_there() then return 0 end
+  redis.call('UNLINK', chunks, done, results)
+  redis.call('HSET', batch, 'ended', '1', 'bytes', '0')
+  return redis.call('EXPIRE', batch, REMEMBERED_S)
+end
+
+function call.discard(id, name)
+  if redis.call('HGET', names, name) == id then redis.call('HDEL', names, name) end
   return redis.call('UNLINK', batch, chunks, done, results)
 end
 

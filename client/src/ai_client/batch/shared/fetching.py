@@ -119,7 +119,11 @@ class Fetching:
                 self.is_complete = True
                 return
             self.state = await found(self._engine, plan.name, wait=self._wait)
-            await self._fetch(self._memory_of(self.state, memory), output, errors)
+            seal = BatchSeal.from_keys(self.state.batch, self.state.keys, self._plan.keys)
+            if self.state.is_ended and (memory is None or memory.batch != self.state.batch):
+                where = self._where(seal, self.state.output)
+                raise BatchError(f"all results of {plan.name!r} were fetched to {where}")
+            await self._fetch(self._memory_of(self.state, memory), seal, output, errors)
 
     def _memory_of(self, state: BatchState, memory: _Memory | None) -> _Memory:
         if memory is None:
@@ -130,10 +134,13 @@ class Fetching:
             raise OutputError(f"{self._plan.output} is of another batch than {state.name!r}; {remedy}")
         return memory
 
-    async def _fetch(self, memory: _Memory, output: LineFile, errors: LineFile) -> None:
+    async def _fetch(self, memory: _Memory, seal: BatchSeal, output: LineFile, errors: LineFile) -> None:
         state = self.state
         assert state is not None  # noqa: S101 - for the type checker
-        seal = BatchSeal.from_keys(state.batch, state.keys, self._plan.keys)
+        if state.is_ended:
+            # This output's own run ended it, and was killed before it knew.
+            await self._complete(memory)
+            return
         await self._call(lambda: tend(self._engine, state, self._plan.keys, now=self._plan.keys))
         where = seal.seal(f"{self._plan.host}:{self._plan.output.resolve()}".encode(), _OUTPUT)
         takes_over = self._plan.takes_over
@@ -164,6 +171,8 @@ class Fetching:
         state = await self._call(lambda: self._engine.look(batch))
         if state is None:
             raise BatchError(f"the batch {self._plan.name!r} is gone: discarded, or lost with its engine")
+        if state.is_ended:
+            raise BatchError(f"all results of {self._plan.name!r} were fetched to another output")
         return state
 
     async def _page(self, memory: _Memory, where: bytes, *, takes_over: bool) -> Page:
@@ -178,11 +187,15 @@ class Fetching:
             )
         )
 
-    def _told_elsewhere(self, seal: BatchSeal, page: Page) -> str:
+    @staticmethod
+    def _where(seal: BatchSeal, output: bytes) -> str:
         try:
-            where = seal.unseal(page.fetcher, _OUTPUT).decode()
+            return seal.unseal(output, _OUTPUT).decode()
         except SealError:
-            where = "another output"
+            return "another output"
+
+    def _told_elsewhere(self, seal: BatchSeal, page: Page) -> str:
+        where = self._where(seal, page.fetcher)
         remedy = "go on there, or take only the rest of them with --take-over"
         return f"results of {self._plan.name!r} are being fetched to {where}; {remedy}"
 
@@ -202,7 +215,7 @@ class Fetching:
     async def _complete(self, memory: _Memory) -> None:
         memory.is_complete = True
         memory.write(self._memory_path)
-        await self._call(lambda: self._engine.discard(memory.batch))
+        await self._call(lambda: self._engine.finish(memory.batch))
         self.is_complete = True
 
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:

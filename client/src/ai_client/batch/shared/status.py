@@ -49,6 +49,8 @@ async def view(engine: BatchEngine, batch: str) -> BatchView | None:
 
 
 def _stage(state: BatchState) -> str:
+    if state.is_ended:
+        return "fetched"
     if state.is_cancelled:
         return "cancelled"
     if not state.is_closed:

@@ -55,35 +55,50 @@ class Submission:
         """Submits what is not there yet. Idempotent. Raises InputError, BatchError, SealError, EngineError."""
         identity = Identity.of(self._plan.source)
         self.size = identity.size
-        state = await self._opened(identity)
-        seal = BatchSeal.from_keys(state.batch, state.keys, self._plan.keys)
-        if Identity.from_bytes(seal.unseal(state.identity, IDENTITY)) != identity:
+        state, seal = await self._opened(identity)
+        if not self._is_of(identity, state, seal):
             remedy = "name this one otherwise with --name, or use the same input"
             raise BatchError(f"a batch {state.name!r} of another input is in the engine; {remedy}")
         await tend(self._engine, state, self._plan.keys, now=self._plan.keys)
-        while not state.is_closed and not state.is_cancelled:
+        while not (state.is_closed or state.is_cancelled or state.is_ended):
             offset = await self._add_all(state, seal)
             if offset is not None:
                 await self._call(partial(self._engine.close_batch, state.batch, offset))
             state = await self._look(state.batch)
         return state
 
-    async def _opened(self, identity: Identity) -> BatchState:
+    async def _opened(self, identity: Identity) -> tuple[BatchState, BatchSeal]:
+        """The batch of this name; one that has ended with another input makes room."""
+        name = self._plan.name
         index = await self._call(self._engine.index)
-        batch = index.get(self._plan.name)
-        if batch is None:
-            batch = secrets.token_hex(8)
-            seal = BatchSeal.new(batch)
-            new = NewBatch(
-                self._plan.name,
-                batch,
-                self._plan.now_s,
-                self._plan.host,
-                seal.seal(identity.as_bytes(), IDENTITY),
-                seal.for_keys(self._plan.keys),
-            )
-            batch = await self._call(lambda: self._engine.open(new))
-        return await self._look(batch)
+        batch = index.get(name)
+        if batch is not None:
+            state = await self._call(partial(self._engine.look, batch))
+            if state is not None:
+                seal = BatchSeal.from_keys(batch, state.keys, self._plan.keys)
+                if not state.is_ended or self._is_of(identity, state, seal):
+                    return state, seal
+            await self._call(partial(self._engine.discard, batch, name))
+        state = await self._look(await self._begun(identity))
+        return state, BatchSeal.from_keys(state.batch, state.keys, self._plan.keys)
+
+    @staticmethod
+    def _is_of(identity: Identity, state: BatchState, seal: BatchSeal) -> bool:
+        return Identity.from_bytes(seal.unseal(state.identity, IDENTITY)) == identity
+
+    async def _begun(self, identity: Identity) -> str:
+        """Begins a batch: the id of the one that has the name now."""
+        batch = secrets.token_hex(8)
+        seal = BatchSeal.new(batch)
+        new = NewBatch(
+            self._plan.name,
+            batch,
+            self._plan.now_s,
+            self._plan.host,
+            seal.seal(identity.as_bytes(), IDENTITY),
+            seal.for_keys(self._plan.keys),
+        )
+        return await self._call(lambda: self._engine.open(new))
 
     async def _look(self, batch: str) -> BatchState:
         self.state = await self._call(lambda: self._engine.look(batch))

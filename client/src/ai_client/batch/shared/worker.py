@@ -245,9 +245,12 @@ class SharedWorker:
 
     async def _tend(self) -> None:
         now = self._keys_of_now()
-        for batch in (await self._engine.index()).values():
+        for name, batch in (await self._engine.index()).items():
             state = await self._engine.look(batch)
-            if state is not None:
+            if state is None:
+                # It ended a week ago, and is forgotten.
+                await self._engine.discard(batch, name)
+            else:
                 try:
                     await tend(self._engine, state, self._known_keys(), now=now)
                 except SealError as exc:
