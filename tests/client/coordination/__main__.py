@@ -1,6 +1,6 @@
 """`python -m tests.client.coordination --seeds 100000`: many runs of the simulation; `--seed N` replays one.
 
-With `--budgets` the simulation of budgets that hosts share.
+With `--budgets` the simulation of budgets that hosts share, with `--batches` that of batches.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from tests.client.coordination import budget_simulation
+from tests.client.coordination import batch_simulation, budget_simulation
 from tests.client.coordination.simulation import World
 
 _CHUNK = 50
 
 
-Simulated = type[World] | type[budget_simulation.World]
+Simulated = type[World] | type[budget_simulation.World] | type[batch_simulation.World]
 
 
 def broken(seeds: range, simulated: Simulated = World) -> list[str]:
@@ -38,8 +38,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="just this one, with its story")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes [one a core]")
     parser.add_argument("--budgets", action="store_true", help="of budgets that hosts share")
+    parser.add_argument("--batches", action="store_true", help="of batches that hosts share")
     given = parser.parse_args()
     simulated: Simulated = budget_simulation.World if given.budgets else World
+    if given.batches:
+        simulated = batch_simulation.World
     if given.seed is not None:
         world = simulated(given.seed).run()
         print("\n".join(world.log))

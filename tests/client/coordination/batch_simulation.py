@@ -22,17 +22,17 @@ from ai_client.batch.lines import RequestLine
 from ai_client.batch.output import OutputError
 from ai_client.batch.shared.engine import BatchError
 from ai_client.batch.shared.fetching import Fetching, FetchPlan
-from ai_client.batch.shared.sealing import HostKey
+from ai_client.batch.shared.sealing import HostKey, SealError
 from ai_client.batch.shared.submission import Submission, SubmissionPlan
 from ai_client.batch.shared.worker import SharedWorker, SharedWorkerPlan
 from ai_client.coordination.batch_books import BatchBooks
-from ai_client.coordination.batch_protocol import BatchTerms, Kept
+from ai_client.coordination.batch_protocol import BatchTerms, Chunk, Kept
 from ai_client.coordination.endpoint import EngineError
 from tests.client.coordination.virtual_loop import SimulatedProcess, VirtualLoop
 
 ANSWER_S = 3.0
-FAULTY_S = 600.0
-LIMIT_S = 6000.0
+FAULTY_S = 900.0
+LIMIT_S = 20_000.0
 TERMS = BatchTerms(room_bytes=4_000)
 _TIMED = ("take", "begin", "hold", "release", "flight")
 _NAME = "batch"
@@ -68,11 +68,13 @@ class World:
         self.loss = rate.choice([0.0, 0.0, 0.02, 0.2])
         self.late = rate.choice([0.0, 0.0, 0.05])
         self.slow_s = rate.choice([0.5, 5.0, 40.0])
-        self.trouble_s = rate.choice([5.0, 20.0, 80.0, 1e9])
+        self.trouble_s = rate.choice([5.0, 20.0, 60.0])
         self.failovers = rate.random() < 0.4
         self.keys = [HostKey.of("hs_test_key_0")]
         self.sent: Counter[int] = Counter()
         self.kept: Counter[int] = Counter()
+        self.kept_at_s: dict[int, float] = {}
+        self.begun_at_s: dict[tuple[str, str, int], float] = {}
         self.wanted: list[int] = []
         self.workers: dict[str, SimulatedProcess] = {}
         self.commands: dict[str, SimulatedProcess] = {}
@@ -115,7 +117,7 @@ class World:
 
     def _write_input(self) -> None:
         rate, lines = self.random, []
-        for number in range(1, rate.choice([1, 20, 150, 300]) + 1):
+        for number in range(1, rate.choice([1, 40, 150, 400]) + 1):
             kind = rate.random()
             if kind < 0.05:
                 lines.append("")
@@ -137,7 +139,7 @@ class World:
         plan = SharedWorkerPlan(
             consumer=process.name,
             keys=lambda: tuple(self.keys),
-            at_once=self.random.choice([1, 4, 20]),
+            at_once=self.random.choice([1, 1, 4, 20]),
             max_line_bytes=10_000,
             terms=TERMS,
         )
@@ -187,7 +189,7 @@ class World:
         async def run() -> None:
             try:
                 await work()
-            except (EngineError, BatchError, OutputError) as exc:
+            except (EngineError, BatchError, OutputError, SealError) as exc:
                 self.say(f"{process.name}: {exc}")
 
         task = process.start(run())
@@ -203,7 +205,7 @@ class World:
 
     async def _befall(self) -> None:
         loop, rate = asyncio.get_running_loop(), self.random
-        faults = [self._kill_worker] * 4 + [self._kill_command] * 3 + [self._pause] * 2
+        faults = [self._kill_worker] * 4 + [self._kill_command] * 3 + [self._pause] * 4
         faults += [self._outage, self._rotate]
         if self.failovers:
             faults += [self._fail_over, self._jump, self._restore]
@@ -225,8 +227,8 @@ class World:
         self.commands[name].kill()
 
     async def _pause(self) -> None:
-        process = self.random.choice(list((self.workers | self.commands).values()))
-        for_s = self.random.choice([1, 29, 31, 59, 61, 150])
+        process = self.random.choice([*self.workers.values()] * 3 + [*self.commands.values()])
+        for_s = self.random.choice([1, 29, 31, 61, 65, 90, 150])
         self.say(f"pause {process.name} for {for_s} s")
         process.goes_on_at_s = asyncio.get_running_loop().time() + for_s
 
@@ -240,9 +242,9 @@ class World:
         """As `up` does: the next key beside the one in use, then in its place; and no more of it after that."""
         following = HostKey.of(f"hs_test_key_{self.random.random()}")
         self.say("rotate the key")
-        self.keys = [self.keys[0], following]
-        await asyncio.sleep(400)
-        self.keys = [following]
+        if len(self.keys) == 1:
+            self.keys = [self.keys[0], following]
+            asyncio.get_running_loop().call_later(300, lambda: self.keys.pop(0))
 
     async def _fail_over(self) -> None:
         """To a replica that lacks the last second."""
@@ -278,15 +280,24 @@ class World:
         books = self.engine.books
         if not self.engine.is_sure or self.late:
             return
+        if self.kept_at_s.get(number, 1e9) < self.begun_at_s.get((process.name, batch, number), -1e9):
+            self.broken.append(f"{process.name} begins line {number}, which it was told to be done")
         for entry, chunk in books.stream.items():
             if chunk.batch == batch and chunk.first <= number <= chunk.last:
                 held = books.held.get(entry)
                 if held is None or held.consumer != process.name:
                     self.broken.append(f"{process.name} begins line {number}, whose chunk is {held}'s")
 
+    def is_given(self, consumer: str, chunk: Chunk) -> None:
+        """A process is told which lines of a chunk are done."""
+        now_s = asyncio.get_running_loop().time()
+        for number in range(chunk.first, chunk.last + 1):
+            self.begun_at_s[consumer, chunk.batch, number] = now_s
+
     def keeps(self, number: int) -> None:
         """A result is kept: once."""
         self.kept[number] += 1
+        self.kept_at_s[number] = asyncio.get_running_loop().time()
         if self.kept[number] > 1 and self.engine.is_sure:
             self.broken.append(f"line {number} has two results")
 
@@ -351,6 +362,8 @@ class Link:
         answer = getattr(engine.books, name)(*given, **named)
         if answer is Kept.KEPT:
             self._world.keeps(given[1])
+        if name == "begin":
+            self._world.is_given(*given)
         return answer
 
 
