@@ -268,7 +268,7 @@ class World:
 
     async def _dump(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while loop.time() < self.faulty_s:
             await asyncio.sleep(0.5)
             self.engine.dumps.append((loop.time(), self.engine.books.copy()))
 
