@@ -60,6 +60,7 @@ ELSEWHERE = {
     "ai-client usage --fleet": "tests/ansible/test_hosts_coordination.py",
     "tools/artefact/oci": "tests/tools/test_artefact_oci.py",
     "tools/probe/build > build/probe": "tests/ansible/test_probe_identity.py",
+    "/opt/ai-client/bin/ai-client batch": "tests/client/coordination/test_batch_service.py",
     "/opt/ai-client/bin/ai-client fleet": "tests/ansible/test_hosts_coordination.py",
 }
 

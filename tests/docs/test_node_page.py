@@ -8,7 +8,7 @@ import yaml
 
 from ai_client.batch import lines
 from ai_client.batch.runner import BatchEnd
-from ai_client.cli import arguments, batch, batch_serve, bench, reload, serve
+from ai_client.cli import arguments, batch, batch_serve, bench, reload, serve, shared_batch
 from ai_client.configure import changes
 from ai_client.configure.changes import Changes
 from ai_client.contract.request import Response
@@ -79,6 +79,11 @@ def test_exit_codes_are_those_of_the_code() -> None:
     endings = {batch.EXIT_BY_ENDING[ending] for ending in BatchEnd if ending is not BatchEnd.DONE}
     assert told["batch run"] == {0, batch.EXIT_FAILED_LINES, batch.EXIT_UNUSABLE} | endings
     assert told["serve"] == {0, 1, serve.EXIT_CONFIG}
+    shared = {0, shared_batch.EXIT_UNUSABLE, shared_batch.EXIT_NO_ENGINE}
+    unfinished = {shared_batch.EXIT_UNFINISHED, shared_batch.EXIT_STOPPED}
+    assert told["batch submit"] == shared | unfinished
+    assert told["batch fetch"] == {1, shared_batch.EXIT_UNWRITABLE} | shared | unfinished
+    assert told["batch status`, `batch cancel"] == shared
     assert told["batch serve"] == {0, 1, batch_serve.EXIT_CONFIG}
     assert told["reload"] == {0, 1, reload.EXIT_RESTART_NEEDED}
     assert told["bench"] == {0, bench.EXIT_TARGET, bench.EXIT_UNUSABLE}

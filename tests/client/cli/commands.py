@@ -18,8 +18,12 @@ Path_ = tuple[str, ...]
 WHOLE: dict[Path_, tuple[str, ...]] = {
     (): ("--health-check",),
     ("audit",): ("verify",),
+    ("batch", "cancel"): ("requests",),
+    ("batch", "fetch"): ("requests", "-o", "out.jsonl"),
     ("batch", "run"): ("in.jsonl", "-o", "out.jsonl"),
     ("batch", "serve"): ("--spool", "spool", "--once"),
+    ("batch", "status"): (),
+    ("batch", "submit"): ("in.jsonl",),
     ("bench",): ("--requests", "1"),
     ("chat",): ("hello",),
     ("completion",): ("bash",),

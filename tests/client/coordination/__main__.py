@@ -6,6 +6,7 @@ With `--budgets` the simulation of budgets that hosts share, with `--batches` th
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--budgets", action="store_true", help="of budgets that hosts share")
     parser.add_argument("--batches", action="store_true", help="of batches that hosts share")
     given = parser.parse_args()
+    logging.disable(logging.CRITICAL)
     simulated: Simulated = budget_simulation.World if given.budgets else World
     if given.batches:
         simulated = batch_simulation.World

@@ -139,6 +139,19 @@ async def test_a_batch_is_submitted_answered_and_fetched(tmp_path: Path) -> None
         assert f"were fetched to h0:{output}" in other.err
 
 
+async def test_the_commands_of_the_page_work_as_they_are_there(tmp_path: Path) -> None:
+    program = "sudo /opt/ai-client/bin/ai-client "
+    typed = [line for line in _PAGE.read_text("utf-8").splitlines() if line.startswith(f"{program}batch")]
+    async with _fleet(tmp_path, "h0") as fleet:
+        _input(tmp_path / "requests.jsonl", 5)
+        for line in typed:
+            words = line.removeprefix(program).split()
+            there = [str(tmp_path / word) if word.endswith(".jsonl") else word for word in words]
+            done = await fleet.hosts["h0"].command(*there)
+            assert (done.code, done.err) == (0, ""), line
+        assert _answers(tmp_path / "answers.jsonl") == _once(5)
+
+
 async def test_bad_lines_and_failures_are_told_in_the_errors_file(tmp_path: Path) -> None:
     async with _fleet(tmp_path, "h0") as fleet:
         rig, output = fleet.hosts["h0"], tmp_path / "out.jsonl"

@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from ai_client.batch.spool import Spool
 from ai_client.batch.worker import Worker, WorkerPlan
 from ai_client.cli.host import settings_of, socket_of
-from ai_client.cli.shared_work import SharedWork
 from ai_client.platform import json_log
 from ai_client.platform.systemd import Notifier
 from ai_client.settings import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from ai_client.cli.shared_work import SharedWork
 
 EXIT_CONFIG = 78
 
@@ -39,6 +42,15 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
+def _shared(options: argparse.Namespace, settings: Settings) -> SharedWork | None:
+    """Lines of batches that hosts share, where they share something."""
+    if options.once or settings.coordination.endpoint is None:
+        return None
+    from ai_client.cli.shared_work import SharedWork  # noqa: PLC0415  other batch hosts need no engine's library
+
+    return SharedWork.of(options, settings)
+
+
 async def _serve(options: argparse.Namespace, settings: Settings, spool: Spool) -> int:
     json_log.start(
         folder=settings.logging.log_dir,
@@ -54,7 +66,7 @@ async def _serve(options: argparse.Namespace, settings: Settings, spool: Spool) 
     )
     workers = [Worker(spool, plan) for _ in range(options.workers)]
     loop = asyncio.get_running_loop()
-    shared = None if options.once else SharedWork.of(options, settings)
+    shared = _shared(options, settings)
 
     def stop() -> None:
         for worker in workers:

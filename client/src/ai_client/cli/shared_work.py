@@ -51,9 +51,7 @@ class SharedWork:
 
     @classmethod
     def of(cls, options: argparse.Namespace, settings: Settings) -> SharedWork | None:
-        """None where hosts share nothing, or the engine's password can't be read: the log says so."""
-        if settings.coordination.endpoint is None:
-            return None
+        """None where the engine's password can't be read: the log says so."""
         try:
             return cls(options, settings)
         except ConfigError as exc:
