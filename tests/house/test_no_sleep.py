@@ -7,12 +7,16 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 # What sleeps on a clock of its own, and what measures.
-OTHERS = ("tests/client/gateway/simulation", "tests/bench")
+OTHERS = (
+    *("tests/client/gateway/simulation", "tests/bench"),
+    *("tests/client/coordination/batch_simulation.py", "tests/client/coordination/virtual_loop.py"),
+)
 # What plays something slow, or something that comes in a rhythm: the sleep is the point, and nothing waits by it.
 PLAYED = {
     "tests/ansible/held_provider.py": "a provider that holds an answer back",
     "tests/client/calls/test_client_limits.py": "a network with delays, and a watch over the event loop",
     "tests/client/coordination/fleet.py": "a host that asks again and again",
+    "tests/client/coordination/test_batch_service.py": "moments at which workers and commands are killed",
     "tests/client/coordination/test_budget_service.py": "moments at which services are killed",
     "tests/client/coordination/test_service.py": "an engine that answers slowly again and again",
     "tests/client/transport/test_conformance.py": "an upstream that sends slowly",

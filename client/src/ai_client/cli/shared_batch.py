@@ -25,6 +25,7 @@ from ai_client.cli.shared_batch_arguments import name_of
 from ai_client.cli.shared_work import host_name
 from ai_client.cli.table import table
 from ai_client.configure.shared_batches import batch_link, sealing_keys
+from ai_client.coordination.batch_protocol import BatchState
 from ai_client.coordination.endpoint import EngineError
 from ai_client.settings import KeyMissingError, Settings
 
@@ -103,6 +104,10 @@ async def _submit(command: _Command) -> int:
         telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
+    return _submitted(command, state)
+
+
+def _submitted(command: _Command, state: BatchState) -> int:
     told = {
         "name": state.name,
         "lines": state.lines,
