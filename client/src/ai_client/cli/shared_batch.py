@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ai_client.batch.output import OutputError
-from ai_client.batch.shared.engine import BatchEngine, BatchError, found, patiently
+from ai_client.batch.shared.engine import BatchEngine, BatchError, batch_of, found, patiently
 from ai_client.batch.shared.fetching import Fetching, FetchPlan
 from ai_client.batch.shared.sealing import HostKey, SealError, host_keys
 from ai_client.batch.shared.status import BatchView, view
@@ -143,7 +143,7 @@ async def _status(command: _Command) -> int:
     engine, options = command.engine, command.options
     index = await patiently(engine.index, absence_s=0)
     if options.name is not None:
-        index = {options.name: (await found(engine, options.name)).batch}
+        index = {options.name: batch_of(index, options.name)}
     views = [each for _, batch in sorted(index.items()) if (each := await view(engine, batch)) is not None]
     text = "\n".join(_as_table(views)) if views else "no shared batches"
     command.say({"batches": [each.as_json() for each in views]}, text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn, Protocol, TypeVar
 
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
 from ai_client.coordination.batch_protocol import (
@@ -94,13 +94,20 @@ async def patiently(
 async def found(engine: BatchEngine, name: str, *, wait: Wait = asyncio.sleep) -> BatchState:
     """The batch of a name. Raises BatchError where there is none, and EngineError."""
     index = await patiently(engine.index, wait=wait)
-    state = None
-    if name in index:
-        state = await patiently(lambda: engine.look(index[name]), wait=wait)
-    if state is None:
-        known = ", ".join(sorted(index)) or "none"
-        raise BatchError(f"there is no batch {name!r} in the engine; there are: {known}")
-    return state
+    batch = batch_of(index, name)
+    state = await patiently(lambda: engine.look(batch), wait=wait)
+    return state or no_batch(index, name)
+
+
+def batch_of(index: Mapping[str, str], name: str) -> str:
+    """The id of the batch of a name. Raises BatchError where there is none."""
+    return index[name] if name in index else no_batch(index, name)
+
+
+def no_batch(index: Mapping[str, str], name: str) -> NoReturn:
+    """Says which there are."""
+    known = ", ".join(sorted(set(index) - {name})) or "none"
+    raise BatchError(f"there is no batch {name!r} in the engine; there are: {known}")
 
 
 async def tend(

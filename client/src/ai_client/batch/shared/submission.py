@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ai_client.batch.shared.chunks import Identity, read_chunks
+from ai_client.batch.shared.chunks import Identity, ReadChunk, read_chunks
 from ai_client.batch.shared.engine import BatchEngine, BatchError, Wait, patiently, tend
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
+from ai_client.batch.source import InputError
 from ai_client.coordination.batch_protocol import Added, BatchState, BatchTerms, NewBatch, NewChunk
 
 ROOM_WAIT_S = 1.0
@@ -115,13 +116,20 @@ class Submission:
             last=state.last,
             max_line_bytes=self._plan.max_line_bytes,
         )
-        for chunk in chunks:
+        while (chunk := self._next(chunks)) is not None:
             sealed = seal.seal(chunk.packed, chunk_about(chunk.first, chunk.last))
             new = NewChunk(chunk.offset, chunk.end, chunk.first, chunk.last, chunk.count, sealed)
             if not await self._add(state.batch, new):
                 return None
             self.offset = chunk.end
         return self.offset
+
+    def _next(self, chunks: Iterator[ReadChunk]) -> ReadChunk | None:
+        try:
+            return next(chunks, None)
+        except OSError as exc:
+            remedy = "run the same command again when it can be read"
+            raise InputError(f"{self._plan.source} can't be read ({exc.strerror}); {remedy}") from exc
 
     async def _add(self, batch: str, new: NewChunk) -> bool:
         room_bytes = self._plan.terms.room_bytes

@@ -31,6 +31,7 @@ from ai_client.settings import KeyMissingError
 LOOK_EVERY_S = (1.0, 8.0)
 PAUSE_S = 30.0
 TEND_EVERY_S = 60.0
+TEND_ALL_EVERY = 60
 # A host that stops tells the engine so for as long at most.
 STOP_S = 5.0
 _BUDGET = "budget_exceeded"
@@ -84,6 +85,9 @@ class SharedWorker:
         self._paused_until_ms = self._stops_by_ms = 0
         self._trouble: str | None = None
         self._keys: dict[str, HostKey] = {}
+        #: By batch, the keys that it was seen to be sealed with.
+        self._tended: dict[str, frozenset[str]] = {}
+        self._tended_rounds = 0
 
     def stop(self) -> None:
         """Begin no more lines."""
@@ -104,9 +108,7 @@ class SharedWorker:
                 self._room.release()
                 await self._unless_stopped(self._wait(look_s))
                 look_s = min(2 * look_s, most_s)
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await self._give_back()
+            await self._end()
         finally:
             for task in background:
                 task.cancel()
@@ -146,6 +148,7 @@ class SharedWorker:
             self._pause(f"{exc} (batch {chunk.batch})")
             await self._engine.release(plan.consumer, chunk)
             return None
+        self._goes_on()
         return HeldChunk.of(chunk, seal, found, terms=plan.terms, asked_at_ms=asked_at_ms)
 
     def _unsealed(self, chunk: Chunk, begun: Begun) -> tuple[BatchSeal, list[Line]]:
@@ -245,12 +248,19 @@ class SharedWorker:
 
     async def _tend(self) -> None:
         now = self._keys_of_now()
+        self._tended_rounds += 1
+        if self._tended_rounds % TEND_ALL_EVERY == 0:
+            self._tended.clear()
+        names = {key.name for key in now}
         for name, batch in (await self._engine.index()).items():
+            if names <= self._tended.get(batch, frozenset()):
+                continue
             state = await self._engine.look(batch)
             if state is None:
                 # It ended a week ago, and is forgotten.
                 await self._engine.discard(batch, name)
             else:
+                self._tended[batch] = frozenset(state.keys)
                 try:
                     await tend(self._engine, state, self._known_keys(), now=now)
                 except SealError as exc:
@@ -263,10 +273,14 @@ class SharedWorker:
         for held in self._held:
             held.give_up()
 
-    async def _give_back(self) -> None:
+    async def _end(self) -> None:
+        """Leaves to others what was not begun, and waits for what was."""
         for held in list(self._held):
             held.give_up()
-            await self._guarded(partial(self._let_go, held))
+            if held.is_over:
+                await self._guarded(partial(self._let_go, held))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _guarded(self, call: Callable[[], Awaitable[_T]]) -> _T | None:
         """The answer, or None where the engine gives none."""
@@ -287,6 +301,11 @@ class SharedWorker:
         if trouble != self._trouble:
             self._trouble = trouble
             _log.warning("shared_batch_waits", extra=json_log.fields({"reason": trouble}))
+
+    def _goes_on(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            _log.info("shared_batch_goes_on")
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
