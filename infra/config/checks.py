@@ -58,14 +58,14 @@ def key_sources(settings: FleetSettings) -> Errors:
 
 
 def _source(key: str, group: GroupSettings) -> Errors:
-    if group.children and (group.hosts or group.ec2):
+    if group.children and (group.hosts or group.hosts_file or group.ec2):
         yield SettingsError(key, "has both hosts and children", "put the hosts into a group of their own")
     if group.source == "ec2" and group.ec2 is None:
         remedy = "say which instances with ec2: {filters: {'tag:Role': […]}}"
         yield SettingsError(f"{key}.ec2", "is missing", remedy)
     if group.source != "ec2" and group.ec2 is not None:
         yield SettingsError(f"{key}.ec2", f"has no effect with source: {group.source}", "set source: ec2")
-    if group.source == "ec2" and group.hosts:
+    if group.source == "ec2" and (group.hosts or group.hosts_file):
         remedy = "put other hosts into a group of their own"
         yield SettingsError(f"{key}.hosts", "the hosts of this group come from EC2", remedy)
     if group.ec2 is not None and "instance-state-name" in group.ec2.filters:
