@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from ai_client.testing import Simulator
+from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.gateway.test_handover import (
     CHAT,
     Manager,
@@ -73,6 +75,37 @@ async def test_whatever_step_the_next_process_ends_at_somebody_serves(
         done = await rig.command("reload", "--json")
         assert done.code == 0, done.err
         assert manager.main_pid() == done.json()["pid"]
+
+
+async def test_the_old_process_serves_on_where_the_next_one_is_killed_while_a_stream_ends(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """The manager starts another one only when all of this one is gone. What the killed one sent counts."""
+    async with (
+        Simulator(SimulatorOptions(token_ms=50)) as simulator,
+        managed_service(tmp_path, simulator, extra="rate_limit = 4") as rig,
+        rig.client() as client,
+    ):
+        body = CHAT | {"stream": True, "max_tokens": 120}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            lay_release(tmp_path, "two")
+            pid = (await rig.command("reload", "--json")).json()["pid"]
+            async with rig.client() as fresh:
+                assert (await fresh.post("/v1/chat/completions", json=CHAT | {"seed": 1})).status_code == 200
+            os.kill(pid, signal.SIGKILL)
+            async with asyncio.timeout(3), rig.client() as fresh:
+                assert (await fresh.get("/status.json")).json()["limits"]["rpm_used"] == 2
+                assert await serving_pid(fresh) == rig.process.pid
+                answer = await fresh.post("/v1/chat/completions", json=CHAT | {"seed": 2})
+                assert answer.status_code == 200
+            rest = [line async for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        await client.aclose()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await rig.process.wait() == 0
+    assert manager.main_pid() == pid
 
 
 async def test_a_reload_goes_on_where_its_caller_leaves(tmp_path: Path, manager: Manager) -> None:

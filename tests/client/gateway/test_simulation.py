@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.client.gateway.simulation.__main__ import broken
+from tests.client.gateway.simulation.__main__ import broken, told
 from tests.client.gateway.simulation.mutants import MUTANTS, missing
-from tests.client.gateway.simulation.world import World
 
 _CHUNK = 4
 #: A seed that finds each of them.
@@ -19,12 +18,15 @@ _FOUND_BY = {
     "what may be billed is given back": 0,
     "half open, all are probes": 34,
     "nobody sees to deadlines": 2,
-    "who has handed over admits on": 82,
-    "what is passed on is dropped": 15,
-    "the next process knows no window": 71,
+    "who has handed over admits on": 4,
+    "what is passed on is dropped": 221,
+    "the next process knows no window": 4,
     "a flight goes on for nobody": 7,
-    "a place in the pool is lost": 3,
+    "a place in the pool is lost": 0,
     "users of a client are not counted out": 3,
+    "nobody stands in for the next process": 20,
+    "who is to end for another one accepts no more": 37,
+    "a disk that was full once is never tried again": 154,
 }
 
 
@@ -37,9 +39,7 @@ def test_every_caller_gets_one_ending_and_nothing_is_held_or_overspent(first: in
 
 def test_a_seed_replays() -> None:
     """A failing seed is a line that replays."""
-    first, again = World(7).run(), World(7).run()
-    assert first.log == again.log
-    assert first.provider.arrivals == again.provider.arrivals
+    assert told(7) == told(7)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -50,8 +50,7 @@ def test_the_simulation_finds_a_rule_that_is_missing(name: str) -> None:
         assert broken(range(seed, seed + 1))
 
 
-@pytest.mark.parametrize("seed", [15, 58, 82, 1001, 5003, 5131, 7114])
+@pytest.mark.parametrize("seed", [58, 60, 76, 122, 222, 238])
 def test_what_a_seed_once_found_stays_mended(seed: int) -> None:
-    """Waiters of a failed hand-over, answers of others, a second window, several reloads, a second probe,
-    the bill of conversations that went together."""
+    """Descriptors that a full disk kept, and each way to lose a process while another one still ends its streams."""
     assert not broken(range(seed, seed + 1))

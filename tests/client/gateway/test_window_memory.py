@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from pathlib import Path
+from unittest.mock import patch
 
 from ai_client.contract.events import Sent
 from ai_client.gateway.process.window_memory import WINDOW_S, WindowMemory
@@ -57,6 +59,21 @@ def test_a_disk_that_is_full_leaves_the_smaller_ring_in_place(tmp_path: Path) ->
     memory.reconfigure(limit_rpm=6000, counts_tokens=False)
     memory(sent("b", NOW_S))
     assert count_of_file(tmp_path / "window" / "sent-1.ring") == 2
+    memory.close()
+
+
+def test_a_disk_that_has_room_again_gets_what_was_sent_meanwhile(tmp_path: Path) -> None:
+    """No descriptor and no lock stays of the tries that failed, of which there is one a second."""
+    no_room = OSError(errno.ENOSPC, "No space left on device")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with patch("ai_client.admission.sent_log.os.posix_fallocate", side_effect=no_room) as fallocate:
+        memory = WindowMemory(tmp_path, limit_rpm=600, counts_tokens=False)
+        for number in range(200):
+            memory(sent(f"a{number}", NOW_S + number / 10))
+        assert 15 <= fallocate.call_count <= 25
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    memory(sent("b", NOW_S + 30))
+    assert len(memory.load(now_s=NOW_S + 30)["entries"]) == 201
     memory.close()
 
 

@@ -16,7 +16,18 @@ _CHUNK = 10
 
 
 def broken(seeds: range) -> list[str]:
-    """The stories of those seeds that break a promise.
+    """The stories of those seeds that break a promise."""
+    return [story for is_broken, story in played(seeds) if is_broken]
+
+
+def told(seed: int) -> str:
+    """All that happened."""
+    [(_, story)] = played(range(seed, seed + 1))
+    return story
+
+
+def played(seeds: range) -> list[tuple[bool, str]]:
+    """Whether each broke a promise, and its story.
 
     They are played in a process of their own: what was suspended in processes of the simulation that were killed
     must never be freed, since its `finally` would run.
@@ -27,9 +38,9 @@ def broken(seeds: range) -> list[str]:
     child.start()
     sender.close()
     try:
-        stories: list[str] = receiver.recv()
+        stories: list[tuple[bool, str]] = receiver.recv()
     except EOFError:
-        stories = [f"seeds {seeds.start} to {seeds.stop - 1}: the process that played them is gone"]
+        stories = [(True, f"seeds {seeds.start} to {seeds.stop - 1}: the process that played them is gone")]
     child.join()
     return stories
 
@@ -37,7 +48,7 @@ def broken(seeds: range) -> list[str]:
 def _play(seeds: range, sender: Connection) -> None:
     logging.disable()
     worlds = [World(seed).run() for seed in seeds]
-    sender.send([world.story() for world in worlds if world.broken])
+    sender.send([(bool(world.broken), world.story()) for world in worlds])
     sender.close()
     os._exit(0)
 

@@ -14,6 +14,9 @@ from ai_client.calls.attempt import Attempt
 from ai_client.calls.streams import UpstreamStream
 from ai_client.gateway.app.app import GatewayApp, Users
 from ai_client.gateway.app.forwarder import Forwarder
+from ai_client.gateway.process.handover import Successor
+from ai_client.gateway.process.succession import Succession
+from ai_client.gateway.process.window_memory import WindowMemory
 from ai_client.ledger.ledger import SpendLedger
 from ai_client.sharing.single_flight import Flights
 from ai_client.transport.base import Pool
@@ -56,6 +59,15 @@ async def _end_money_only(stream: UpstreamStream, error: BaseException | None) -
         stream._attempt.failed(error)
 
 
+async def _is_never_lost(successor: Successor) -> bool:
+    await successor._channel.tell({"main": True})
+    return False
+
+
+async def _at_once(_: Succession, *, stop_s: float) -> float:
+    return stop_s
+
+
 def _no_restore(*_: Any, **__: Any) -> int:
     return 0
 
@@ -77,6 +89,9 @@ MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "a flight goes on for nobody": (Flights, "_leave", _leave_it_flying),
     "a place in the pool is lost": (Pool, "give_back", _nothing),
     "users of a client are not counted out": (Users, "leave", _nothing),
+    "nobody stands in for the next process": (Successor, "is_lost", _is_never_lost),
+    "who is to end for another one accepts no more": (Succession, "finish", _at_once),
+    "a disk that was full once is never tried again": (WindowMemory, "_try_again", _nothing),
 }
 
 

@@ -17,6 +17,7 @@ from tests.client.gateway.simulation.disk import Disk, FaultyOs
 
 if TYPE_CHECKING:
     from ai_client.gateway.process.service import Service
+    from ai_client.gateway.process.window_memory import WindowMemory
 
 #: For as long as this process lives: see `world.run_apart`.
 _GRAVEYARD: list[Process] = []
@@ -109,7 +110,7 @@ class Process:
         self.say(f"process {self.pid} dies {of}, step {self.steps}")
         self.was_killed, self.died_at_s = True, self._loop.time()
         if self.service is not None:
-            self.remembered = self.service._window._sent_log is not None
+            self.remembered = _remembers(self.service._window)
         self._suspend()
         for let_go in list(self._held.values()):
             let_go()
@@ -134,6 +135,13 @@ class Process:
                 os.close(descriptor)
         else:
             self.service = None
+
+
+def _remembers(window: WindowMemory) -> bool:
+    """False only where the disk had no room the last time that it was to be tried."""
+    if window._sent_log is not None or not window._unkept:
+        return True
+    return window._unkept[-1][0] - window._tried_at_s > 1
 
 
 class OwnedOs(FaultyOs):
