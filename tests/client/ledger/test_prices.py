@@ -110,6 +110,55 @@ def test_no_call_within_the_bounds_costs_more_than_the_upper_bound(
     assert price.cost_nusd(usage) <= bound
 
 
+@st.composite
+def lines(draw: st.DrawFn) -> str:
+    """A line of `[model_costs]`, with tiers and prices of long inputs in every way of writing them."""
+    kinds = (
+        "input",
+        "output",
+        "cached_input",
+        "cache_write",
+        "cache_write_1h",
+        "reasoning",
+        "audio_input",
+        "image",
+    )
+    numbers = st.sampled_from(["0", "0.1", "0.7", "1.8", "3", "12.34", "0.0000000007", "2.0000000001"])
+    said = {"input": draw(numbers), **draw(st.dictionaries(st.sampled_from(kinds), numbers))}
+    tiers = draw(st.lists(st.sampled_from(["flex", "priority"]), unique=True))
+    is_long = draw(st.booleans())
+    for part in [*tiers, *(["long"] if is_long else [])]:
+        of_part = draw(st.dictionaries(st.sampled_from(kinds), numbers, max_size=3))
+        said |= {f"{part}.{kind}": number for kind, number in of_part.items()} or {part: draw(numbers)}
+        if is_long and part in tiers and draw(st.booleans()):
+            said[f"{part}.long"] = draw(numbers)
+    if is_long:
+        said["long_from"] = "1000"
+    return ", ".join(f"{name}={number}" for name, number in said.items())
+
+
+@given(lines(), st.sampled_from([999, 1000, 1001, 50_000]), st.integers(0, 5000), st.data())
+def test_no_call_costs_more_than_its_line_lets_it(
+    line: str, read: int, written: int, data: st.DataObject
+) -> None:
+    """Of tiers and long inputs together, whatever of them is dearer."""
+    price = Prices.from_settings({"m": price_of(line)}).of("m")
+    asked = data.draw(st.sampled_from(["", "default", *price.tiers]))
+    upper = Usage(read, written, tier=asked, long_cache_write_tokens=read, audio_input_tokens=read)
+    stored = data.draw(st.integers(0, read))
+    usage = Usage(
+        read,
+        written,
+        data.draw(st.integers(0, read)),
+        cache_write_tokens=stored,
+        long_cache_write_tokens=data.draw(st.integers(0, stored)),
+        audio_input_tokens=data.draw(st.integers(0, read)),
+        reasoning_tokens=data.draw(st.integers(0, written)),
+        tier=data.draw(st.sampled_from(["default", *(price.tiers if not asked else [asked])])),
+    )
+    assert price.cost_nusd(usage) <= price.upper_bound_nusd(upper)
+
+
 @pytest.mark.parametrize(
     ("text", "usage", "cost_usd"),
     [
@@ -129,6 +178,11 @@ def test_no_call_within_the_bounds_costs_more_than_the_upper_bound(
             "0.0028",
         ),
         ("input=2, cache_read=0.2", Usage(1000, 0, 1000), "0.0002"),
+        ("input=0.7, flex=3", Usage(1_000_000, 0, tier="flex"), "2.1"),
+        ("input=0.0000000001", Usage(1_000_000, 0), "0.000000001"),
+        ("input=2, priority=1.8, long_from=9, long=2", Usage(10, 0, tier="priority"), "0.000072"),
+        ("input=2, fast=6, fast.long=1, long_from=9, long=2", Usage(10, 0, tier="fast"), "0.00012"),
+        ("input=0, flex=2, long_from=9, long.input=3", Usage(10, 0, tier="flex"), "0.00003"),
     ],
 )
 def test_every_kind_of_price_counts(text: str, usage: Usage, cost_usd: str) -> None:
@@ -138,7 +192,17 @@ def test_every_kind_of_price_counts(text: str, usage: Usage, cost_usd: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["output=8", "input=2, ouput=8", "input=2, input=3", "input=2, lazy.input=1", "input=-1"]
+    "text",
+    [
+        "output=8",
+        "input=2, ouput=8",
+        "input=2, input=3",
+        "input=2, lazy.input=1",
+        "input=-1",
+        "input=2, fast=6, fast.long=1",
+        "input=2, long.long=1, long_from=9",
+        "input=2, fast.flex=1",
+    ],
 )
 def test_a_price_that_cannot_be_read_says_what_to_write(text: str) -> None:
     """A slip must not become a tier or a price of nothing."""

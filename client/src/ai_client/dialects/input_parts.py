@@ -99,6 +99,10 @@ def read_input(body: Mapping[str, Any]) -> InputParts:
             found.reference = name
     found.pending += [body[name] for name in _READ if isinstance(body.get(name), list | Mapping)]
     _note_cache(body, found)
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, Mapping):
+            _note_cache(folded(tool), found)
     while found.pending:
         _read_part(found.pending.pop(), found)
     return found

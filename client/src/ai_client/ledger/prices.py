@@ -55,10 +55,14 @@ class Price:
         usage block must neither credit money nor raise.
         """
         price = self.tiers.get(usage.tier, self)
-        cost = price._tokens_nusd(usage)
+        cost = price._usual_nusd(usage)
         if price._is_long(usage) and price.long is not None:
-            cost = max(cost, price.long._tokens_nusd(usage))
-        return -(-cost // TOKENS_PER_PRICE) + price._each_nusd(usage)
+            cost = max(cost, price.long._usual_nusd(usage))
+        return cost
+
+    def _usual_nusd(self, usage: Usage) -> int:
+        """The cost by this price alone."""
+        return -(-self._tokens_nusd(usage) // TOKENS_PER_PRICE) + self._each_nusd(usage)
 
     def _is_long(self, usage: Usage) -> bool:
         return self.long_from is not None and usage.input_tokens > self.long_from
