@@ -207,6 +207,7 @@ async def test_logprobs_in_a_stream(stage: Stage) -> None:
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
 ASKED = {"model": "m", "input": "hello", "max_output_tokens": 9}
+WHOLE = {"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]}
 RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": [{"type": "message"}]}
 
 
@@ -295,6 +296,17 @@ async def test_a_wrong_base_url(stage: Stage, path: str, meant: str) -> None:
     answer = await stage.client.post(path, json=CHAT)
     assert answer.status_code == 404
     assert f"; {meant} is meant. Correct the program's base URL" in answer.json()["error"]["message"]
+
+
+async def test_a_body_from_powershell(stage: Stage) -> None:
+    """Badgerati/Pode#1604: it begins with a byte order mark, which goes no further; of an empty one that is said."""
+    for path, body in (("/v1/responses", ASKED), ("/v1/chat/completions", CHAT)):
+        stage.whole(RESPONSE if body is ASKED else WHOLE)
+        answer = await stage.client.post(path, content=b"\xef\xbb\xbf" + json.dumps(body).encode())
+        assert answer.status_code == 200, answer.text
+        assert stage.requests[-1].partition(b"\r\n\r\n")[2].startswith(b"{")
+    empty = await stage.client.post("/v1/chat/completions", content=b"")
+    assert empty.json()["error"]["message"] == "The body is empty: send a JSON object."
 
 
 async def test_whether_anybody_is_there(stage: Stage) -> None:

@@ -101,6 +101,11 @@ def test_every_section_is_read() -> None:
             "[api]\nbase_url = ftp://x",
             "ai.conf:2: [api] base_url: the value `ftp://x` can't be used; write an",
         ),
+        (  # OpenHands/OpenHands#13079, altic-dev/FluidVoice#581
+            "[upstream a]\nbase_url = https://x/v1/chat/completions/",
+            "ai.conf:2: [upstream a] base_url: the value `https://x/v1/chat/completions/` can't be used; "
+            "write it without /chat/completions, which is added to it: https://x/v1",
+        ),
         (
             "[caching]\nenabled = maybe",
             "ai.conf:2: [caching] enabled: the value `maybe` can't be used; write true",

@@ -12,6 +12,8 @@ Kind = Callable[[str], object]
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Of those that providers' pages show whole, where their base URL is asked for.
+_API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 _ROUTE = re.compile(r"(?:[A-Z]+ )?/v1/[A-Za-z0-9._/-]+\*?")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
@@ -136,6 +138,15 @@ def url(*schemes: str) -> Kind:
         return text.rstrip("/")
 
     return convert
+
+
+def base_url(text: str) -> str:
+    """Of an API: what its paths are put behind, and none of them."""
+    address = str(url("https", "http")(text))
+    for path in _API_PATHS:
+        if address.endswith(path):
+            raise ValueError(f"write it without {path}, which is added to it: {address.removesuffix(path)}")
+    return address
 
 
 def sha256(text: str) -> str:

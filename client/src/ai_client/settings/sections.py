@@ -39,9 +39,7 @@ def reads(key: str, kind: Kind) -> dict[str, Any]:
 class ApiSettings:
     """`[api]`: the upstream, and the connections to it. The key is never here."""
 
-    base_url: str = field(
-        default="https://api.holysheep.ai/v1", metadata=reads("base_url", kinds.url("https", "http"))
-    )
+    base_url: str = field(default="https://api.holysheep.ai/v1", metadata=reads("base_url", kinds.base_url))
     timeout_s: float = field(default=30.0, metadata=reads("timeout", _SECONDS))
     max_retries: int = field(default=3, metadata=reads("max_retries", kinds.integer(least=0, most=20)))
     connection_pool_size: int = field(default=100, metadata=reads("connection_pool_size", _COUNT))
@@ -69,7 +67,7 @@ class UpstreamSettings:
     """`[upstream NAME]`: another provider's account, beside that of `[api]`. Its models are called `NAME/MODEL`."""
 
     name: str
-    base_url: str = field(default="", metadata=reads("base_url", kinds.url("https", "http")))
+    base_url: str = field(default="", metadata=reads("base_url", kinds.base_url))
     dialect: str = field(default="compatible", metadata=reads("dialect", DIALECTS))
     api_version: str = field(default="", metadata=reads("api_version", kinds.optional_text))
     key_file: Path | None = field(default=None, metadata=reads("key_file", kinds.optional(kinds.path)))

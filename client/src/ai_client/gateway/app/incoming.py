@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
 import json
 from typing import Any
@@ -268,6 +269,9 @@ def _too_large(limit_bytes: int) -> Failure:
 
 def parse(body: bytes) -> dict[str, Any] | Failure:
     """A JSON object, with nothing in it that can't be taken."""
+    body = body.removeprefix(codecs.BOM_UTF8)  # PowerShell's files begin with it
+    if not body:
+        return invalid("The body is empty: send a JSON object.", code="invalid_json")
     if too_many := body_checks.too_many_values(body):
         return too_many
     try:
