@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 
+from ai_client.configure.health import check_tls
 from ai_client.errors import ConfigurationError, ConnectError, TLSVerificationError
+from ai_client.settings import loads
+from ai_client.transport.base import TransportOptions
 from tests.client.transport.calls import Make, post
 from tests.client.transport.upstreams import Connection, answer_all, serving
+
+FUTURE = datetime.now(UTC) + timedelta(days=3650)
 
 
 @pytest.fixture
@@ -60,6 +66,27 @@ async def test_an_unknown_ca_is_refused_with_its_reason(
     assert "TLSv1.3" in caught.value.tls_version
     assert not caught.value.sent
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ({"not_after": datetime(2001, 1, 1, tzinfo=UTC)}, "has expired"),
+        ({"not_before": FUTURE}, "is not yet valid"),
+    ],
+)
+async def test_a_certificate_that_is_refused_for_the_time_points_to_the_clock(
+    make: Make, authority: tuple[trustme.CA, str], times: dict[str, datetime], said: str
+) -> None:
+    """A host whose clock is off by years sees each certificate so, and no CA bundle helps; the health check says it."""
+    ca, path = authority
+    async with serving(answer_all, tls=server_tls(ca.issue_cert("localhost", **times))) as upstream:
+        with pytest.raises(TLSVerificationError, match=f"{said}.*Compare this host's clock"):
+            await make(ca_path=path).fetch(post(upstream.url))
+        settings = loads(f"[api]\nbase_url = {upstream.url}\n", path="ai-client.conf")
+        check = await check_tls(settings, TransportOptions(ca_path=path))
+    assert not check.is_ok
+    assert f"certificate {said}. Compare this host's clock" in check.detail
 
 
 async def test_a_certificate_for_another_host_is_refused(

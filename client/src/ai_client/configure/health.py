@@ -23,6 +23,7 @@ from ai_client.errors import (
     RateLimitError,
     UpstreamError,
 )
+from ai_client.errors.transport import clock_remedy
 from ai_client.settings import LoadedKey, Settings
 from ai_client.transport.base import TransportOptions
 from ai_client.transport.tls import make_tls_context
@@ -101,8 +102,9 @@ async def check_tls(settings: Settings, options: TransportOptions) -> Check:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as exc:
-        remedy = "fix the certificate, or name its CA in [security] cert_path"
-        return Check(False, f"{host}:{port}: {exc.verify_message}; {remedy}")
+        other = "Fix the certificate, or name its CA in [security] cert_path."
+        remedy = clock_remedy(exc.verify_message) or other
+        return Check(False, f"{host}:{port}: {exc.verify_message}. {remedy}")
     except ConfigurationError as exc:
         return Check(False, str(exc))
     except (OSError, TimeoutError) as exc:

@@ -32,17 +32,26 @@ class ConnectError(TransportError):
     default_remedy = "Check base_url, DNS, proxy_url and the firewall."
 
 
+def clock_remedy(verify_reason: str) -> str | None:
+    """What to do where a certificate is refused for the time alone; None for another reason, in OpenSSL's words."""
+    if "expired" not in verify_reason and "not yet valid" not in verify_reason:
+        return None
+    return "Compare this host's clock with the real time; if it is right, the upstream has to renew its certificate."
+
+
 class TLSVerificationError(ConnectError):
     """The upstream's certificate was not accepted (`verify_reason`, `tls_version`).
 
-    Remedy: set cert_path to the CA bundle that signed it; never turn verification off.
+    Remedy: set cert_path to the CA bundle that signed it; never turn verification off. One that seems to have expired
+    may be seen by a host whose clock is wrong.
     """
 
     code = "tls_verification_failed"
     default_remedy = "Set cert_path to the CA bundle that signed it, or renew the certificate."
 
     def __init__(self, culprit: str, *, verify_reason: str, tls_version: str) -> None:
-        super().__init__(culprit, f"TLS certificate not accepted: {verify_reason} ({tls_version})")
+        reason = f"TLS certificate not accepted: {verify_reason} ({tls_version})"
+        super().__init__(culprit, reason, remedy=clock_remedy(verify_reason))
         self.verify_reason = verify_reason
         self.tls_version = tls_version
 
