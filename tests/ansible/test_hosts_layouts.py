@@ -185,6 +185,22 @@ def test_a_name_that_is_not_ascii_is_what_the_request_says_whatever_the_locale()
 
 
 @pytest.mark.hosts
+def test_a_usr_that_nobody_can_write_is_left_alone() -> None:
+    """As on transactional hosts: trust store, user, units and release lie elsewhere."""
+    authority = trustme.CA().cert_pem.bytes().decode()
+    with raised(LAYOUTS["suse-15"]) as host:
+        usr = host.root / "usr"
+        subprocess.run(["mount", "--bind", usr, usr], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,ro,bind", usr], check=True)
+            first = host.run(ai_custom_ca=authority)
+            assert (first["failed"], first["changed"]) == (False, True), first["message"]
+            assert host.run("decommission")["failed"] is False
+        finally:
+            subprocess.run(["umount", usr], check=True)
+
+
+@pytest.mark.hosts
 def test_programs_that_a_minimal_image_lacks_are_named_by_the_preview() -> None:
     """No tar and no gzip, as in Amazon's (amazonlinux/container-images issue 29, quickwit-oss/quickwit pull 5385)."""
     packages = {
