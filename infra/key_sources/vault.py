@@ -170,7 +170,7 @@ class _Vault:
         if _is_deleted(content):
             remedy = "undo the deletion ('vault kv undelete'), or write the secret again"
             return self._wanted.error(f"the newest version of {path} was deleted", remedy)
-        told = content.get("errors") if isinstance(content, dict) else None
+        told = (content.get("errors") or content.get("warnings")) if isinstance(content, dict) else None
         said = "; ".join(map(str, told))[:_LONGEST_REASON] if isinstance(told, list) else ""
         reason = f"Vault answered {answer.status_code} to {path}" + (f": {said}" if said else "")
         remedy = _REMEDIES.get(answer.status_code, "see Vault's log")

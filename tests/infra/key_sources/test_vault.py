@@ -156,7 +156,7 @@ def test_a_token_goes_over_tls_or_stays_on_this_machine(tmp_path: Path) -> None:
             "answered 404 to secret/data/fleet/other; correct mount, path and version",
         ),
         ({"secrets": {PLACE: DELETED}}, {}, "secret/data/fleet/upstream was deleted; undo the deletion"),
-        ({}, {"version": 1}, "answered 404 to secret/fleet/upstream"),
+        ({}, {"version": 1}, "answered 404 to secret/fleet/upstream: Invalid path for a versioned K/V"),
         (
             {},
             {"field": "key"},

@@ -22,6 +22,10 @@ DELETED = {"deleted": "yes"}
 Answer = tuple[int, dict[str, Any]]
 
 
+# As Vault words it, without an `errors` (nodevault/node-vault issue 145).
+WRONG_VERSION = "Invalid path for a versioned K/V secrets engine. See the API docs."
+
+
 @dataclass
 class Vault:
     """What the server holds, and how it behaves.
@@ -68,6 +72,8 @@ class Vault:
         mount, _, rest = path.partition("/")
         is_second = rest.startswith("data/")
         fields = self.secrets.get(f"{mount}/{rest.removeprefix('data/')}")
+        if fields is not None and mount.startswith("secret") and not is_second:
+            return 404, {"request_id": "1", "data": None, "warnings": [WRONG_VERSION]}
         if fields is None or is_second != mount.startswith("secret"):
             return 404, {"errors": []}
         if fields == DELETED:
