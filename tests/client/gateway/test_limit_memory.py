@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ai_client.testing import Fault, Simulator
-from tests.client.service_rig import Rig, running_service
+from tests.client.service_rig import Rig, running_service, until
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 
@@ -41,6 +41,33 @@ async def test_a_days_limit_outlives_a_kill(tmp_path: Path) -> None:
             other = CHAT | {"model": "claude-sonnet-4.5"}
             assert (await client.post("/v1/chat/completions", json=other)).status_code == 200
         assert len(simulator.arrivals) == 3
+
+
+async def test_a_disk_that_had_no_room_at_the_start_is_tried_again(tmp_path: Path) -> None:
+    """Here: a folder in the place of the file. What was sent before there was room counts, too."""
+    extra = "rate_limit = 6000\n[limit gpt-4.1]\nrequests_per_day = 2\n[models]\nfallback =\n"
+    state = {"STATE_DIRECTORY": str(tmp_path / "state")}
+    place = tmp_path / "state" / "window" / "meters-1.map"
+    place.mkdir(parents=True)
+    async with Simulator() as simulator:
+        async with (
+            running_service(tmp_path, simulator, extra=extra, environment=state) as rig,
+            rig.client() as client,
+        ):
+            for seed in range(2):
+                answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": seed})
+                assert answer.status_code == 200, answer.text
+            place.rmdir()
+            await until(lambda: place.is_file() and any(place.read_bytes()), what="the limits to be kept")
+            rig.process.send_signal(signal.SIGKILL)
+            await rig.process.wait()
+        async with (
+            running_service(tmp_path, simulator, extra=extra, environment=state) as rig,
+            rig.client() as client,
+        ):
+            late = {"x-ai-deadline": "0.5"}
+            answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": 3}, headers=late)
+            assert answer.status_code == 504, answer.text
 
 
 async def test_a_parked_model_stays_parked_after_a_kill(tmp_path: Path) -> None:

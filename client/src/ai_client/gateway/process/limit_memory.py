@@ -30,10 +30,11 @@ class LimitMemory:
         self._folder = state / FOLDER
         self._meters: MeterLog | None = None
         self._client: AIAPIClient | None = None
+        self._is_first = False
 
     def begin(self, client: AIAPIClient, *, is_first: bool) -> None:
         """From now on. `is_first`: no process before this one is there to tell what counts."""
-        self._client = client
+        self._client, self._is_first = client, is_first
         if is_first:
             client.restore({"parked": self._parked()})
         try:
@@ -42,6 +43,17 @@ class LimitMemory:
         except OSError as error:
             # The service is worth more than its memory.
             _log.error("limits_not_kept", extra=json_log.fields({"reason": str(error)}))
+
+    def try_again(self, client: AIAPIClient) -> None:
+        """Where there was no room on the disk as this process began: with all that counts by now."""
+        if self._meters is not None or self._client is None:
+            return
+        try:
+            self._meters = MeterLog(self._folder)
+        except OSError:
+            return
+        client.remember_limits(self._meters, is_first=self._is_first)
+        client.note_limits_again()
 
     def recall(self, client: AIAPIClient) -> None:
         """What other processes have sent since counts in `client`, too."""
@@ -72,6 +84,7 @@ class LimitMemory:
 
     def close(self) -> None:
         """Leaves the files to the next process."""
+        self._client = None
         if self._meters is not None:
             self._meters.close()
 

@@ -184,6 +184,7 @@ class Service:
         self._server.on_tick = self._life.on_tick
         note_again = lambda _: self._limit_memory.note_again(self._assembly.client)  # noqa: E731
         self._life.on_tick_too(ClockSteps(self._clock, (self._window.shift, note_again)).look)
+        self._life.on_tick_too(lambda: self._limit_memory.try_again(self._assembly.client))
         self._server.unread_s = self._unread_s
         await self._monitoring.metrics.start(heir.metrics() if heir else None)
         await self._server.start(self._listeners.all())
