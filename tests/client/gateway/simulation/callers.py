@@ -35,6 +35,8 @@ class Ending:
     body: bytes = b""
     is_stream: bool = False
     may_be_cut: bool = False
+    #: Of a process that stands and is the main one no more: the manager does not look after those.
+    may_hang: bool = False
 
     def __str__(self) -> str:
         took_s = self.at_s - self.asked_s
@@ -167,6 +169,7 @@ class Caller:
         # What the kernel resets with a process gets no answer, nor what is still to come as it ends.
         far = line.transport.peer
         ending.may_be_cut |= far.was_killed or far.ended_after(began_s - 0.1)
+        ending.may_hang = far.stands
         self._check(ending, str(_told(body)))
 
     def _request(self, number: int) -> tuple[str, dict[str, Any]]:
