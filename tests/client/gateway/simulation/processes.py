@@ -77,8 +77,9 @@ class Processes:
 
     @property
     def services(self) -> list[Service]:
-        """Of those that live."""
-        return [each.service for each in self.manager.group if each.service is not None]
+        """Of those that live and do not stand."""
+        group = [each for each in self.manager.group if not each.is_frozen]
+        return [each.service for each in group if each.service is not None]
 
     def _begin(self, process: Process, environment: dict[str, str]) -> None:
         work = self._run(process, environment)
