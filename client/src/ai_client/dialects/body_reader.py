@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import structs
+
 from ai_client.contract.apis import api_of
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage
@@ -21,6 +23,7 @@ _ENDS_BYTES: Final = 4 * 1024
 #: Each value of a parsed answer takes up to a hundred bytes, however short its text is.
 MOST_VALUES: Final = 2_000_000
 _SURELY_FEW_BYTES: Final = 1024 * 1024
+_ONLY_READ: Final = frozenset(("embeddings", "rerank"))
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _VECTORS: Final = re.compile(rb'\s*\{[^\[\]]{0,2000}"data"\s*:\s*\[\s*\{')
 
@@ -92,7 +95,9 @@ def _judged(value: dict[str, Any], endpoint: str) -> BodyVerdict:
     told = value.get("usage")
     if told is None and endpoint == "rerank":  # Cohere's
         told = value.get("meta")
-    usage = usage_from_json(told, tier=value.get("service_tier"), searches=searches_of(value))
+    usage = _of_input(
+        usage_from_json(told, tier=value.get("service_tier"), searches=searches_of(value)), endpoint
+    )
     fault = fault_of(value)
     if fault is not None:
         return BodyVerdict(usage=usage, fault=fault)
@@ -100,6 +105,13 @@ def _judged(value: dict[str, Any], endpoint: str) -> BodyVerdict:
     if missing is not None:
         return BodyVerdict(usage=usage, trouble=f"an object that {missing}")
     return BodyVerdict(value=value, usage=usage)
+
+
+def _of_input(usage: Usage | None, endpoint: str) -> Usage | None:
+    """Where nothing is written a sum that is told alone (Voyage's) is of what was read."""
+    if usage is None or usage.input_tokens or endpoint not in _ONLY_READ:
+        return usage
+    return structs.replace(usage, input_tokens=usage.output_tokens, output_tokens=0)
 
 
 def _vectors(body: bytes) -> BodyVerdict | None:
@@ -111,7 +123,7 @@ def _vectors(body: bytes) -> BodyVerdict | None:
     if not found:
         return None
     try:
-        return BodyVerdict(usage=usage_from_json(json.loads(found[-1])))
+        return BodyVerdict(usage=_of_input(usage_from_json(json.loads(found[-1])), "embeddings"))
     except ValueError:
         return None
 
