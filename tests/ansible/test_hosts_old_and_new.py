@@ -123,7 +123,8 @@ def test_a_host_signs_with_its_own_credential_and_rotates_it(old_and_new: Fleet)
         "systemd: is of version 247, and LoadCredentialEncrypted= needs 250 or newer; set ai_key_from" in said
     )
     with walk("docs/how-to/key-sources.md", "A credential of systemd") as page:
-        fleet.on("h1", "mkdir -p /etc/credstore.encrypted; " + PAGE_KEYS + page.take())
+        # No package of Debian 12 brings this folder (systemd/systemd issue 35077).
+        fleet.on("h1", "set -e; rm -rf /etc/credstore.encrypted; " + PAGE_KEYS + page.take())
         lay(fleet, "ai-client.key", KEY)
         deployed = fleet.play("deploy", key="", variables=chosen)
         assert deployed.status == 0, deployed.output
