@@ -193,6 +193,16 @@ def test_what_a_profile_prints_does_not_hide_the_answer() -> None:
     assert lacking.value.machine == "x86_64"
 
 
+def test_every_login_shell_passes_the_commands_on() -> None:
+    """csh takes no line end and no exclamation mark within quotes, where Ansible puts the command."""
+    for text in (
+        wire.start("/usr/bin/python3"),
+        wire.find_and_start(),
+        wire.bring_and_start(size=4, digest="0" * 64),
+    ):
+        assert not set(text) & {"\n", "!"}
+
+
 def test_the_loader_holds_nothing_but_itself() -> None:
     """What `ps` shows is the same for every host, release and key."""
     assert wire.command("/usr/bin/python3") == ("/usr/bin/python3", "-I", "-S", "-c", wire.LOADER)
