@@ -177,6 +177,9 @@ async def test_the_commands_say_what_is_missing(tmp_path: Path) -> None:
         assert (await rig.command("batch", "submit", str(source))).code == 0
         unfinished = await rig.command("batch", "fetch", "in", "-o", str(tmp_path / "out.jsonl"))
         assert unfinished.code == 3
+        misnamed = await rig.command("batch", "submit", str(source), "--name", "a name")
+        assert misnamed.code == 2
+        assert misnamed.err.startswith("--name: 'a name': write up to 100 letters")
         _input(source, 4)
         changed = await rig.command("batch", "submit", str(source))
         assert changed.code == 2

@@ -21,7 +21,7 @@ from ai_client.batch.shared.status import BatchView, view
 from ai_client.batch.shared.submission import Submission, SubmissionPlan
 from ai_client.batch.source import InputError
 from ai_client.cli.host import settings_of
-from ai_client.cli.shared_batch_arguments import name_of
+from ai_client.cli.shared_batch_arguments import batch_name, name_of
 from ai_client.cli.shared_work import host_name
 from ai_client.cli.table import table
 from ai_client.configure.shared_batches import batch_link, sealing_keys
@@ -90,7 +90,7 @@ async def _submit(command: _Command) -> int:
     options = command.options
     plan = SubmissionPlan(
         source=options.source,
-        name=options.name or name_of(options.source),
+        name=_name(options),
         host=command.host,
         keys=command.keys(),
         max_line_bytes=int(command.settings.gateway.max_body_mb * 1_000_000),
@@ -127,6 +127,16 @@ def _submitted(command: _Command, state: BatchState) -> int:
         told, f"{state.name}: {state.lines} lines submitted; next: ai-client batch fetch {state.name} -o FILE"
     )
     return 0
+
+
+def _name(options: argparse.Namespace) -> str:
+    """As given, or after the file. Raises BatchError."""
+    if options.name is None:
+        return name_of(options.source)
+    try:
+        return batch_name(options.name)
+    except argparse.ArgumentTypeError as exc:
+        raise BatchError(f"--name: {exc}") from exc
 
 
 async def _tell(submission: Submission, name: str) -> None:

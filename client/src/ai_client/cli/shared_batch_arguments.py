@@ -53,9 +53,7 @@ def add_shared_batch(add: Callable[..., Parser], shared: Parser) -> None:
     """`submit`, `status`, `fetch` and `cancel`."""
     submit = add("submit", shared, "let all batch hosts answer a file", _SUBMIT_EXAMPLES)
     submit.add_argument("source", type=Path, metavar="IN.jsonl", help="the requests")
-    submit.add_argument(
-        "--name", type=batch_name, metavar="NAME", help="name of the batch (default: that of the file)"
-    )
+    submit.add_argument("--name", metavar="NAME", help="name of the batch (default: that of the file)")
     status = add("status", shared, "show shared batches")
     status.add_argument("name", type=batch_name, nargs="?", metavar="NAME", help="only this one")
     fetch = add("fetch", shared, "take the results of a shared batch", _FETCH_EXAMPLES)
