@@ -126,3 +126,24 @@ def test_two_hosts_share_their_quota_and_take_it_back(fleet: Fleet, engine: Engi
     deploy(fleet, "", ai_coordination_endpoint="", ai_coordination_user="")
     assert coordination(fleet, "h1") == {}
     assert fleet.on("h1", f"test -e {PASSWORD_FILE} && echo there || echo gone") == "gone"
+
+
+def test_a_batch_goes_in_on_one_host_and_comes_out_on_the_other(fleet: Fleet, engine: Engine) -> None:
+    """Workers are the services' own; they take a rotated password without a restart."""
+    deploy(fleet, FIRST, ai_batch_mode=True)
+    ai_client = "sudo /opt/ai-client/bin/ai-client batch"
+    body = '{"model": "gpt-4.1", "max_tokens": 5, "messages": [{"role": "user", "content": "line %d"}]}'
+    line = '{"custom_id": "%d", "url": "/v1/chat/completions", "body": ' + body + "}"
+    for name in ("first", "second"):
+        fleet.on("h1", f"for n in $(seq 40); do printf '{line}\\n' $n $n; done >/tmp/{name}.jsonl")
+        told = json.loads(fleet.on("h1", f"{ai_client} submit /tmp/{name}.jsonl --json"))
+        assert told == {"name": name, "lines": 40, "cancelled": False, "fetched": False}
+        fetched = json.loads(fleet.on("h2", f"{ai_client} fetch {name} -o /tmp/{name}.answers --wait --json"))
+        assert (fetched["complete"], fetched["answered"], fetched["failed"]) == (True, 40, 0)
+        answers = [json.loads(each) for each in fleet.on("h2", f"cat /tmp/{name}.answers").splitlines()]
+        assert {each["custom_id"] for each in answers} == {str(number) for number in range(1, 41)}
+        if name == "first":
+            engine.ask("ACL", "SETUSER", "fleet", f">{SECOND}")
+            deploy(fleet, SECOND, ai_batch_mode=True)
+            engine.ask("ACL", "SETUSER", "fleet", f"<{FIRST}")
+            engine.ask("CLIENT", "KILL", "USER", "fleet")
