@@ -228,8 +228,8 @@ class World:
             self.arrivals.append(self.now_ms + self.random.randint(0, NETWORK_MS))
 
     def may_write(self, host: Host, now: Moment) -> bool:
-        """As the window has it: under a lease what was admitted may go, without one what the limit has room for."""
-        return host.lease.mode(now) is Mode.LEASED or host.in_use <= host.lease.limit(now)
+        """As the window has it."""
+        return host.lease.may_write(now, used=host.in_use)
 
     def age(self, host: Host, now: Moment) -> None:
         while host.used and host.used[0] + SPAN_MS <= now.boot_ms:

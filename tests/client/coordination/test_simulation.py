@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ai_client.coordination.books import Books, Member
-from ai_client.coordination.lease import Lease
+from ai_client.coordination.lease import Lease, Mode, Moment
 from ai_client.coordination.protocol import Terms
 from tests.client.coordination.__main__ import broken
 from tests.client.coordination.simulation import World
@@ -29,6 +29,10 @@ def test_a_seed_replays() -> None:
     assert first.log == again.log
 
 
+def _under_any_lease(lease: Lease, now: Moment, *, used: int) -> bool:
+    return lease.mode(now) is Mode.LEASED or used <= lease.limit(now)
+
+
 @pytest.mark.parametrize(
     ("seed", "target", "name", "broken_rule"),
     [
@@ -39,6 +43,7 @@ def test_a_seed_replays() -> None:
         (138, Terms, "takeback_ms", property(lambda terms: terms.lease_ms)),
         (110, Member, "claim", property(lambda member: member.cap)),
         (15, World, "may_write", lambda _world, _host, _now: True),
+        (2353, Lease, "may_write", _under_any_lease),
         (178, Lease, "_needed", lambda lease, used, demand: max(min(lease._cap, demand), used, lease.floor)),
     ],
     ids=[
@@ -49,6 +54,7 @@ def test_a_seed_replays() -> None:
         "no ageing",
         "claims without silent hosts",
         "no look at the write",
+        "what was admitted under a lease that ended",
         "goes on with what it gave back",
     ],
 )
@@ -61,6 +67,8 @@ def test_the_simulation_finds_a_rule_that_is_missing(
     assert "in the minute before" in story
 
 
-@pytest.mark.parametrize("seed", [2518], ids=["a call that is two minutes late"])
+@pytest.mark.parametrize(
+    "seed", [2518, 2353], ids=["a call that is two minutes late", "a write after a lapse"]
+)
 def test_what_once_broke_it_does_so_no_more(seed: int) -> None:
     assert broken(range(seed, seed + 1)) == []

@@ -92,6 +92,8 @@ class Lease:
         #: After so long it asks for more; twice as long each time that it gets none and is owed none.
         self._want_ms = terms.want_ms
         self._told_demand = 0
+        #: Whether it ended since all that is in use fitted into it: what was admitted before may be lent to others.
+        self.has_lapsed = False
         self._asked = remembers_share
         self._ticket = 0
         self._number = 0
@@ -113,6 +115,7 @@ class Lease:
             "sure_share": self._sure_share,
             "asked": self._asked,
             "want_ms": self._want_ms,
+            "has_lapsed": self.has_lapsed,
             "contact": _told(self._contact),
             "leased_from": _told(self._leased_from),
             "viewed": _told(self._viewed),
@@ -141,6 +144,7 @@ class Lease:
             lease._epoch, lease.held, lease._cap = str(told["epoch"]), int(told["held"]), int(told["cap"])
             lease._sure_share = min(int(told["sure_share"]), share)
             lease._asked, lease._want_ms = bool(told["asked"]), int(told["want_ms"])
+            lease.has_lapsed = bool(told["has_lapsed"])
             lease._contact, lease._leased_from = _heard(told["contact"]), _heard(told["leased_from"])
             lease._viewed = _heard(told["viewed"])
             for order, sent, received in told["answered"]:
@@ -170,6 +174,13 @@ class Lease:
             return 0
         return self._sure_share if mode is Mode.STATIC else min(self.floor, self._sure_share)
 
+    def may_write(self, now: Moment, *, used: int) -> bool:
+        """Whether what was admitted may still be written: under an unbroken lease, or where the limit has room for all.
+
+        A lease that came after another had ended knows nothing of what was admitted under that.
+        """
+        return used <= self.limit(now) or (not self.has_lapsed and self._is_leased(now))
+
     def reshare(self, *, share: int, floor: int) -> None:
         """Another share, from now on. One that grew counts when the books know of it."""
         self.share = share
@@ -179,6 +190,7 @@ class Lease:
     def lapse(self) -> None:
         """What was granted is another process's: the books are asked before anything is used."""
         self._leased_from, self._asked, self._pending = None, False, None
+        self.has_lapsed = True
         self.held = UNKNOWN
 
     def ends_in_ms(self, now: Moment) -> int:
@@ -191,6 +203,7 @@ class Lease:
         """The next call. It gives back what is held above the cap and not in use; where others are short of it, what it
         could not use either."""
         mode = self.mode(now)
+        self.has_lapsed = mode is not Mode.LEASED or (self.has_lapsed and used > self._cap)
         if mode is Mode.LEASED and self.answer is not None and self.answer.hungry:
             self._cap = self._needed(used=used, demand=demand)
         cap = self.limit(now)

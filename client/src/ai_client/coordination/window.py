@@ -24,6 +24,7 @@ class LeasedWindow(SlidingWindow):
         "_boot",
         "_ends_boot_s",
         "_ends_wall_s",
+        "_has_lapsed",
         "_is_leased",
         "_is_over",
         "_wall",
@@ -45,7 +46,7 @@ class LeasedWindow(SlidingWindow):
         self.tokens = tokens
         self._boot = boot
         self._wall = wall
-        self._is_leased = self._is_over = False
+        self._is_leased = self._has_lapsed = self._is_over = False
         self._ends_boot_s = -math.inf
         self._ends_wall_s = math.inf
         self.renew()
@@ -72,6 +73,7 @@ class LeasedWindow(SlidingWindow):
         left_s = min(each.ends_in_ms(now) for each in self.leases) / 1000
         # The clocks were cut to whole milliseconds: a lease ends no later than that.
         self._is_leased = self.mode(now) is Mode.LEASED
+        self._has_lapsed = any(each.has_lapsed for each in self.leases)
         left_s = left_s - 0.002 if self._is_leased else _LOOK_S
         self._ends_boot_s = now.boot_ms / 1000 + left_s
         self._ends_wall_s = now.wall_ms / 1000 + left_s
@@ -87,7 +89,7 @@ class LeasedWindow(SlidingWindow):
         return not self._is_over and super().fits(tokens, now_s)
 
     def may_write(self) -> bool:
-        """Whether what was admitted may still be written: under a lease it may, without one where the limit has room.
+        """Whether what was admitted may still be written: `Lease.may_write`.
 
         A process that was stopped between admission and write finds its lease ended here.
         """
@@ -95,10 +97,11 @@ class LeasedWindow(SlidingWindow):
             return False
         if self._boot() >= self._ends_boot_s or self._wall() >= self._ends_wall_s:
             self.renew()
-        if self._is_leased:
+        if self._is_leased and not self._has_lapsed:
             return True
-        has_tokens = self.limit_tokens is None or self.used_tokens <= self.limit_tokens
-        return has_tokens and self.used_requests <= (self.limit_requests or 0)
+        now = self.now()
+        has_tokens = self.tokens is None or self.tokens.may_write(now, used=self.used_tokens)
+        return has_tokens and self.requests.may_write(now, used=self.used_requests)
 
     def hand_over(self) -> list[dict[str, Any]]:
         """The leases for the next process of this host, as JSON data: this one sends nothing more."""
