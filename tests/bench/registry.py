@@ -7,6 +7,7 @@ engine holds what each would say of itself, as old as a few seconds. No host is 
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, engine(Path(folder)) as port:
         declared = declaration(given.hosts, port)
         project = clone(Path(folder) / "project", state=Path(folder) / "state", stack="said")
@@ -116,8 +118,11 @@ def deploy(project: Clone, declared: dict[str, Any]) -> float:
     run = project.folder / "infra" / "run.py"
     real = run.read_text(encoding="utf-8")
     run.write_text(_PLAYED, encoding="utf-8")
+    # A state in files is written whole after each resource.
+    os.environ |= {"PULUMI_EXPERIMENTAL": "1", "PULUMI_SKIP_CHECKPOINTS": "1"}
     began_s = time.monotonic()
     project.pulumi("up", "--yes", "--skip-preview", "--json", "--stack", project.stack, timeout_s=_UP_S)
+    del os.environ["PULUMI_EXPERIMENTAL"], os.environ["PULUMI_SKIP_CHECKPOINTS"]
     run.write_text(real, encoding="utf-8")
     return time.monotonic() - began_s
 
