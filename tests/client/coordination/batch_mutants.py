@@ -93,8 +93,8 @@ MUTANTS: dict[str, tuple[int, type, str, Any]] = {
     "a hold is no one's": (18, BatchBooks, "_is_held", holds_what_another_has),
     "a hold never ends": (47, HeldChunk, "may_begin", begins_lines_for_ever),
     "what is done is sent": (0, Begun, "is_done", sends_what_is_done),
-    "a fetched line is fetched again": (0, Done, "add", fetches_a_line_twice),
+    "a fetched line is fetched again": (3, Done, "add", fetches_a_line_twice),
     "results are dropped before they are written": (0, Fetching, "_page", drops_before_it_writes),
-    "an output is not looked at": (0, LineFile, "recover", cuts_off_nothing),
+    "an output is not looked at": (3, LineFile, "recover", cuts_off_nothing),
     "a change of the key is overlooked": (56, SharedWorker, "_tend", tends_no_batch),
 }
