@@ -199,3 +199,15 @@ async def test_each_step_is_done_whole_or_not_at_all_where_memory_is_full(port: 
     assert [name.decode() for name in operator.keys("*")] == ["{ai-client:account}.lines"]
     operator.close()
     await link.close()
+
+
+async def test_a_user_of_before_is_told_which_rights_it_lacks(port: int) -> None:
+    """An engine whose user was set up for leases and budgets alone."""
+    link = _link(port)
+    with redis.Redis(port=port) as operator:
+        rights = ("-@all", "+evalsha", "+eval", "+hget", "+hset", "+hgetall")
+        operator.execute_command("ACL", "SETUSER", "default", *rights)
+    for refused in (link.take("a/1", idle_ms=1000), link.open(NewBatch("n", "id", 5, "a", b"i", {}))):
+        with pytest.raises(EngineError, match=r"see its ACL in docs/how-to/coordination\.md"):
+            await refused
+    await link.close()

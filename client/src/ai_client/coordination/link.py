@@ -237,10 +237,16 @@ _REASONS: dict[type[Exception], str] = {
 }
 
 
+# What engines say where this user may not run a command within the script: newer ones, and Redis 7.0.
+_NOT_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+
+
 def _reason(error: Exception) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
+    if any(words in str(error) for words in _NOT_IN_SCRIPT):
+        return _REASONS[NoPermissionError]
     if isinstance(error, ResponseError):
         return f"answered with an error: {str(error)[:200]}"
     return f"can't be reached ({str(error)[:200] or type(error).__name__})"
