@@ -233,10 +233,15 @@ def inside_the_network(hosts: int, *, has_peer: bool) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows = Path(folder) / "rows.json"
         argv = ["nsenter", f"--net={NETNS}", sys.executable, "-m", "tests.bench.many"]
-        subprocess.run(
-            [*argv, "--hosts", str(hosts), "--inside", str(rows), *([] if has_peer else ["--no-peer"])],
-            check=True,
-        )
+        argv += ["--hosts", str(hosts), "--inside", str(rows), *([] if has_peer else ["--no-peer"])]
+        with subprocess.Popen(argv) as inside:
+            try:
+                status = inside.wait()
+            finally:
+                # It ends what it started, and removes its files.
+                inside.terminate()
+        if status:
+            sys.exit(f"the part without a jump host ended with {status}")
         found_rows: list[dict[str, Any]] = json.loads(rows.read_text(encoding="utf-8"))
         return found_rows
 
