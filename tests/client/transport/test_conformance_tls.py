@@ -83,7 +83,8 @@ async def test_a_certificate_that_is_refused_for_the_time_points_to_the_clock(
     async with serving(answer_all, tls=server_tls(ca.issue_cert("localhost", **times))) as upstream:
         with pytest.raises(TLSVerificationError, match=f"{said}.*Compare this host's clock"):
             await make(ca_path=path).fetch(post(upstream.url))
-        settings = loads(f"[api]\nbase_url = {upstream.url}\n", path="ai-client.conf")
+        base_url = upstream.url.removesuffix("/chat/completions")
+        settings = loads(f"[api]\nbase_url = {base_url}\n", path="ai-client.conf")
         check = await check_tls(settings, TransportOptions(ca_path=path))
     assert not check.is_ok
     assert f"certificate {said}. Compare this host's clock" in check.detail
