@@ -98,6 +98,7 @@ class Rig:
     port: int
     metrics_port: int
     process: asyncio.subprocess.Process
+    drain_s: float = 5
 
     def accepts(self) -> bool:
         """Whether the port for Prometheus takes connections: it does in every run, before callers are accepted."""
@@ -142,7 +143,7 @@ log_dir = {rig.folder}/log
 [gateway]
 socket = {rig.socket}
 port = {rig.port}
-drain_seconds = 5
+drain_seconds = {rig.drain_s:g}
 [monitoring]
 metrics_port = {rig.metrics_port}
 [tenant web]
@@ -163,6 +164,7 @@ async def running_service(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     starts_within_s: float = DEADLINE_S,
+    drain_s: float = 5,
 ) -> AsyncIterator[Rig]:
     """Start the service by `start`, wait until it answers, and stop it in the end. `api` has lines of [api]."""
     for name in ("cache", "log"):
@@ -174,8 +176,9 @@ async def running_service(
         start=start,
         environment=environment or {},
         pass_fds=pass_fds,
+        drain_s=drain_s,
     )
-    rig = _rig(folder, process)
+    rig = _rig(folder, process, drain_s=drain_s)
     try:
         await until(
             lambda: rig.accepts() or process.returncode is not None,
@@ -196,7 +199,7 @@ async def running_service(
                     await process.wait()
 
 
-def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
+def _rig(folder: Path, process: asyncio.subprocess.Process, *, drain_s: float) -> Rig:
     ports = json.loads((folder / "ports.json").read_text())
     return Rig(
         folder=folder,
@@ -206,6 +209,7 @@ def _rig(folder: Path, process: asyncio.subprocess.Process) -> Rig:
         port=ports[0],
         metrics_port=ports[1],
         process=process,
+        drain_s=drain_s,
     )
 
 
@@ -217,10 +221,11 @@ async def _start(
     start: Sequence[str],
     environment: Mapping[str, str],
     pass_fds: Sequence[int],
+    drain_s: float,
 ) -> asyncio.subprocess.Process:
     (folder / "ports.json").write_text(json.dumps([free_port(), free_port()]))
     (folder / "key").write_text(TEST_KEY + "\n")
-    rig = _rig(folder, process=None)  # type: ignore[arg-type]  # only the paths are needed here
+    rig = _rig(folder, process=None, drain_s=drain_s)  # type: ignore[arg-type]  # only the paths are needed here
     rig.set_config(base_url, extra)
     options = ("serve", "--config", str(rig.config), "--key-file", str(rig.key_file))
     return await asyncio.create_subprocess_exec(

@@ -68,13 +68,15 @@ def lay_release(folder: Path, name: str, program: str = MAIN) -> None:
 
 @asynccontextmanager
 async def managed_service(
-    tmp_path: Path, simulator: Simulator, *, extra: str = "rate_limit = 600000"
+    tmp_path: Path, simulator: Simulator, *, extra: str = "rate_limit = 600000", drain_s: float = 5
 ) -> AsyncIterator[Rig]:
     """A service started through the link to its release; whoever serves in the end is stopped."""
     lay_release(tmp_path, "one")
     start = [sys.executable, str(tmp_path / "current" / "main.py")]
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify.sock")}
-    async with running_service(tmp_path, simulator, extra=extra, start=start, environment=environment) as rig:
+    async with running_service(
+        tmp_path, simulator, extra=extra, start=start, environment=environment, drain_s=drain_s
+    ) as rig:
         try:
             yield rig
         finally:

@@ -83,10 +83,11 @@ async def test_the_old_process_serves_on_where_the_next_one_is_killed_while_a_st
     """The manager starts another one only when all of this one is gone. What the killed one sent counts."""
     async with (
         Simulator(SimulatorOptions(token_ms=50)) as simulator,
-        managed_service(tmp_path, simulator, extra="rate_limit = 4") as rig,
+        # The stream ends within half of it, however long the next process takes to start.
+        managed_service(tmp_path, simulator, extra="rate_limit = 4", drain_s=60) as rig,
         rig.client() as client,
     ):
-        body = CHAT | {"stream": True, "max_tokens": 120}
+        body = CHAT | {"stream": True, "max_tokens": 200}
         async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
             lines = stream.aiter_lines()
             await anext(lines)
