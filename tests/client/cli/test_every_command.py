@@ -164,9 +164,10 @@ def test_what_can_not_be_used_is_named_with_its_remedy(
 
 
 def test_a_misspelt_command_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    """Or with all that there are."""
+    """Be it an option that was written as a command, or with all that there are."""
     done = run("usgae", folder=tmp_path)
     assert "COMMAND: 'usgae' is not known; did you mean `usage`?" in done.stderr
+    assert "'health' is not known; did you mean `--health-check`?" in run("health", folder=tmp_path).stderr
     assert "known are serve, " in run("zzz", folder=tmp_path).stderr
 
 

@@ -192,5 +192,15 @@ def test_events_that_come_together_are_read_as_those_that_come_alone(
     passed = together.feed(whole) + together.finish()
     in_bytes = b"".join(alone.feed(whole[at : at + 1]) for at in range(len(whole))) + alone.finish()
     assert passed == in_bytes
-    for name in ("usage", "fault", "trouble", "is_whole", "is_marked", "has_begun", "has_finished"):
+    for name in (
+        "usage",
+        "fault",
+        "trouble",
+        "is_whole",
+        "is_marked",
+        "has_begun",
+        "has_finished",
+        "delta_bytes",
+    ):
         assert getattr(together, name) == getattr(alone, name), name
+    assert together.has_told_all(choices=1) == alone.has_told_all(choices=1)

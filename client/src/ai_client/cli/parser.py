@@ -75,12 +75,20 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices or value is None:
             return
-        text = (
-            f"{_name(action)}: {str(value)!r} is not known; {nearest(str(value), map(str, action.choices))}"
-        )
-        if isinstance(action, argparse._SubParsersAction):
+        hint = nearest(str(value), map(str, action.choices))
+        is_command = isinstance(action, argparse._SubParsersAction)
+        if is_command and (option := self._option_begun(str(value))) is not None:
+            hint = f"did you mean `{option}`?"
+        text = f"{_name(action)}: {str(value)!r} is not known; {hint}"
+        if is_command:
             self.error(text)
         self.mistakes.append(text)
+
+    def _option_begun(self, word: str) -> str | None:
+        """The option that a word begins, where it is long enough to be meant: `health` for `--health-check`."""
+        options = (option for action in self._actions for option in action.option_strings)
+        known = (option for option in options if option.startswith(f"--{word}"))
+        return next(known, None) if len(word) >= _MEANT_LETTERS else None
 
     def _unknown(self, word: str) -> str:
         if not word.startswith("-"):
@@ -88,6 +96,10 @@ class Parser(argparse.ArgumentParser):
         options = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
         return f"{word}: there is no such option" + (f"; did you mean `{near[0]}`?" if near else "")
+
+
+# Of a word that stands for an option without its dashes.
+_MEANT_LETTERS = 4
 
 
 def _name(action: argparse.Action) -> str:
