@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from ai_client.contract.events import Failed, Settled
+from ai_client.contract.events import Event, EventStream, Failed, Settled
 
 _REQUEST: dict[str, Any] = {
     "at": 0.0,
@@ -34,3 +35,16 @@ def failed(**changes: Any) -> Failed:
     """One that did not."""
     end = {"error": "ServerError", "code": "upstream_server_error", "status": None, "billed_unknown": False}
     return Failed(**(_REQUEST | end | changes))
+
+
+class Listening(Protocol):
+    """What has a listener for each kind of event."""
+
+    listeners: Mapping[type[Any], Callable[[Any], None]]
+
+
+def tell(listening: Listening, event: Event) -> None:
+    """As the client tells it."""
+    events = EventStream()
+    events.subscribe_each(listening.listeners)
+    events.emit(event)

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ai_client.dialects import body_reader
 from ai_client.dialects import upper_bound as bounds
 from ai_client.dialects import usage as usages
 from ai_client.dialects import verdict as verdicts
@@ -104,7 +105,7 @@ _CHOICE = st.fixed_dictionaries(
     optional={
         "finish_reason": st.sampled_from([None, "", "stop", "error", "Network_Error", 3]),
         "error": _TOLD,
-        "message": st.just({"role": "assistant", "content": "hello"}),
+        "message": st.sampled_from([{"role": "assistant", "content": "hello"}, {}, None, "hello"]),
     },
 )
 _ANSWER = st.fixed_dictionaries(
@@ -131,3 +132,27 @@ def test_an_answer_without_telltales_is_judged_as_any_would_be(answer: dict[str,
     """An error is found wherever it stands, by the short way too."""
     found = [said for said in verdicts._told(answer) if said is not None]
     assert verdicts.fault_of(answer) == (found[0] if found else None)
+
+
+@st.composite
+def _nearly_plain(draw: st.DrawFn) -> dict[str, Any]:
+    """A chat's answer that ended well, but for a little here and there."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    answer = {"id": "x", "object": "chat.completion", "choices": [choice | draw(_CHOICE)]}
+    changes = draw(_ANSWER)
+    names = draw(st.sets(st.sampled_from(sorted(changes)), max_size=2)) if changes else ()
+    return answer | {name: changes[name] for name in names}
+
+
+@given(_ANSWER | _nearly_plain())
+@settings(max_examples=600, deadline=None)
+def test_a_plain_answer_gets_the_verdict_that_any_would(answer: dict[str, Any]) -> None:
+    """Fault, lack and usage."""
+    whole = body_reader.judged_whole(answer, "chat/completions")
+    assert body_reader._judged(answer, "chat/completions") == whole
+
+
+def test_what_most_providers_answer_takes_the_short_way() -> None:
+    """Else the test above would hold nothing."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    assert verdicts.is_plain_answer({"id": "x", "object": "chat.completion", "choices": [choice]})

@@ -15,7 +15,9 @@ from ai_client.dialects.token_estimate import Estimate, TokenRate, estimate
 def guess(endpoint: str = "chat/completions", rate: TokenRate | None = None, **body: Any) -> Estimate:
     request = Request(endpoint=endpoint, body=body)
     options = ClientOptions(default_output_tokens=1000, unbounded_output_tokens=9000)
-    return estimate(request, json.dumps(body).encode(), rate or TokenRate(), options, model="m")
+    return estimate(
+        request, json.dumps(body).encode(), rate or TokenRate(), options, model="m", may_cost=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from ai_client.gateway.process.clock_steps import ClockSteps
 from ai_client.gateway.process.window_memory import WindowMemory
 from ai_client.platform.clock import ManualClock
 from ai_client.testing import Simulator
-from tests.client.event_samples import settled
+from tests.client.event_samples import settled, tell
 from tests.client.gateway.test_key_from import logged
 from tests.client.gateway.test_window_memory import sent
 from tests.client.ledger.ledger_stage import NOV_24, Stage, dollar_plan, reserve
@@ -53,10 +53,10 @@ def test_a_killed_process_forgets_no_minute(tmp_path: Path, clock: ManualClock, 
     memory = WindowMemory(tmp_path, limit_rpm=10, counts_tokens=True)
     watch = ClockSteps(clock, [memory.shift])
     for number in range(5):
-        memory(sent(f"r{number}", clock.wall()))
+        tell(memory, sent(f"r{number}", clock.wall()))
     clock.set_wall(by_s=step_s)
     watch.look()
-    memory(settled(request_id="r0", at=clock.wall(), usage=Usage(3, 4)))
+    tell(memory, settled(request_id="r0", at=clock.wall(), usage=Usage(3, 4)))
     clock.advance(30)
     watch.look()
     memory.close()  # as a kill does: what is noted is on disk
@@ -85,8 +85,8 @@ def test_what_never_ends_is_forgotten_though_the_clock_was_set(tmp_path: Path, s
             waited_s=0.0,
             reserved_tokens=1,
         )
-        memory(admitted)
-        memory(sent(f"r{number}", at_s))
+        tell(memory, admitted)
+        tell(memory, sent(f"r{number}", at_s))
     assert memory.remembered < 150
     memory.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ai_client.contract.events import Event
+from ai_client.contract.events import Failed, Settled
 from ai_client.contract.request import Request, Response
 from ai_client.errors import ConnectError, DeadlineExceeded, OverloadError
 from ai_client.gateway.watch.checkup import Checkup
@@ -82,13 +82,13 @@ def settings_in(folder: Path) -> tuple[Settings, LoadedKey]:
     ],
 )
 async def test_what_traffic_has_shown_stands_in_for_a_question_that_finds_no_room(
-    tmp_path: Path, *, refusal: Exception, seen: list[Event], is_ok: bool, detail: str
+    tmp_path: Path, *, refusal: Exception, seen: list[Settled | Failed], is_ok: bool, detail: str
 ) -> None:
     """Only a fault of the upstream's makes the check fail."""
     now_s = 1000.0
     evidence = Evidence(clock=lambda: now_s)
     for event in seen:
-        evidence(event)
+        (evidence.failed if isinstance(event, Failed) else evidence.settled)(event)
     now_s += 20.0
 
     async def send(request: Request) -> Response:
@@ -123,13 +123,13 @@ def test_after_a_reload_only_requests_that_began_since_count() -> None:
     """One that ends now may have gone out with the old key."""
     now_s = 1000.0
     evidence = Evidence(clock=lambda: now_s)
-    evidence(settled())
+    evidence.settled(settled())
     assert evidence.answered_s_ago() == 0.0
     evidence.forget()
     now_s += 1.0
-    evidence(settled(latency_s=5.0))
+    evidence.settled(settled(latency_s=5.0))
     assert evidence.answered_s_ago() is None
-    evidence(settled(latency_s=0.5))
+    evidence.settled(settled(latency_s=0.5))
     assert evidence.answered_s_ago() == 0.0
 
 

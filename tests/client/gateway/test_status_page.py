@@ -20,6 +20,7 @@ from ai_client.gateway.watch.recent_activity import ERRORS, SECONDS, TENANTS, Re
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.browser import shown_at
 from tests.client import event_samples
+from tests.client.event_samples import tell
 from tests.client.service_rig import TEST_KEY, TOKEN, Rig, program, running_service, until
 
 pytestmark = pytest.mark.slow
@@ -42,9 +43,9 @@ def test_the_board_counts_by_second_and_forgets_what_is_old() -> None:
     now_s = 1000.0
     activity = RecentActivity(wall_clock=lambda: now_s)
     for at_s in (700.0, 998.0, 998.9, 999.5):
-        activity(settled(at_s, 0.2))
-    activity(failed(999.6, "upstream_timeout"))
-    activity(failed(999.7, "cancelled"))
+        tell(activity, settled(at_s, 0.2))
+    tell(activity, failed(999.6, "upstream_timeout"))
+    tell(activity, failed(999.7, "cancelled"))
     shown = activity.as_json()
     assert len(shown["per_second"]) == SECONDS
     assert shown["per_second"][-2:] == [[2, 0], [2, 1]]
@@ -57,16 +58,19 @@ def test_the_board_counts_by_second_and_forgets_what_is_old() -> None:
 def test_errors_are_grouped_and_the_latest_kind_comes_first() -> None:
     """One cause that comes a thousand times hides no other; names that callers make up are one kind."""
     activity = RecentActivity(wall_clock=lambda: 1000.0)
-    activity(failed(900.0, "upstream_timeout"))
+    tell(activity, failed(900.0, "upstream_timeout"))
     for number in range(1000):
-        activity(structs.replace(failed(901.0 + number / 1000, "model_not_found"), model=f"made-up-{number}"))
-    activity(failed(950.0, "upstream_timeout"))
+        tell(
+            activity,
+            structs.replace(failed(901.0 + number / 1000, "model_not_found"), model=f"made-up-{number}"),
+        )
+    tell(activity, failed(950.0, "upstream_timeout"))
     assert [(each["code"], each["count"], each["at"]) for each in activity.as_json()["errors"]] == [
         ("upstream_timeout", 2, 950.0),
         ("model_not_found", 1000, 901.999),
     ]
     for number in range(100):
-        activity(failed(960.0, f"code-{number}"))
+        tell(activity, failed(960.0, f"code-{number}"))
     assert len(activity.as_json()["errors"]) == ERRORS
 
 
@@ -74,8 +78,8 @@ def test_tenants_are_counted_up_to_a_number_of_them() -> None:
     """Every uid of a host is one; what is beyond is counted together, and nothing is lost."""
     activity = RecentActivity(wall_clock=lambda: 1000.0)
     for number in range(3 * TENANTS):
-        activity(structs.replace(settled(900.0, 0.1), tenant=f"uid-{number}"))
-    activity(structs.replace(failed(900.0, "overload"), tenant="uid-0"))
+        tell(activity, structs.replace(settled(900.0, 0.1), tenant=f"uid-{number}"))
+    tell(activity, structs.replace(failed(900.0, "overload"), tenant="uid-0"))
     tenants = activity.as_json()["tenants"]
     assert len(tenants) == TENANTS + 1
     assert tenants["uid-0"] == {"requests": 2, "errors": 1}
@@ -85,8 +89,8 @@ def test_tenants_are_counted_up_to_a_number_of_them() -> None:
 def test_the_services_own_look_at_the_models_counts_nowhere_and_its_failure_is_shown() -> None:
     """Requests a second, tenants and times are the callers'."""
     activity = RecentActivity(wall_clock=lambda: 1000.0)
-    activity(structs.replace(settled(999.0, 5.0), endpoint="models"))
-    activity(structs.replace(failed(999.0, "upstream_timeout"), endpoint="models"))
+    tell(activity, structs.replace(settled(999.0, 5.0), endpoint="models"))
+    tell(activity, structs.replace(failed(999.0, "upstream_timeout"), endpoint="models"))
     shown = activity.as_json()
     assert sum(requests for requests, _ in shown["per_second"]) == 0
     assert (shown["tenants"], shown["latency_s"]["p50"]) == ({}, None)

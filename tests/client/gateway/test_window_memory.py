@@ -10,6 +10,7 @@ from unittest.mock import patch
 from ai_client.contract.events import Sent
 from ai_client.gateway.process.window_memory import WINDOW_S, WindowMemory
 from ai_client.testing import Simulator
+from tests.client.event_samples import tell
 from tests.client.service_rig import running_service
 
 NOW_S = 1_780_000_000.0
@@ -38,10 +39,10 @@ def test_a_limit_that_rises_keeps_what_was_sent_and_remembers_more(tmp_path: Pat
     """The next process reads the smaller ring too. A limit that falls keeps the larger one."""
     memory = WindowMemory(tmp_path, limit_rpm=10, counts_tokens=False)
     for number in range(50):
-        memory(sent(f"a{number}", NOW_S))
+        tell(memory, sent(f"a{number}", NOW_S))
     memory.reconfigure(limit_rpm=6000, counts_tokens=False)
     for number in range(3000):
-        memory(sent(f"b{number}", NOW_S))
+        tell(memory, sent(f"b{number}", NOW_S))
     assert count(memory) == 3050
     memory.reconfigure(limit_rpm=10, counts_tokens=False)
     assert count(memory) == 3050
@@ -55,9 +56,9 @@ def test_a_disk_that_is_full_leaves_the_smaller_ring_in_place(tmp_path: Path) ->
     """Here: a folder in the place of the next ring."""
     memory = WindowMemory(tmp_path, limit_rpm=10, counts_tokens=False)
     (tmp_path / "window" / "sent-2.ring").mkdir()
-    memory(sent("a", NOW_S))
+    tell(memory, sent("a", NOW_S))
     memory.reconfigure(limit_rpm=6000, counts_tokens=False)
-    memory(sent("b", NOW_S))
+    tell(memory, sent("b", NOW_S))
     assert count_of_file(tmp_path / "window" / "sent-1.ring") == 2
     memory.close()
 
@@ -69,10 +70,10 @@ def test_a_disk_that_has_room_again_gets_what_was_sent_meanwhile(tmp_path: Path)
     with patch("ai_client.admission.sent_log.os.posix_fallocate", side_effect=no_room) as fallocate:
         memory = WindowMemory(tmp_path, limit_rpm=600, counts_tokens=False)
         for number in range(200):
-            memory(sent(f"a{number}", NOW_S + number / 10))
+            tell(memory, sent(f"a{number}", NOW_S + number / 10))
         assert 15 <= fallocate.call_count <= 25
         assert len(list(Path("/proc/self/fd").iterdir())) == before
-    memory(sent("b", NOW_S + 30))
+    tell(memory, sent("b", NOW_S + 30))
     assert len(memory.load(now_s=NOW_S + 30)["entries"]) == 201
     memory.close()
 
@@ -87,7 +88,7 @@ def test_what_never_ends_is_forgotten_with_its_minute(tmp_path: Path) -> None:
     """Parts of a merged call end under other names than the call that was sent."""
     memory = WindowMemory(tmp_path, limit_rpm=60_000, counts_tokens=True)
     for number in range(1000):
-        memory(sent(f"{number}", NOW_S + number))
+        tell(memory, sent(f"{number}", NOW_S + number))
     assert memory.remembered <= WINDOW_S + 1
     memory.close()
 

@@ -18,6 +18,7 @@ from ai_client.metrics import HistogramFamily, Recorder
 from ai_client.metrics.families import OTHER, Bounded
 from ai_client.testing import Simulator
 from tests.client import event_samples
+from tests.client.event_samples import tell
 from tests.client.service_rig import Rig, program, running_service
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
@@ -48,7 +49,7 @@ def recorder() -> Recorder:
 
 def test_a_request_is_counted_with_tokens_cost_and_time(recorder: Recorder) -> None:
     """By OpenTelemetry's names where there is one."""
-    recorder(settled())
+    tell(recorder, settled())
     found = samples(recorder)
     operation = (
         ("gen_ai_operation_name", "chat"),
@@ -66,7 +67,7 @@ def test_a_request_is_counted_with_tokens_cost_and_time(recorder: Recorder) -> N
 
 def test_a_cached_answer_uses_no_tokens(recorder: Recorder) -> None:
     """They were counted when the answer was bought."""
-    recorder(settled(cached=True, cost_usd=0.0))
+    tell(recorder, settled(cached=True, cost_usd=0.0))
     assert not [name for name, _ in samples(recorder) if name.startswith("gen_ai_client_token_usage_")]
 
 
@@ -75,7 +76,7 @@ def test_a_failure_is_counted_by_its_code(recorder: Recorder) -> None:
     facts = {
         name: getattr(settled(), name) for name in Failed.__struct_fields__ if hasattr(settled(), name)
     } | {"error": "ServerError", "code": "upstream_server_error", "status": 503, "billed_unknown": True}
-    recorder(Failed(**facts))
+    tell(recorder, Failed(**facts))
     found = samples(recorder)
     assert found["ai_client_billed_unknown_total", ()] == 1
     labels = (("code", "upstream_server_error"), ("model", "gpt-4.1"), ("tenant", "web"))
@@ -85,7 +86,7 @@ def test_a_failure_is_counted_by_its_code(recorder: Recorder) -> None:
 def test_state_is_a_gauge(recorder: Recorder) -> None:
     """The last word counts."""
     for after in ("open", "half-open", "closed", "open"):
-        recorder(BreakerChanged(at=0.0, model="gpt-4.1", before="closed", after=after))
+        tell(recorder, BreakerChanged(at=0.0, model="gpt-4.1", before="closed", after=after))
     recorder.reloaded(is_ok=True)
     recorder.reloaded(is_ok=False)
     found = samples(recorder)
@@ -97,7 +98,7 @@ def test_state_is_a_gauge(recorder: Recorder) -> None:
 def test_callers_can_not_make_endless_series(recorder: Recorder) -> None:
     """Models and tenants are texts that callers choose."""
     for number in range(1000):
-        recorder(settled(model=f"model-{number}", tenant=f"uid-{number}"))
+        tell(recorder, settled(model=f"model-{number}", tenant=f"uid-{number}"))
     requests = [labels for name, labels in samples(recorder) if name == "ai_client_requests_total"]
     assert len({dict(labels)["model"] for labels in requests}) <= 51
     assert len({dict(labels)["tenant"] for labels in requests}) <= 101
@@ -121,7 +122,7 @@ def test_a_quantile_is_the_bound_of_its_bucket() -> None:
 
 def test_an_event_without_a_metric_is_let_pass(recorder: Recorder) -> None:
     """Every event comes by."""
-    recorder(CacheMissed(at=0.0, request_id="r", tenant="web", model="gpt-4.1", endpoint="embeddings"))
+    tell(recorder, CacheMissed(at=0.0, request_id="r", tenant="web", model="gpt-4.1", endpoint="embeddings"))
     assert samples(recorder)["ai_client_cache_lookups_total", (("outcome", "miss"),)] == 1
 
 

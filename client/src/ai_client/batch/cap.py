@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from ai_client.batch.lines import RequestLine
-from ai_client.contract.apis import is_metered
+from ai_client.contract.apis import api_of
 from ai_client.contract.options import ClientOptions
 from ai_client.contract.request import Request
 from ai_client.dialects.token_estimate import TokenRate, estimate
@@ -28,9 +28,9 @@ def worst_cost(settings: Settings) -> Callable[[RequestLine], float]:
         request = Request(endpoint=line.url.removeprefix("/v1/"), body=line.body)
         body = json.dumps(line.body, ensure_ascii=False).encode("utf-8", "replace")
         model = request.model or settings.models.default
-        if not is_metered(request.endpoint, request.body):
+        if not api_of(request.endpoint).meters(request.body):
             return 0.0
-        bound = estimate(request, body, rate, options, model=model).bound
+        bound = estimate(request, body, rate, options, model=model, may_cost=True).bound
         if bound.unbounded is not None or prices.unpriced(model, bound.usage) is not None:
             return math.inf
         return prices.of(model).upper_bound_nusd(bound.usage) / NANO_PER_DOLLAR

@@ -19,7 +19,6 @@ from ai_client.admission.scheduler import Scheduler
 from ai_client.calls.call import Call
 from ai_client.calls.reporting import Reporter
 from ai_client.calls.retry import may_have_been_executed
-from ai_client.contract.apis import is_metered
 from ai_client.contract.events import FirstByte, Sent
 from ai_client.contract.keys import ApiKey
 from ai_client.contract.options import ClientOptions
@@ -108,7 +107,7 @@ class Attempt:
         else:
             self._ask_breaker()
         context, call = self._context, self._call
-        if context.ledger is not None and is_metered(call.request.endpoint, call.request.body):
+        if context.ledger is not None and call.api.meters(call.request.body):
             self._entry = await context.ledger.reserve(
                 request_id=call.request_id,
                 model=call.model,
@@ -312,8 +311,10 @@ class Attempt:
         if usage is None:
             self._end_money(executed=True, most=self._most(None, passed_bytes))
             return None
-        context.scheduler.settle(self.permit, usage.total_tokens)
-        self._settle_meters(Cost(usage.input_tokens, usage.output_tokens, self._images))
+        context.scheduler.settle(self.permit, usage.input_tokens + usage.output_tokens)
+        images = pictures(self._call, self._estimate)
+        if self.metered:
+            self._settle_meters(Cost(usage.input_tokens, usage.output_tokens, images))
         self.lane.state.rate.learn(self._estimate.input_bytes, usage.input_tokens)
         if context.ledger is None or entry is None:
             return None
@@ -321,14 +322,9 @@ class Attempt:
         target = self._call.target
         if usage.told_nusd is not None and (target is None or not target.upstream.tells_cost):
             usage = structs.replace(usage, told_nusd=None)
-        if self._images:
-            usage = structs.replace(usage, images=self._images)
+        if images:
+            usage = structs.replace(usage, images=images)
         return context.ledger.settle(entry, usage)
-
-    @property
-    def _images(self) -> int:
-        """How many pictures it makes."""
-        return pictures(self._call, self._estimate)
 
     def _settle_meters(self, cost: Cost) -> None:
         for each in self.metered:
@@ -354,7 +350,8 @@ class Attempt:
         context.statistics.attempt_ended(self._call.model, is_error=is_error)
         self._call.upstream_s += now_s - self.permit.admitted_at_s
         context.scheduler.release(self.permit)
-        self._leave_meters()
+        if self.metered:
+            self._leave_meters()
 
     def _heed(self, headers: Mapping[str, str], now_s: float) -> None:
         limits = rate_limits(headers)

@@ -9,7 +9,6 @@ from ai_client.admission.meters import Cost, MeterPermit
 from ai_client.admission.scheduler import parked_error
 from ai_client.calls.attempt import Attempt, ClientContext, pictures
 from ai_client.calls.call import Call
-from ai_client.contract.apis import may_cost
 from ai_client.contract.keys import ApiKey
 from ai_client.contract.stores import Ledger
 from ai_client.dialects.token_estimate import Estimate, estimate
@@ -40,7 +39,9 @@ def _within_budget(
 def _estimated(context: ClientContext, call: Call, lane: ModelLane) -> Estimate:
     # What the upstream calls it says what model it is, if anything does.
     body, options = call.body() or b"", context.options
-    return estimate(call.request, body, lane.state.rate, options, model=call.name_there)
+    return estimate(
+        call.request, body, lane.state.rate, options, model=call.name_there, may_cost=call.may_cost
+    )
 
 
 def _check_model(call: Call, lane: ModelLane, now_s: float, patience_s: float) -> None:
@@ -56,11 +57,7 @@ def _check_model(call: Call, lane: ModelLane, now_s: float, patience_s: float) -
 def _guess(context: ClientContext, call: Call, lane: ModelLane) -> Estimate:
     """What it may take; of a tenant with a hard budget, as it has to be sent to stay within. Raises BadRequestError."""
     guess, ledger, request = _estimated(context, call, lane), context.ledger, call.request
-    if (
-        ledger is not None
-        and ledger.is_hard(request.tenant)
-        and may_cost(request.endpoint, request.body, method=call.method)
-    ):
+    if ledger is not None and ledger.is_hard(request.tenant) and call.may_cost:
         return _within_budget(context, ledger, call, guess, lane)
     return guess
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from ai_client.calls.targets import Target
-from ai_client.contract.apis import api_of, may_cost
+from ai_client.contract.apis import api_of
 from ai_client.contract.keys import KeyProvider
 from ai_client.contract.request import Passage, Request, Usage
 from ai_client.contract.stores import EntryId
@@ -26,6 +26,7 @@ class Call:
 
     __slots__ = (
         "_bodies",
+        "api",
         "asked_model",
         "attempts",
         "billed_unknown",
@@ -36,7 +37,9 @@ class Call:
         "home_fingerprint",
         "idempotency_key",
         "key_fingerprint",
+        "may_cost",
         "model",
+        "name_there",
         "output_bound",
         "request",
         "request_id",
@@ -53,12 +56,17 @@ class Call:
         self, request: Request, *, request_id: str, model: str, now_s: float, deadline_s: float | None
     ) -> None:
         self.request = request
+        self.api = api = api_of(request.endpoint)
+        #: Whether it may cost money.
+        self.may_cost = api.may_cost(request.body, method=self.method)
         self.request_id = request_id
         self.idempotency_key = request.idempotency_key or request_id
         #: What the caller asked for, what routing made of it, and what is being asked now.
         self.asked_model = request.model
         self.routed_model = model
         self.model = model
+        #: The model that is being asked, by its upstream's own name.
+        self.name_there = model
         #: Where it is being asked, once that is decided.
         self.target: Target | None = None
         #: Where what is asked for was made, and the key that made it.
@@ -85,6 +93,7 @@ class Call:
         """From now on that model of that upstream is asked."""
         self.target = target
         self.model = target.label
+        self.name_there = target.name_there
         self.resent_for_key = False
         self.output_bound = None
 
@@ -93,11 +102,6 @@ class Call:
         """Those that sign where it is being asked."""
         assert self.target is not None  # noqa: S101 - for the type checker; nothing is signed before
         return self.target.upstream.keys
-
-    @property
-    def name_there(self) -> str:
-        """The model that is being asked, by its upstream's own name."""
-        return self.model if self.target is None else self.target.name_there
 
     @property
     def method(self) -> str:
@@ -142,14 +146,13 @@ class Call:
     def _form(self, passage: Passage) -> bytes:
         content = passage.content or b""
         is_elsewhere = self.target is not None and bool(self.target.upstream.name)
-        if is_elsewhere and api_of(self.request.endpoint).model_names_upstream:
+        if is_elsewhere and self.api.model_names_upstream:
             return without_field(content, passage.content_type, name="model")
         return with_model(content, passage.content_type, model=self.name_there)
 
     def counted(self, usage: Usage | None) -> Usage | None:
         """What of `usage` this call has used: who reads a stored response is told what another one did."""
-        request = self.request
-        return usage if may_cost(request.endpoint, request.body, method=self.method) else None
+        return usage if self.may_cost else None
 
     def ask_usage(self) -> None:
         """Asks for the usage event of a stream where its caller does not: it is what the call is settled by."""

@@ -21,7 +21,7 @@ from ai_client.calls.fallback import (
 from ai_client.calls.retry import Again, GiveUp, RetryBudget, decide, is_resend_safe
 from ai_client.calls.streams import UpstreamStream
 from ai_client.calls.targets import Target, Targets
-from ai_client.contract.apis import Api, api_of
+from ai_client.contract.apis import Api
 from ai_client.contract.keys import ApiKey
 from ai_client.contract.request import Response
 from ai_client.dialects.body_reader import BodyVerdict, read_answer
@@ -89,14 +89,14 @@ class Dispatcher:
 
         What was stored before is asked for at its home.
         """
-        api = api_of(call.request.endpoint)
         if call.home is not None:
             return (call.home,), 1
-        chain = self._context.options.fallback_chain if api.may_fall_back else ()
-        models = candidates(call.model, chain)
+        api = call.api
         asked = self._targets.of(call.model, api)
-        if len(models) == 1:
+        chain = self._context.options.fallback_chain if api.may_fall_back else ()
+        if not chain:
             return asked, len(asked)
+        models = candidates(call.model, chain)
         found = {target.label: target for target in asked}
         for model in models[1:]:
             found |= {target.label: target for target in self._able(model, api) if target.label not in found}

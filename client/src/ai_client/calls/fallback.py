@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ai_client.calls.targets import Target
 from ai_client.contract.keys import ApiKey
@@ -23,8 +24,7 @@ from ai_client.errors import (
 RETRIES_BEFORE_FALLBACK = 1
 
 
-@dataclass(slots=True)
-class Course:
+class Course(Struct):
     """How far a call has come: which of its models is asked, with which key, and how often it was asked again."""
 
     targets: Sequence[Target]

@@ -138,9 +138,10 @@ class Pipeline:
     async def send(self, request: Request) -> Response:
         """See `AIAPIClient.send`."""
         call = self._call(request)
+        stored = None if call.api.is_stateless else self._stored
         try:
-            if self._stored is not None:
-                self._stored.send_home(call)
+            if stored is not None:
+                stored.send_home(call)
             response = await self._answers.whole(call)
         except ModelNotFoundError as error:
             self._outcomes.failed(call, error)
@@ -148,9 +149,9 @@ class Pipeline:
         except BaseException as error:
             self._outcomes.failed(call, error)
             raise
-        if self._stored is not None:
-            self._stored.note_answer(call, response)
-            response = self._stored.without_others(call, response)
+        if stored is not None:
+            stored.note_answer(call, response)
+            response = stored.without_others(call, response)
         self._outcomes.answered(call, response)
         return response
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ai_client.calls.call import Call
 from ai_client.calls.targets import Targets
-from ai_client.contract.apis import Family, api_of
+from ai_client.contract.apis import Api, Family, api_of
 from ai_client.contract.request import Request, Response, Usage
 from ai_client.contract.stores import EntryId, Home, Homes, Ledger
 from ai_client.dialects.usage import usage_from_json
@@ -33,7 +33,7 @@ class StoredThings:
         Raises BadRequestError where it belongs to another tenant, or its upstream is not configured any more.
         """
         request = call.request
-        stored_id = _asked_for(request)
+        stored_id = _asked_for(request, call.api)
         home = self._homes.find(stored_id) if stored_id else None
         if home is None:
             return
@@ -62,7 +62,7 @@ class StoredThings:
 
     def note_answer(self, call: Call, response: Response) -> None:
         """A whole answer came: to something that makes, or takes away, what is kept."""
-        api = api_of(call.request.endpoint)
+        api = call.api
         if api.removes and call.request.passage is not None:
             self._homes.forget(call.request.passage.stored_id)
         elif call.request.endpoint in _TELLING:
@@ -113,10 +113,10 @@ def is_kept(request: Request) -> bool:
     return api_of(request.endpoint).is_kept and request.body.get("store") is not False
 
 
-def _asked_for(request: Request) -> str:
+def _asked_for(request: Request, api: Api) -> str:
     if request.passage is not None and request.passage.stored_id:
         return request.passage.stored_id
-    if api_of(request.endpoint).family is Family.RESPONSES:
+    if api.family is Family.RESPONSES:
         before = request.body.get("previous_response_id")
         return before if isinstance(before, str) else ""
     return ""

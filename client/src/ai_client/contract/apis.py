@@ -11,6 +11,7 @@ from msgspec import Struct
 
 #: What an operation is called that only `[gateway] pass_through` knows.
 PASS_THROUGH: Final = "pass_through"  # noqa: S105 - no secret
+_FREE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
 
 
 class Family(StrEnum):
@@ -51,11 +52,21 @@ class Api(Struct, frozen=True, kw_only=True):
     is_kept: bool = False
     #: Whether it takes away what `{id}` names.
     removes: bool = False
+    #: Whether nothing that the upstream keeps plays a part in it.
+    is_stateless: bool = False
 
     @property
     def route(self) -> str:
         """Its path under `/v1/`."""
         return self.path or self.endpoint
+
+    def meters(self, body: Mapping[str, object]) -> bool:
+        """Whether a request costs money. One that is passed through does where it names a model."""
+        return self.is_metered and (self.endpoint != PASS_THROUGH or bool(body.get("model")))
+
+    def may_cost(self, body: Mapping[str, object], *, method: str) -> bool:
+        """Whether it may cost money: what is passed through does unless it only reads, whatever model it is for."""
+        return self.meters(body) or (self.endpoint == PASS_THROUGH and method not in _FREE_METHODS)
 
 
 def _reading(
@@ -86,9 +97,9 @@ def _counting(endpoint: str, *, family: Family, required: str = "") -> Api:
 _RESPONSES = Family.RESPONSES
 
 _ALL: Final = (
-    Api(endpoint="chat/completions", required="messages", may_fall_back=True),
-    Api(endpoint="completions", required="prompt", may_fall_back=True),
-    Api(endpoint="embeddings", required="input", is_repeatable=True),
+    Api(endpoint="chat/completions", required="messages", may_fall_back=True, is_stateless=True),
+    Api(endpoint="completions", required="prompt", may_fall_back=True, is_stateless=True),
+    Api(endpoint="embeddings", required="input", is_repeatable=True, is_stateless=True),
     _reading("models", "models"),
     _reading("models/retrieve", "models/{id}"),
     Api(endpoint="responses", family=_RESPONSES, may_fall_back=True, is_kept=True),
@@ -145,25 +156,8 @@ _ALL: Final = (
     Api(endpoint=PASS_THROUGH, method="", family=Family.UNKNOWN, has_model=False, is_raw=True),
 )
 
-_FREE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
-
 #: By endpoint.
 APIS: Final[Mapping[str, Api]] = MappingProxyType({api.endpoint: api for api in _ALL})
-
-
-def is_metered(endpoint: str, body: Mapping[str, object]) -> bool:
-    """Whether a request costs money. One that is passed through does where it names a model."""
-    api = APIS.get(endpoint)
-    if api is None or api.endpoint == PASS_THROUGH:
-        return bool(body.get("model"))
-    return api.is_metered
-
-
-def may_cost(endpoint: str, body: Mapping[str, object], *, method: str) -> bool:
-    """Whether it may cost money: what is passed through does unless it only reads, whatever model it is for."""
-    return is_metered(endpoint, body) or (
-        api_of(endpoint).endpoint == PASS_THROUGH and method not in _FREE_METHODS
-    )
 
 
 def api_of(endpoint: str) -> Api:

@@ -190,7 +190,8 @@ Event: TypeAlias = (
     | KeyRotated
 )
 Listener: TypeAlias = Callable[[Event], None]
-_Subscription: TypeAlias = tuple[Listener, frozenset[type[Any]]]
+#: What listens to each kind, and what listens to every other one.
+_Subscription: TypeAlias = tuple[Mapping[type[Any], Callable[[Any], None]], Listener | None]
 
 
 class EventStream:
@@ -211,7 +212,13 @@ class EventStream:
 
     def subscribe(self, listener: Listener, *kinds: type[Any]) -> Callable[[], None]:
         """From now on `listener` gets every event, or those of `kinds` alone; call what is returned to end that."""
-        subscription = (listener, frozenset(kinds))
+        return self._add((dict.fromkeys(kinds, listener), None if kinds else listener))
+
+    def subscribe_each(self, listeners: Mapping[type[Any], Callable[[Any], None]]) -> Callable[[], None]:
+        """The same with a listener of its own for each kind: nobody looks at a request's events twice."""
+        return self._add((listeners, None))
+
+    def _add(self, subscription: _Subscription) -> Callable[[], None]:
         self._set((*self._subscriptions, subscription))
 
         def unsubscribe() -> None:
@@ -230,8 +237,10 @@ class EventStream:
     def _set(self, subscriptions: tuple[_Subscription, ...]) -> None:
         self._subscriptions = subscriptions
         self._by_kind = {
-            kind: tuple(listener for listener, kinds in subscriptions if not kinds or kind in kinds)
-            for kind in frozenset[type[Any]]().union(*(kinds for _, kinds in subscriptions))
+            kind: tuple(
+                listener for listeners, other in subscriptions if (listener := listeners.get(kind, other))
+            )
+            for kind in frozenset[type[Any]]().union(*(listeners for listeners, _ in subscriptions))
         }
-        self._to_all = tuple(listener for listener, kinds in subscriptions if not kinds)
+        self._to_all = tuple(other for _, other in subscriptions if other is not None)
         self.active = bool(subscriptions)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ai_client.contract.apis import api_of
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage
 from ai_client.dialects.usage import searches_of, usage_from_json
-from ai_client.dialects.verdict import fault_of, missing_of
+from ai_client.dialects.verdict import fault_of, is_plain_answer, missing_of
 from ai_client.platform.json_text import read_json
 
 # Larger lists of vectors are not parsed only to learn their usage, which stands at one end of them.
@@ -28,8 +27,7 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _VECTORS: Final = re.compile(rb'\s*\{[^\[\]]{0,2000}"data"\s*:\s*\[\s*\{')
 
 
-@dataclass(frozen=True, slots=True)
-class BodyVerdict:
+class BodyVerdict(Struct, frozen=True):
     """`value` is None for large vectors, and where it is no answer."""
 
     value: Any = None
@@ -92,6 +90,15 @@ def read_body(body: bytes, endpoint: str) -> BodyVerdict:
 
 
 def _judged(value: dict[str, Any], endpoint: str) -> BodyVerdict:
+    if endpoint == "chat/completions" and is_plain_answer(value):
+        return BodyVerdict(
+            value=value, usage=usage_from_json(value.get("usage"), tier=value.get("service_tier"))
+        )
+    return judged_whole(value, endpoint)
+
+
+def judged_whole(value: dict[str, Any], endpoint: str) -> BodyVerdict:
+    """The verdict on an object of any form."""
     told = value.get("usage")
     if told is None and endpoint == "rerank":  # Cohere's
         told = value.get("meta")

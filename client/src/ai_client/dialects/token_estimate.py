@@ -8,9 +8,9 @@ Money is reserved by the most that it may take instead: see `upper_bound`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from ai_client.contract.apis import may_cost
+from msgspec import Struct
+
 from ai_client.contract.options import ClientOptions
 from ai_client.contract.request import Request
 from ai_client.dialects.upper_bound import UpperBound, upper_bound
@@ -24,8 +24,7 @@ _SINK = 0.02
 _IMAGE_TOKENS = 2_500
 
 
-@dataclass(slots=True)
-class Estimate:
+class Estimate(Struct):
     """`likely_tokens` for the rate window, `bound` for the ledger, `input_bytes` to learn from."""
 
     likely_tokens: int
@@ -59,14 +58,10 @@ class TokenRate:
             self.per_byte += (seen - self.per_byte) * _SINK
 
 
-def _method(request: Request) -> str:
-    return "POST" if request.passage is None else request.passage.method
-
-
 def estimate(
-    request: Request, body: bytes, rate: TokenRate, options: ClientOptions, *, model: str
+    request: Request, body: bytes, rate: TokenRate, options: ClientOptions, *, model: str, may_cost: bool
 ) -> Estimate:
-    """Of `body`, as it is sent to what its upstream calls `model`.
+    """Of `body`, as it is sent to what its upstream calls `model`; what costs nothing writes nothing.
 
     Where the caller sets no bound on output, `options` has one for each purpose.
     """
@@ -80,7 +75,7 @@ def estimate(
     text_bytes, images = bound.text_bytes, bound.usage.images
     likely_input = math.ceil(text_bytes * rate.per_byte) + images * _IMAGE_TOKENS
     given = None if bound.is_output_open else bound.usage.output_tokens
-    if not may_cost(request.endpoint, request.body, method=_method(request)):
+    if not may_cost:
         given = 0  # it reads what is there already, or counts
     return Estimate(
         likely_input + (options.default_output_tokens if given is None else given),

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from ai_client.contract.request import Usage
 from ai_client.contract.stores import Unbounded
@@ -69,8 +70,7 @@ _PLAIN_MEMBERS: Final = frozenset(
 _PLAIN_MESSAGE: Final = frozenset(("role", "content"))
 
 
-@dataclass(frozen=True, slots=True)
-class UpperBound:
+class UpperBound(Struct, frozen=True):
     """`usage` holds where `unbounded` is None."""
 
     usage: Usage
@@ -85,8 +85,7 @@ class UpperBound:
     thinks_unseen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _OutputBound:
+class _OutputBound(Struct, frozen=True):
     """Of one output."""
 
     bound: int

@@ -33,6 +33,11 @@ BROKEN_OFF: Final = frozenset(
 _ERROR_TYPES: Final = frozenset(("error", "response.failed", "response.error"))
 # The members that tell of errors; few answers have any of them.
 _TELLTALES: Final = frozenset(("error", "type", "base_resp", "x_groq", "status"))
+#: What an answer of OpenAI's own form holds, and how it may end.
+_PLAIN_MEMBERS: Final = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint")
+)
+_PLAIN_ENDS: Final = ("stop", "length", "tool_calls", "function_call", "content_filter")
 _NO_ERROR: Final = frozenset(("0", "200", "ok", "success"))
 _ANSWER_MEMBERS: Final = ("choices", "data", "output", "content", "results", "embeddings", "models", "usage")
 #: What the answers of other APIs have to hold.
@@ -47,6 +52,23 @@ _LISTS: Final[Mapping[str, str]] = {
 #: A response that goes on in the background.
 UNDER_WAY: Final = ("queued", "in_progress")
 _EMBEDDING_MEMBERS: Final = ("data", "embeddings", "embedding", "choices")
+
+
+def is_plain_answer(value: Mapping[str, Any]) -> bool:
+    """Whether it is a chat's answer of the usual form that ended well, in which neither fault nor lack can be.
+
+    A fifth of the work of the rest; a test holds both to the same verdict.
+    """
+    if not value.keys() <= _PLAIN_MEMBERS or value.get("object") != "chat.completion":
+        return False
+    choices = value.get("choices")
+    if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
+        return False
+    return (
+        choice.get("finish_reason") in _PLAIN_ENDS
+        and type(choice.get("message")) is dict
+        and not choice.get("error")
+    )
 
 
 def fault_of(value: Mapping[str, Any]) -> UpstreamMessage | None:

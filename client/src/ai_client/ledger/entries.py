@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ai_client.contract.request import Usage
 from ai_client.contract.stores import EntryId
@@ -24,8 +24,7 @@ def tags_text(tags: Mapping[str, str]) -> str:
     return json.dumps(dict(tags), sort_keys=True, separators=(",", ":"))
 
 
-@dataclass(slots=True)
-class EntryInFlight:
+class EntryInFlight(Struct):
     """An entry in flight. Without a file behind it (`is_booked` false) only its price is of use."""
 
     price: Price
@@ -60,8 +59,7 @@ class EntryInFlight:
         )
 
 
-@dataclass(slots=True)
-class WaitingReserve:
+class WaitingReserve(Struct, eq=False):
     """A reserve that the next commit grants or refuses; `granted` gets its entry."""
 
     ask: Ask

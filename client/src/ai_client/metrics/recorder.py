@@ -18,7 +18,6 @@ from ai_client.contract.events import (
     CacheHit,
     CacheMissed,
     ConcurrencyChanged,
-    Event,
     Failed,
     FellBack,
     FirstByte,
@@ -59,7 +58,7 @@ class _Series:
 
 
 class Recorder:
-    """An event listener and a `prometheus_client` collector.
+    """Listeners of events, and a `prometheus_client` collector.
 
     Cardinality is bounded: models and tenants beyond a number of them become `other`.
     """
@@ -71,7 +70,8 @@ class Recorder:
         self._series: dict[tuple[str, str, str, int], _Series] = {}
         self._make_operation_metrics()
         self._make_own_metrics()
-        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+        #: What counts each kind of event.
+        self.listeners: dict[type[Any], Callable[[Any], None]] = {
             Settled: self._settled,
             Failed: self._failed,
             Admitted: self._admitted,
@@ -168,17 +168,6 @@ class Recorder:
             "1 if the last reload loaded the new configuration, else 0.",
         )
         self.reload_ok.put(1)
-
-    @property
-    def kinds(self) -> tuple[type[Any], ...]:
-        """What it listens to."""
-        return tuple(self._handlers)
-
-    def __call__(self, event: Event) -> None:
-        """The listener."""
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
 
     def collect(self) -> Iterator[Metric]:
         """Called by `prometheus_client` at each scrape."""

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from ai_client.errors import AIClientError, HostResourcesError, MalformedResponseError, PoolTimeout
 
 #: A longer answer has no end: the largest that is known, 2,048 vectors of 3,072 numbers, takes half of it.
@@ -52,8 +54,7 @@ class TransportOptions:
     timeouts: Timeouts = Timeouts()
 
 
-@dataclass(slots=True, kw_only=True)
-class WireRequest:
+class WireRequest(Struct, kw_only=True):
     """One HTTP request. `url` is absolute; `headers` are complete but for Host and Content-Length."""
 
     method: str
@@ -66,8 +67,7 @@ class WireRequest:
     on_sent: Callable[[], None] | None = None
 
 
-@dataclass(slots=True)
-class WireResponse:
+class WireResponse(Struct):
     """A whole answer. Header names are lower-case."""
 
     status: int

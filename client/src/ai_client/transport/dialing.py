@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohappyeyeballs import start_connection
 from aiohappyeyeballs.types import AddrInfoType
@@ -23,8 +23,7 @@ _ADDRESSES_KEPT_S: Final = 30.0
 _HEAD_START_S: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What connections are made to and shared by. `host` as in a certificate."""
 
     host: str

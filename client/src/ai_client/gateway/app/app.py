@@ -239,12 +239,15 @@ class GatewayApp:
         limit, model = runtime.max_body_bytes, runtime.default_model
         await self._in_time(runtime, call, api_request(call, found, max_bytes=limit, default_model=model))
 
-    async def _complete(self, runtime: Runtime, call: IncomingCall) -> None:
+    def _complete(self, runtime: Runtime, call: IncomingCall) -> Awaitable[None]:
         limit, model = runtime.max_body_bytes, runtime.default_model
-        await self._in_time(runtime, call, call.request(max_bytes=limit, default_model=model))
+        return self._in_time(runtime, call, call.request(max_bytes=limit, default_model=model))
 
-    async def _in_time(self, runtime: Runtime, call: IncomingCall, reading: Reading) -> None:
-        await self._by_deadline(call, self._answer(runtime, call, reading), grace_s=DEADLINE_GRACE_S)
+    def _in_time(self, runtime: Runtime, call: IncomingCall, reading: Reading) -> Awaitable[None]:
+        answering = self._answer(runtime, call, reading)
+        if call.steering.deadline_s is None:
+            return answering
+        return self._by_deadline(call, answering, grace_s=DEADLINE_GRACE_S)
 
     async def _by_deadline(self, call: IncomingCall, work: Awaitable[None], *, grace_s: float) -> None:
         """Within the caller's deadline, whatever it waits for: each phase keeps it, and this sees to it."""

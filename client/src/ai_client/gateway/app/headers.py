@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from ai_client.contract.request import CacheMode, Importance, Response
 from ai_client.gateway.app.failures import Failure, invalid
@@ -35,8 +36,7 @@ _TRACE = frozenset({b"traceparent", b"tracestate"})
 MOST_PROVIDER_HEADERS = 32
 
 
-@dataclass(slots=True)
-class Steering:
+class Steering(Struct):
     """What the headers of one request say; None where they are silent."""
 
     authorization: bytes = b""

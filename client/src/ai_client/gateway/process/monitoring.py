@@ -47,7 +47,7 @@ class Monitoring:
         self.upstreams = UpstreamWatch(settings, clock=clock)
         self.checkup = Checkup(self.upstreams.default, clock=clock.monotonic)
         events.subscribe(EventLog(clock=clock.monotonic), *LOGGED_KINDS)
-        events.subscribe(self.upstreams, *self.upstreams.kinds)
+        events.subscribe_each(self.upstreams.listeners)
         self.audit = _audit_trail(settings, events, clock)
         self._spans = make_exporter(settings.traces, events=events)
         self.observer = Observer(

@@ -104,7 +104,7 @@ class Service:
             counts_tokens=self._settings.performance.token_limit_tpm is not None,
         )
         self._limit_memory = LimitMemory(self._state)
-        self._events.subscribe(self._window, *self._window.kinds)
+        self._events.subscribe_each(self._window.listeners)
         self._events.subscribe(self._limit_memory, *self._limit_memory.kinds)
 
     def _monitor(self) -> Monitoring:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ai_client.admission.sent_log import SentLog
-from ai_client.contract.events import Admitted, Event, Failed, Sent, Settled
+from ai_client.contract.events import Admitted, Failed, Sent, Settled
 from ai_client.platform import json_log
 
 FOLDER = "window"
@@ -23,9 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class WindowMemory:
-    """A listener of the event stream."""
-
-    kinds = (Admitted, Sent, Settled, Failed)
+    """Listeners of the event stream."""
 
     def __init__(self, state: Path, *, limit_rpm: int, counts_tokens: bool) -> None:
         self._folder = state / FOLDER
@@ -40,6 +39,13 @@ class WindowMemory:
         self._unkept: deque[tuple[float, int]] = deque()
         self._tried_at_s = 0.0
         self._is_told = False
+        #: What takes each kind of event.
+        self.listeners: dict[type[Any], Callable[[Any], None]] = {
+            Admitted: self._note_admitted,
+            Sent: self._note_sent,
+            Settled: self._note_ended,
+            Failed: self._note_ended,
+        }
         self.reconfigure(limit_rpm=limit_rpm, counts_tokens=counts_tokens)
 
     def reconfigure(self, *, limit_rpm: int, counts_tokens: bool) -> None:
@@ -88,43 +94,38 @@ class WindowMemory:
         """Of how many requests something is kept in memory."""
         return len(self._reserved) + len(self._sent)
 
-    def __call__(self, event: Event) -> None:
-        """The listener."""
-        if self._slots < self._wanted_slots and isinstance(event, Sent):
+    def _note_admitted(self, event: Admitted) -> None:
+        if not (self._counts_tokens and self._wanted_slots):
+            return
+        self._reserved[event.request_id] = (event.reserved_tokens, event.at)
+        if self._sent_log is None:
+            _forget(self._reserved, now_s=event.at)
+
+    def _note_sent(self, event: Sent) -> None:
+        if self._slots < self._wanted_slots:
             self._try_again(event.at)
         if self._sent_log is None:
             self._note_unkept(event)
             return
-        if isinstance(event, Sent):
-            tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
-            slot = self._sent_log.sent(at_s=event.at, tokens=tokens)
-            if self._counts_tokens:
-                _forget(self._reserved, now_s=event.at)
-                _forget(self._sent, now_s=event.at)
-                self._sent[event.request_id] = (slot, event.at)
-        elif not self._counts_tokens:
-            return
-        elif isinstance(event, Admitted):
-            self._reserved[event.request_id] = (event.reserved_tokens, event.at)
-        elif isinstance(event, Settled | Failed):
-            self._ended(event)
+        tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
+        slot = self._sent_log.sent(at_s=event.at, tokens=tokens)
+        if self._counts_tokens:
+            _forget(self._reserved, now_s=event.at)
+            _forget(self._sent, now_s=event.at)
+            self._sent[event.request_id] = (slot, event.at)
 
-    def _note_unkept(self, event: Event) -> None:
+    def _note_unkept(self, event: Sent) -> None:
         """For the time when there is room again. What is settled meanwhile counts as it was reserved."""
         if not self._wanted_slots:
             return
-        if isinstance(event, Sent):
-            tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
-            while self._unkept and abs(event.at - self._unkept[0][0]) > WINDOW_S:
-                self._unkept.popleft()
-            self._unkept.append((event.at, tokens))
-        elif isinstance(event, Admitted) and self._counts_tokens:
-            self._reserved[event.request_id] = (event.reserved_tokens, event.at)
-            _forget(self._reserved, now_s=event.at)
-        elif isinstance(event, Settled | Failed):
-            self._reserved.pop(event.request_id, None)
+        tokens, _ = self._reserved.pop(event.request_id, (0, 0.0))
+        while self._unkept and abs(event.at - self._unkept[0][0]) > WINDOW_S:
+            self._unkept.popleft()
+        self._unkept.append((event.at, tokens))
 
-    def _ended(self, event: Settled | Failed) -> None:
+    def _note_ended(self, event: Settled | Failed) -> None:
+        if not self._reserved and not self._sent:
+            return
         self._reserved.pop(event.request_id, None)
         sent = self._sent.pop(event.request_id, None)
         usage = event.usage if isinstance(event, Settled) else None

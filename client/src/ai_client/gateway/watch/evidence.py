@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ai_client.contract.events import Event, Failed, Settled
+from ai_client.contract.events import Failed, Settled
 from ai_client.errors import (
     AuthenticationError,
     ConnectError,
@@ -33,12 +33,9 @@ FAULTS = frozenset(
     )
 )
 
-#: What it listens to.
-KINDS = (Settled, Failed)
-
 
 class Evidence:
-    """A listener of the client's events. Times are monotonic seconds."""
+    """Is told how the client's requests end. Times are monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -52,21 +49,15 @@ class Evidence:
         self._answered_s = float("-inf")
         self._fault = None
 
-    def __call__(self, event: Event) -> None:
-        """The listener."""
-        kind = type(event)
-        if kind is Settled:
-            self._settled(event)  # type: ignore[arg-type]
-        elif kind is Failed:
-            self._failed(event)  # type: ignore[arg-type]
-
-    def _settled(self, event: Settled) -> None:
+    def settled(self, event: Settled) -> None:
+        """A request was answered."""
         now_s = self._clock()
         if not event.cached and now_s - event.latency_s >= self._since_s:
             self._answered_s = now_s
             self._fault = None
 
-    def _failed(self, event: Failed) -> None:
+    def failed(self, event: Failed) -> None:
+        """A request failed."""
         if event.error in FAULTS and self._clock() - event.latency_s >= self._since_s:
             self._fault = event.error
 

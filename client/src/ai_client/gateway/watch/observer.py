@@ -15,7 +15,6 @@ from prometheus_client import generate_latest
 from ai_client import __version__
 from ai_client.contract.events import EventStream
 from ai_client.gateway.watch.gauges import ServiceState, StateCollector, registry_of
-from ai_client.gateway.watch.recent_activity import KINDS as ACTIVITY_KINDS
 from ai_client.gateway.watch.recent_activity import RecentActivity
 from ai_client.gateway.watch.spending import Spending, Spent
 from ai_client.metrics import Recorder
@@ -50,8 +49,8 @@ class Observer:
         self._began_s = clock.monotonic()
         self._moments = StateCollector(look())
         self._registry = registry_of(self.recorder, self._moments)
-        events.subscribe(self.recorder, *self.recorder.kinds)
-        events.subscribe(self._activity, *ACTIVITY_KINDS)
+        events.subscribe_each(self.recorder.listeners)
+        events.subscribe_each(self._activity.listeners)
 
     async def metrics_text(self) -> bytes:
         """For Prometheus. Looked at here, on the event loop, and written out in a thread."""

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ai_client.contract.events import CacheHit, CacheMissed, Event, Failed, Settled
+from ai_client.contract.events import CacheHit, CacheMissed, Failed, Settled
 
 SECONDS = 120
 ERRORS = 20
 TENANTS = 50
 OTHERS = "other"
 LATENCIES = 500
-#: What it listens to.
-KINDS = (Settled, Failed, CacheHit, CacheMissed)
 
 
 @dataclass(slots=True)
@@ -32,7 +30,7 @@ class _Tenant:
 
 
 class RecentActivity:
-    """A listener of the event stream."""
+    """Listeners of the event stream."""
 
     def __init__(self, *, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -43,33 +41,40 @@ class RecentActivity:
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES)
         self._hits = 0
         self._misses = 0
+        self._second = _Second(-1)
+        #: What takes each kind of event.
+        self.listeners: dict[type[Any], Callable[[Any], None]] = {
+            Settled: self._settled,
+            Failed: self._failed,
+            CacheHit: self._hit,
+            CacheMissed: self._missed,
+        }
 
-    def __call__(self, event: Event) -> None:
-        """The listener."""
-        kind = type(event)
-        if kind is Settled:
-            if event.endpoint == "models":  # type: ignore[union-attr]
-                return  # the service itself asks for the list, too: no figure counts it
-            self._ended(event, is_error=False)  # type: ignore[arg-type]
-            self._latencies_s.append(event.latency_s)  # type: ignore[union-attr]
-        elif kind is Failed:
-            self._failed(event)  # type: ignore[arg-type]
-        elif kind is CacheHit:
-            self._hits += 1
-        elif kind is CacheMissed:
-            self._misses += 1
+    def _hit(self, event: CacheHit) -> None:
+        self._hits += 1
+
+    def _missed(self, event: CacheMissed) -> None:
+        self._misses += 1
+
+    def _settled(self, event: Settled) -> None:
+        if event.endpoint != "models":  # the service itself asks for the list, too: no figure counts it
+            self._ended(event, is_error=False)
+            self._latencies_s.append(event.latency_s)
 
     def _ended(self, event: Settled | Failed, *, is_error: bool) -> None:
         number = int(event.at)
-        if not self._seconds or self._seconds[-1].number != number:
-            self._seconds.append(_Second(number))
-        second = self._seconds[-1]
+        second = self._second
+        if second.number != number:
+            second = self._second = _Second(number)
+            self._seconds.append(second)
         second.requests += 1
         second.errors += is_error
-        known = event.tenant in self._tenants or len(self._tenants) < TENANTS
-        tenant = self._tenants.setdefault(event.tenant if known else OTHERS, _Tenant())
+        tenant = self._tenants.get(event.tenant) or self._new_tenant(event.tenant)
         tenant.requests += 1
         tenant.errors += is_error
+
+    def _new_tenant(self, name: str) -> _Tenant:
+        return self._tenants.setdefault(name if len(self._tenants) < TENANTS else OTHERS, _Tenant())
 
     def _failed(self, event: Failed) -> None:
         if event.code == "cancelled":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ai_client.contract.events import Event, Failed, FellBack, Settled
+from ai_client.contract.events import Failed, FellBack, Settled
 from ai_client.gateway.watch.evidence import FAULTS, Evidence
 from ai_client.platform.clock import Clock
 from ai_client.settings import KeyPair, Settings
@@ -17,13 +17,17 @@ _MOST_PARKED: Final = 20
 
 
 class UpstreamWatch:
-    """A listener of the client's events."""
-
-    kinds = (Settled, Failed, FellBack)
+    """Listeners of the client's events."""
 
     def __init__(self, settings: Settings, *, clock: Clock) -> None:
         self._clock = clock
         self._by_name: dict[str, Evidence] = {}
+        #: What takes each kind of event.
+        self.listeners: dict[type[Any], Callable[[Any], None]] = {
+            Settled: self._settled,
+            Failed: self._failed,
+            FellBack: self._fell_back,
+        }
         self.reconfigure(settings)
 
     @property
@@ -37,11 +41,14 @@ class UpstreamWatch:
         names = ("", *(each.name for each in settings.upstreams))
         self._by_name = {name: known.get(name) or Evidence(clock=self._clock.monotonic) for name in names}
 
-    def __call__(self, event: Event) -> None:
-        """The listener."""
-        if isinstance(event, Settled | Failed):
-            self._by_name[self._upstream_of(event.model)](event)
-        elif isinstance(event, FellBack) and event.error in FAULTS:
+    def _settled(self, event: Settled) -> None:
+        self._by_name[self._upstream_of(event.model)].settled(event)
+
+    def _failed(self, event: Failed) -> None:
+        self._by_name[self._upstream_of(event.model)].failed(event)
+
+    def _fell_back(self, event: FellBack) -> None:
+        if event.error in FAULTS:
             self._by_name[self._upstream_of(event.model)].note_fault(event.error)
 
     def _upstream_of(self, model: str) -> str:
