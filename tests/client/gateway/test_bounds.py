@@ -85,7 +85,7 @@ async def test_where_all_are_being_answered_the_newcomer_is_sent_away(tmp_path: 
 
 class _Member:
     def __init__(self, uid: int) -> None:
-        self.client: tuple[str, int] | None = ("@uid", uid)
+        self.caller: object = uid
         self.is_here = False
         self.is_busy = False
 
@@ -123,7 +123,7 @@ def test_a_crowd_keeps_its_bounds_and_counts_right(steps: list[tuple[str, int]])
                 here.remove(member)
         assert len(crowd) == len(here) <= 5
         for uid in (1, 2):
-            assert sum(each.client == ("@uid", uid) for each in here) <= 2
+            assert sum(each.caller == uid for each in here) <= 2
     for member in here:
         crowd.left(member)
     assert len(crowd) == 0

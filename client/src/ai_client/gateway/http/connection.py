@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import StreamReader, http_exceptions, web
 
 from ai_client.gateway.http.asgi import UID_MARK, error_body
+from ai_client.gateway.http.crowd import caller_of
 from ai_client.gateway.http.shared import Shared
 
 MAX_LINE_BYTES = 16 * 1024
@@ -47,6 +48,7 @@ class Connection(web.RequestHandler):
         "_content",
         "_shared",
         "arriving_since_s",
+        "caller",
         "client",
         "is_admitted",
         "request_began_s",
@@ -69,6 +71,8 @@ class Connection(web.RequestHandler):
         self._shared = shared
         #: (UID_MARK, uid) on a Unix socket, (address, port) else.
         self.client: tuple[str, int] | None = None
+        #: By whom connections are counted.
+        self.caller: object = None
         #: When the first byte of a request came whose head is not there yet.
         self.arriving_since_s: float | None = None
         #: When the caller began not to read what is written to it.
@@ -81,6 +85,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self.client = _peer(transport)
+        self.caller = caller_of(self.client)
         self.arriving_since_s = self._loop.time()
         super().connection_made(transport)
 

@@ -11,7 +11,8 @@ from ai_client.gateway.http.shared import Bounds
 class CallerConnection(Protocol):
     """A connection."""
 
-    client: tuple[str, int] | None
+    #: A uid, or an address.
+    caller: object
 
     def leave_idle(self) -> None:
         """Make room: nothing is being answered on it."""
@@ -36,7 +37,7 @@ class Crowd:
 
     def admits(self, member: CallerConnection) -> bool:
         """Takes in a new connection, where there is room or can be made."""
-        who = _caller(member)
+        who = member.caller
         has_room = self._make_room(who)
         if has_room:
             self._total += 1
@@ -66,19 +67,19 @@ class Crowd:
 
     def busy(self, member: CallerConnection) -> None:
         """A request of it is being answered."""
-        idle = self._idle.get(_caller(member))
+        idle = self._idle.get(member.caller)
         if idle is not None:
             idle.pop(member, None)
 
     def idle(self, member: CallerConnection) -> None:
         """Its answer is out."""
-        idle = self._idle.get(_caller(member))
+        idle = self._idle.get(member.caller)
         if idle is not None:
             idle[member] = None
 
     def left(self, member: CallerConnection) -> None:
         """It is gone, or going. Once for each that was admitted."""
-        who = _caller(member)
+        who = member.caller
         self._total -= 1
         count = self._counts[who] - 1
         if count:
@@ -91,7 +92,6 @@ class Crowd:
         return self._total
 
 
-def _caller(member: CallerConnection) -> object:
+def caller_of(client: tuple[str, int] | None) -> object:
     """A uid, or an address."""
-    client = member.client
     return None if client is None else client[1] if client[0] == UID_MARK else client[0]
