@@ -30,24 +30,27 @@ _END_EVENTS: Final = 2
 _DELTA_FRAME_BYTES: Final = 14
 
 
+# What may tell of an error is no part of an event that is read plainly: where it holds anything, decoding fails.
+
+
 class _Choice(Struct):
     index: int = 0
     finish_reason: str | None = None
     delta: Raw = _ABSENT
     text: Raw = _ABSENT
-    error: Any = None
-    usage: Any = None
+    error: None = None
+    usage: None = None
 
 
 class _Chunk(Struct):
     choices: list[_Choice] = []
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
-    error: Any = None
-    base_resp: Any = None
-    x_groq: Any = None
     object: str = ""
-    type: str | None = None
+    error: None = None
+    base_resp: None = None
+    x_groq: None = None
+    type: None = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -166,7 +169,7 @@ class StreamReader:
             chunk = _decode_chunk(text)
         except (msgspec.DecodeError, RecursionError):
             return False
-        if chunk.choices or not chunk.usage or chunk.object == "response" or not _is_silent(chunk):
+        if chunk.choices or not chunk.usage or chunk.object in ("response", "error"):
             return False
         self._keep_usage(chunk.usage)
         self._tier = chunk.service_tier or self._tier
@@ -349,27 +352,14 @@ class StreamReader:
 def _are_plain(chunks: list[_Chunk]) -> bool:
     """Whether each event is a part of an answer and tells of nothing else."""
     for chunk in chunks:
-        if not chunk.choices or not _is_silent(chunk):
+        if not chunk.choices or chunk.object == "error":
             return False
         for choice in chunk.choices:
-            if choice.error is not None or choice.usage is not None:
-                return False
             if choice.delta is _ABSENT and choice.text is _ABSENT:
                 return False  # its text may stand elsewhere: Azure's `messages`
             if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
                 return False
     return True
-
-
-def _is_silent(chunk: _Chunk) -> bool:
-    """Whether nothing beside its choices may tell of an error."""
-    return (
-        chunk.error is None
-        and chunk.base_resp is None
-        and chunk.x_groq is None
-        and chunk.type is None
-        and chunk.object != "error"
-    )
 
 
 def is_whole_stream(body: bytes) -> bool:
