@@ -45,6 +45,10 @@ print(hashlib.sha256(repr(rows).encode()).hexdigest())
 """
 
 
+class ToolFailedError(Exception):
+    """The hosts' tool; the text is its own."""
+
+
 class LookError(Exception):
     """The end state of a host is not known, so nothing can be said of what was measured on it."""
 
@@ -147,11 +151,13 @@ def _start_simulator(declared: FleetSettings) -> None:
 
 def _tool(verb: str, order: dict[str, object]) -> None:
     words = [verb] if verb == "purge" else [verb, "up"]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "tools.hosts", *words],
         input=json.dumps({"fleet": NAME, **order}),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise ToolFailedError(f"tools.hosts {' '.join(words)} {order}: {done.stderr.strip()[-500:]}")
