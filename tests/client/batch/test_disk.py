@@ -115,7 +115,7 @@ async def test_a_full_spool_keeps_the_file_for_later(tmp_path: Path, monkeypatch
     def fail(path: Path, _: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(spool, "_write_small", fail)
+    monkeypatch.setattr(spool, "write_whole", fail)
     worker = Worker(folders, WorkerPlan(tmp_path / "none.sock", 2, 3, 10**6, pause_s=60.0))
     task = asyncio.create_task(worker.run(once=True))
     async with asyncio.timeout(10):

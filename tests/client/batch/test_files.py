@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 
 from ai_client.batch import lines, progress
 from ai_client.batch.lines import Answered, BadLine, RequestLine
-from ai_client.batch.output import Done, LineFile, OutputError
-from ai_client.batch.source import InputError, Source, check_same
+from ai_client.batch.output import Done, LineFile, OutputError, check_apart, write_whole
+from ai_client.batch.shared.chunks import Identity, read_chunks
+from ai_client.batch.source import InputError, InputIdentity, Source, check_same
 
 REQUEST = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "x"}}
 LINE = RequestLine(7, "a", "/v1/embeddings", {"input": "x"})
@@ -102,6 +105,88 @@ def test_two_runs_can_not_write_one_output(tmp_path: Path) -> None:
     """The second one is told so."""
     with LineFile(tmp_path / "out"), pytest.raises(OutputError, match="being written by another run"):
         LineFile(tmp_path / "out").__enter__()
+
+
+def _odd(folder: Path, kind: str) -> Path:
+    """What can be named in place of a file."""
+    path = folder / "odd"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    else:
+        return Path(kind)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device", "/dev/zero"])
+def test_an_input_that_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """It would be waited for, or read, for ever."""
+    path = _odd(tmp_path, kind)
+    for read in (
+        InputIdentity.of,
+        Identity.of,
+        lambda each: list(read_chunks(each, offset=0, last=0, max_line_bytes=100)),
+    ):
+        with pytest.raises(InputError, match="is not a regular file"):
+            read(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "/dev/null", "/dev/full"])
+def test_an_output_that_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """It could not be read again to know what is done."""
+    with pytest.raises(OutputError, match="is not a regular file"), LineFile(_odd(tmp_path, kind)):
+        pass
+
+
+def test_a_run_that_is_refused_leaves_no_empty_file(tmp_path: Path) -> None:
+    """Of those that it made; others stay, and what has lines stays."""
+
+    def refuse(name: str, line: bytes) -> None:
+        with LineFile(tmp_path / name) as file:
+            file.append(line)
+            raise InputError("refused")
+
+    (tmp_path / "before").touch()
+    for name, line in (("before", b""), ("made", b""), ("written", b"x\n")):
+        with pytest.raises(InputError):
+            refuse(name, line)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before", "written"]
+
+
+def test_one_file_is_not_written_for_two_purposes(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("out")
+    check_apart(tmp_path / "out", tmp_path / "errors")
+    with pytest.raises(OutputError, match="for two purposes"):
+        check_apart(tmp_path / "out", tmp_path / "errors", tmp_path / "link")
+
+
+def test_a_small_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the error names it: a full disk says so as late as at the sync."""
+    path = tmp_path / "small"
+    write_whole(path, "before")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(path, "after")
+    assert caught.value.filename == str(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["small"]
+    assert path.read_text() == "before"
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_memory_of_the_input_that_is_torn_is_told(tmp_path: Path) -> None:
+    source, memory = tmp_path / "in", tmp_path / "out.input"
+    source.touch()
+    for text in ("", "[]", '{"size": 1}'):
+        memory.write_text(text)
+        with pytest.raises(InputError, match=r"out\.input can't be read"):
+            check_same(source, memory)
 
 
 def test_only_what_can_never_succeed_stays_of_the_failures(tmp_path: Path) -> None:

@@ -209,6 +209,29 @@ async def test_a_batch_is_cancelled_and_discarded(tmp_path: Path) -> None:
         assert _sent(fleet) == 0
         told = (await rig.command("batch", "status", "--json")).json()["batches"]
         assert [each["name"] for each in told] == ["first"]
+        again = await rig.command("batch", "cancel", "first")
+        assert again.out == "nothing of first is left to cancel: all of it is answered and fetched\n"
+
+
+async def test_a_command_says_why_it_waits_and_does_not_wait_where_it_is_refused(tmp_path: Path) -> None:
+    """Two minutes of silence look like a hang, and a wrong password does not pass."""
+    async with _fleet(tmp_path, "h0", works=False) as fleet:
+        rig, source = fleet.hosts["h0"], _input(tmp_path / "in.jsonl", 3)
+        with redis.Redis(port=fleet.port) as operator:
+            operator.execute_command("CONFIG", "SET", "requirepass", "another")
+        refused = await rig.command("batch", "submit", str(source))
+        assert refused.code == 4
+        assert "wants a user and a password" in refused.err
+        fleet.engine.stop()
+        waiting = await fleet.begin_command("h0", "batch", "submit", str(source))
+        assert waiting.stderr is not None
+        assert waiting.stdout is not None
+        told = (await waiting.stderr.readline()).decode()
+        assert told.startswith(f"coordination engine 127.0.0.1:{fleet.port}: can't be reached")
+        assert told.endswith("trying again for two minutes\n")
+        fleet.engine.start()
+        assert "in: 3 lines submitted" in (await waiting.stdout.read()).decode()
+        assert await waiting.wait() == 0
 
 
 async def test_the_engine_has_no_prompt_no_answer_and_no_key(tmp_path: Path) -> None:

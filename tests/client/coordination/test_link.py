@@ -106,6 +106,43 @@ async def test_what_is_wrong_is_told_without_the_password(
     await link.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "changes", "told"),
+    [
+        (("--requirepass", "x"), {"user": None}, "wants a user and a password; set user (`default`"),
+        ((), {"url": "redis://127.0.0.1:PORT/99"}, "has no database of that number"),
+        (("--cluster-enabled", "yes"), {}, "is a node of a cluster"),
+        (
+            ("--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no"),
+            {},
+            "is a replica that has lost its primary",
+        ),
+        ((), {"url": "rediss://127.0.0.1:PORT"}, "did not answer in time; does it speak TLS"),
+        (
+            (),
+            {"url": "rediss://127.0.0.1:PORT", "ca_path": Path("/no/such/ca")},
+            "its CA can't be read: /no/such/ca",
+        ),
+    ],
+)
+async def test_a_setting_that_does_not_fit_the_engine_is_named(
+    tmp_path: Path, options: tuple[str, ...], changes: dict[str, object], told: str
+) -> None:
+    """As those see it who set it up for the first time."""
+    port = free_port()
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--user", *_documented_user()[1:]]
+    engine = RealEngine(programs()[0], tmp_path, *words, *options).start()
+    url = str(changes.get("url", "redis://127.0.0.1:PORT")).replace("PORT", str(port))
+    endpoint = replace(_endpoint(port), **{**changes, "url": url})  # type: ignore[arg-type]  # by their names
+    link = EngineLink(endpoint, timeout_s=1)
+    try:
+        with pytest.raises(EngineError, match=re.escape(told)):
+            await link.call(KEYS, [_request()])
+    finally:
+        await link.close()
+        engine.stop()
+
+
 async def test_an_engine_that_hangs_is_given_up_and_its_answer_is_never_taken_for_another(
     engine: tuple[RealEngine, int],
 ) -> None:

@@ -275,6 +275,27 @@ def test_budgets_that_can_t_be_shared_are_told(text: str, wanted: str) -> None:
         loads(text, path="x")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "engine:6379",
+        "redis://engine:99999",
+        "redis://engine/?ssl=1",
+        "redis://engine/name",
+        "redis:///1",
+        "unix:///x",
+    ],
+)
+def test_an_address_of_an_engine_that_would_be_misread_is_told(address: str) -> None:
+    """A part of it that nobody reads would lead elsewhere than it says; the text shows the form that is read."""
+    with pytest.raises(ConfigError, match=r"write rediss://HOST:PORT or redis://HOST:PORT"):
+        loads(f"[coordination]\nendpoint = {address}\n", path="x")
+    for good in ("redis://engine", "rediss://engine:6380/", "redis://[::1]:6379/15"):
+        assert loads(f"[coordination]\nendpoint = {good}\n", path="x").coordination.endpoint == good.rstrip(
+            "/"
+        )
+
+
 def test_budgets_are_shared_where_it_is_said() -> None:
     """And not by default."""
     assert loads(f"{_ENGINE}[budget]\nshared = true\ndaily_usd = 5", path="x").budget.shared

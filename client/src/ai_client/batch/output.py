@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from ai_client.batch.lines import INVALID_LINE, Answered, scan
 
 READ_BYTES = 1 << 20
+_MODE = 0o640
 
 
 class OutputError(Exception):
@@ -44,18 +47,52 @@ class Done:
         return index < len(self._bits) and bool(self._bits[index] & 1 << (number & 7))
 
 
+def check_apart(*paths: Path) -> None:
+    """Whether what is written goes to files of its own each. Raises OutputError."""
+    places = [path.resolve() for path in paths]
+    for number, path in enumerate(paths):
+        if places[number] in places[:number]:
+            raise OutputError(f"{path} would be written for two purposes; name another file for one of them")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file: all of it or nothing. Raises OSError, which names the file."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as exc:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+
+
 class LineFile:
-    """One of the files. A context manager; locked against a second run while it is open."""
+    """One of the files. A context manager; locked against a second run while it is open.
+
+    A run that is refused leaves no empty file behind that it made.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = -1
+        self._is_new = False
 
     def __enter__(self) -> Self:
+        self._is_new = not os.path.lexists(self.path)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._descriptor = os.open(self.path, flags, _MODE)
         except OSError as exc:
             raise OutputError(f"{self.path} can't be written ({exc.strerror}); name another output") from exc
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            # It is read again to know what is done, and may be cut.
+            os.close(self._descriptor)
+            raise OutputError(f"{self.path} is not a regular file; name another output")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -65,6 +102,10 @@ class LineFile:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        is_refused = any(each is not None for each in exc_info)
+        if is_refused and self._is_new and os.fstat(self._descriptor).st_size == 0:
+            with suppress(OSError):
+                self.path.unlink()
         os.close(self._descriptor)
 
     def append(self, line: bytes) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ai_client.batch import lines
 from ai_client.batch.caller import Answer, GatewayAbsentError, LineSender
 from ai_client.batch.lines import INVALID_LINE, BadLine, RequestLine
-from ai_client.batch.output import Done, LineFile
+from ai_client.batch.output import Done, LineFile, check_apart
 from ai_client.batch.source import Source, check_same
 
 SYNC_EVERY_S = 1.0
@@ -98,8 +98,10 @@ class Batch:
 
     async def _run(self) -> None:
         plan = self._plan
+        memory = plan.output.with_name(plan.output.name + ".input")
+        check_apart(plan.output, plan.errors, memory)
         with LineFile(plan.output) as output, LineFile(plan.errors) as errors:
-            check_same(plan.source, plan.output.with_name(plan.output.name + ".input"))
+            check_same(plan.source, memory)
             if plan.retry_failed:
                 errors.drop_failures()
             self._recover(output, errors)

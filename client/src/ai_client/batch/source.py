@@ -5,18 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from ai_client.batch.lines import BadLine, RequestLine, parse
-from ai_client.batch.output import Done
+from ai_client.batch.output import Done, write_whole
 
 HEAD_BYTES = 64 * 1024
 
 
 class InputError(Exception):
     """The input can't be used; the text names it, the reason and the remedy."""
+
+
+def open_input(path: Path) -> BufferedReader:
+    """A regular file: an input is read more than once, and from any place. Raises InputError."""
+    try:
+        # A pipe that nobody writes to would keep a plain open waiting for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise InputError(f"{path} can't be read ({exc.strerror}); name a file of requests") from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path} is not a regular file; write the requests into one, and name that")
+    return os.fdopen(descriptor, "rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,7 @@ class InputIdentity:
     def of(cls, path: Path, *, size: int | None = None) -> InputIdentity:
         """That of a file, or of its first `size` bytes. Raises InputError."""
         try:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 whole = os.fstat(file.fileno()).st_size
                 known = whole if size is None else size
                 return cls(known, hashlib.sha256(file.read(min(known, HEAD_BYTES))).hexdigest())
@@ -41,13 +56,21 @@ class InputIdentity:
 def check_same(source: Path, memory: Path) -> None:
     """Remember the input beside the output, or compare it with what is remembered. Raises InputError."""
     if memory.exists():
-        remembered = json.loads(memory.read_text())
-        before = InputIdentity(remembered["size"], remembered["head_sha256"])
+        before = _remembered(memory)
         if source.stat().st_size < before.size or InputIdentity.of(source, size=before.size) != before:
             remedy = f"use the same input, or name another output ({memory} remembers the first one)"
             raise InputError(f"{source} is not the input that this output was started with; {remedy}")
     now = InputIdentity.of(source)
-    memory.write_text(json.dumps({"size": now.size, "head_sha256": now.head_sha256}))
+    write_whole(memory, json.dumps({"size": now.size, "head_sha256": now.head_sha256}))
+
+
+def _remembered(memory: Path) -> InputIdentity:
+    try:
+        told = json.loads(memory.read_text("utf-8"))
+        return InputIdentity(int(told["size"]), str(told["head_sha256"]))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        remedy = "name another output, or remove both files"
+        raise InputError(f"{memory} can't be read ({type(exc).__name__}); {remedy}") from exc
 
 
 class Source:
@@ -62,7 +85,7 @@ class Source:
 
     def __iter__(self) -> Iterator[RequestLine | BadLine]:
         number = 0
-        with self._path.open("rb") as file:
+        with open_input(self._path) as file:
             while raw := file.readline(self._max_line_bytes + 1):
                 number += 1
                 self.position = file.tell()

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ai_client.batch.output import write_whole
+
 SUFFIX = ".jsonl"
 _ATTEMPTS = ".attempts"
 #: Of a file's name. What stands beside it while it is worked on has longer ones, of which file systems take 255 bytes.
@@ -61,12 +63,12 @@ class Claim:
     def begin(self) -> int:
         """Count an attempt before it begins, so that one that kills its worker counts too: its number."""
         number = self.attempts() + 1
-        _write_small(self._attempts_path, str(number))
+        write_whole(self._attempts_path, str(number))
         return number
 
     def forgive(self) -> None:
         """The attempt ended for a reason that was not the file's."""
-        _write_small(self._attempts_path, str(max(0, self.attempts() - 1)))
+        write_whole(self._attempts_path, str(max(0, self.attempts() - 1)))
 
     @property
     def _attempts_path(self) -> Path:
@@ -78,7 +80,7 @@ class Claim:
 
     def fail(self, reason: str) -> Path:
         """Set it aside as failed: the folder."""
-        _write_small(self.spool.work / f"{self.name}.reason", reason + "\n")
+        write_whole(self.spool.work / f"{self.name}.reason", reason + "\n")
         return self._set_aside(self.spool.failed)
 
     def finish_interrupted(self) -> bool:
@@ -108,7 +110,7 @@ class Claim:
             "folder": str(folder.relative_to(self.spool.folder)),
             "inode": os.fstat(self.descriptor).st_ino,
         }
-        _write_small(self._aside_path, json.dumps(noted))
+        write_whole(self._aside_path, json.dumps(noted))
         self._move_to(folder)
         return folder
 
@@ -130,20 +132,6 @@ class Claim:
         _sync_folder(folder)
         _sync_folder(self.spool.work)
         self.release()
-
-
-def _write_small(path: Path, text: str) -> None:
-    """All of it or nothing. Raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -248,7 +236,7 @@ class Spool:
     def _refuse(self, path: Path, reason: str) -> None:
         folder = _free(self.failed / path.stem)
         folder.mkdir()
-        _write_small(folder / "reason.txt", f"{path.name} {reason}\n")
+        write_whole(folder / "reason.txt", f"{path.name} {reason}\n")
         path.rename(folder / "input.jsonl")
         self._refused.append((path.stem, reason))
 

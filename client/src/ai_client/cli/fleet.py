@@ -58,6 +58,8 @@ def reason_of(answer: dict[str, Any]) -> str:
 
 def as_text(hosts: list[dict[str, Any]]) -> str:
     """A table, then what is wrong where something is."""
+    if not hosts:
+        return "no host has reported yet; each does every 16 s, also after the engine was emptied"
     rows = [
         (
             each["host"],

@@ -38,8 +38,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report))
     else:
+        width = max(len("upstream"), *map(len, report["checks"]))
         for name, check in report["checks"].items():
-            print(f"{'ok  ' if check['ok'] else 'FAIL'} {name:<9}{check['detail']}")
+            print(f"{'ok  ' if check['ok'] else 'FAIL'} {name:<{width}} {check['detail']}")
         for each in report.get("upstreams", ()):
             print(_line_of(each))
     return 0 if report["ok"] else 1

@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ai_client.batch.output import OutputError
-from ai_client.batch.shared.engine import BatchEngine, BatchError, batch_of, found, patiently
+from ai_client.batch.shared.engine import BatchError, batch_of, found, patiently
 from ai_client.batch.shared.fetching import Fetching, FetchPlan
 from ai_client.batch.shared.sealing import HostKey, SealError, host_keys
 from ai_client.batch.shared.status import BatchView, view
@@ -24,10 +24,11 @@ from ai_client.cli.host import settings_of
 from ai_client.cli.shared_batch_arguments import batch_name, name_of
 from ai_client.cli.shared_work import host_name
 from ai_client.cli.table import table
-from ai_client.configure.shared_batches import batch_link, sealing_keys
+from ai_client.configure.shared_batches import batch_link, renew, sealing_keys
+from ai_client.coordination.batch_link import BatchLink
 from ai_client.coordination.batch_protocol import BatchState
 from ai_client.coordination.endpoint import EngineError
-from ai_client.settings import KeyMissingError, Settings
+from ai_client.settings import ConfigError, KeyMissingError, Settings
 
 EXIT_FAILED_LINES = 1
 EXIT_UNUSABLE = 2
@@ -36,15 +37,17 @@ EXIT_NO_ENGINE = 4
 EXIT_UNWRITABLE = 5
 EXIT_STOPPED = 130
 _TOLD_EVERY_S = 5.0
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Command:
     """What a command has to work with."""
 
     options: argparse.Namespace
     settings: Settings
-    engine: BatchEngine
+    engine: BatchLink
+    _trouble: str = ""
 
     @property
     def host(self) -> str:
@@ -53,6 +56,14 @@ class _Command:
     def keys(self) -> tuple[HostKey, ...]:
         """Raises KeyMissingError."""
         return host_keys(sealing_keys(self.settings, key_file=self.options.key_file, environment=os.environ))
+
+    def hear(self, error: EngineError) -> None:
+        """The engine gives no answer, and is asked again: with the password as it is now, which may be a new one."""
+        with suppress(ConfigError):
+            renew(self.engine, self.settings)
+        if not error.is_lasting and str(error) != self._trouble:
+            self._trouble = str(error)
+            print(f"{error}; trying again for two minutes", file=sys.stderr)
 
     def say(self, told: dict[str, Any], text: str) -> None:
         print(json.dumps(told) if self.options.json else text)
@@ -70,7 +81,10 @@ def run(options: argparse.Namespace) -> int:
         print(exc, file=sys.stderr)
         return EXIT_NO_ENGINE
     except OSError as exc:
-        print(f"{exc.filename} can't be written ({exc.strerror}); make room there", file=sys.stderr)
+        print(
+            f"{exc.filename or 'an output'} can't be written ({exc.strerror or exc}); make room there",
+            file=sys.stderr,
+        )
         return EXIT_UNWRITABLE
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -95,16 +109,10 @@ async def _submit(command: _Command) -> int:
         keys=command.keys(),
         max_line_bytes=int(command.settings.gateway.max_body_mb * 1_000_000),
         now_s=int(time.time()),
+        told=command.hear,
     )
     submission = Submission(plan, command.engine)
-    telling = asyncio.create_task(_tell(submission, plan.name))
-    try:
-        state = await submission.run()
-    finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
-    return _submitted(command, state)
+    return _submitted(command, await _telling(submission.run(), lambda: _share_of(submission, plan.name)))
 
 
 def _submitted(command: _Command, state: BatchState) -> int:
@@ -139,14 +147,31 @@ def _name(options: argparse.Namespace) -> str:
         raise BatchError(f"--name: {exc}") from exc
 
 
-async def _tell(submission: Submission, name: str) -> None:
-    while True:
-        await asyncio.sleep(_TOLD_EVERY_S)
-        share = submission.offset / submission.size if submission.size else 1.0
-        waits = (
-            "; the engine has no room for more, waiting for `batch fetch`" if submission.is_waiting else ""
-        )
-        print(f"{name}: {share:.0%} submitted{waits}", file=sys.stderr)
+async def _telling(work: Coroutine[Any, Any, _T], how_far: Callable[[], str]) -> _T:
+    """What the work comes to; how far it is, every few seconds."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(_TOLD_EVERY_S)
+            print(how_far(), file=sys.stderr)
+
+    telling = asyncio.create_task(tell())
+    try:
+        return await work
+    finally:
+        telling.cancel()
+
+
+def _share_of(submission: Submission, name: str) -> str:
+    share = submission.offset / submission.size if submission.size else 1.0
+    waits = "; the engine has no room for more, waiting for `batch fetch`" if submission.is_waiting else ""
+    return f"{name}: {share:.0%} submitted{waits}"
+
+
+def _lines_of(fetching: Fetching, name: str) -> str:
+    tally, state = fetching.tally, fetching.state
+    lines = "" if state is None else f" of {state.lines}"
+    return f"{name}: {tally.answered + tally.failed + tally.rejected}{lines} lines fetched"
 
 
 async def _status(command: _Command) -> int:
@@ -185,9 +210,10 @@ async def _fetch(command: _Command) -> int:
         keys=command.keys(),
         waits=options.wait,
         takes_over=options.take_over,
+        told=command.hear,
     )
     fetching = Fetching(plan, command.engine)
-    await fetching.run()
+    await _telling(fetching.run(), lambda: _lines_of(fetching, plan.name))
     tally = fetching.tally
     unwell = tally.failed + tally.rejected
     told = {
@@ -209,12 +235,17 @@ async def _fetch(command: _Command) -> int:
 
 
 async def _cancel(command: _Command) -> int:
-    state = await found(command.engine, command.options.name)
-    await patiently(lambda: command.engine.cancel(state.batch))
-    if command.options.discard:
-        await patiently(lambda: command.engine.discard(state.batch, state.name))
-    after = replace(state, is_cancelled=True)
-    left = "discarded" if command.options.discard else f"cancelled; {after.results} results can be fetched"
-    told = {"name": after.name, "discarded": command.options.discard, "results": after.results}
-    command.say(told, f"{after.name} is {left}")
+    engine, discards = command.engine, command.options.discard
+    state = await found(engine, command.options.name, told=command.hear)
+    await patiently(lambda: engine.cancel(state.batch), told=command.hear)
+    if discards:
+        await patiently(lambda: engine.discard(state.batch, state.name), told=command.hear)
+    told = {"name": state.name, "discarded": discards, "results": state.results, "fetched": state.is_ended}
+    if discards:
+        text = f"{state.name} is discarded"
+    elif state.is_ended:
+        text = f"nothing of {state.name} is left to cancel: all of it is answered and fetched"
+    else:
+        text = f"{state.name} is cancelled; {state.results} results can be fetched"
+    command.say(told, text)
     return 0

@@ -146,7 +146,8 @@ def password_of(settings: Settings) -> str:
     """The password of the engine's user. Raises ConfigError where it can't be read."""
     path = settings.coordination.password_file
     try:
-        return path.read_text("utf-8").strip()
+        # Windows' editors begin a text with a mark that is no part of it.
+        return path.read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = f"{path} can't be read ({type(exc).__name__})"
         remedy = "write the password of the coordination's user there"

@@ -7,7 +7,14 @@ from pathlib import Path
 
 
 class EngineError(Exception):
-    """The engine gave no answer that counts; the message names it, the reason and, where there is one, the remedy."""
+    """The engine gave no answer that counts; the message names it, the reason and, where there is one, the remedy.
+
+    `is_lasting`: it refuses, and goes on so until somebody changes its configuration or this host's.
+    """
+
+    def __init__(self, message: str, *, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.is_lasting = is_lasting
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -57,6 +63,8 @@ def _connection(endpoint: Endpoint, timeout_s: float) -> Connection:
     make: Callable[..., Connection] = Connection
     if parts.scheme == "rediss":
         ca_path = None if endpoint.ca_path is None else str(endpoint.ca_path)
+        if ca_path is not None and not os.access(ca_path, os.R_OK):
+            raise RedisError(f"its CA can't be read: {ca_path}, ca_path of [coordination]")
         make = partial(SSLConnection, ssl_ca_certs=ca_path)
     return make(
         host=unquote(parts.hostname or "127.0.0.1"),
@@ -176,8 +184,9 @@ class EngineLink:
         return await self._connection.read_response()
 
     async def _failed(self, error: Exception) -> EngineError:
+        told = _told(self._endpoint, error, connecting=self._connection is None)
         await self.close()
-        return EngineError(f"{_place(self._endpoint.url)}: {_reason(error)}")
+        return told
 
 
 class Listener:
@@ -201,8 +210,9 @@ class Listener:
                 if isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
                     return bytes(reply[2])
         except (RedisError, OSError, TimeoutError) as exc:
+            told = _told(self._endpoint, exc, connecting=self._connection is None)
             await self.close()
-            raise EngineError(f"{_place(self._endpoint.url)}: {_reason(exc)}") from exc
+            raise told from exc
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -227,26 +237,68 @@ def _place(url: str) -> str:
     return f"coordination engine {parts.hostname}:{parts.port or DEFAULT_PORT}"
 
 
-_REASONS: dict[type[Exception], str] = {
-    AuthenticationError: "refuses the user or password; see user and password_file of [coordination]",
-    NoPermissionError: "does not let this user run the script; see its ACL in docs/how-to/coordination.md",
-    OutOfMemoryError: "is out of memory; raise its maxmemory",
-    ReadOnlyError: "is a replica; name the primary as endpoint of [coordination]",
-    TimeoutError: "did not answer in time",
-    RedisTimeoutError: "did not answer in time",
-}
+_RIGHTS = "does not let this user run the script; see its ACL in docs/how-to/coordination.md"
+_NO_CLUSTER = "is a node of a cluster, whose redirections are not followed; name an engine that is none"
+_LATE = "did not answer in time"
+_WANTS_USER = (
+    "wants a user and a password; "
+    "set user (`default` if it has just requirepass) and password_file of [coordination]"
+)
+# The first that fits: errors derive from each other.
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (AuthenticationError, "refuses the user or password; see user and password_file of [coordination]"),
+    (NoPermissionError, _RIGHTS),
+    (OutOfMemoryError, "is out of memory; raise its maxmemory"),
+    (ReadOnlyError, "is a replica; name the primary as endpoint of [coordination]"),
+    (
+        MasterDownError,
+        "is a replica that has lost its primary; name the primary as endpoint of [coordination]",
+    ),
+    (ClusterDownError, _NO_CLUSTER),
+    (MovedError, _NO_CLUSTER),
+    (ClusterCrossSlotError, _NO_CLUSTER),
+    (BusyLoadingError, "is still loading its data"),
+    (TimeoutError, _LATE),
+    (RedisTimeoutError, _LATE),
+)
+# By what engines say, where no class of its own tells it. Of commands within a script newer ones say the first, and
+# Redis 7.0 the second.
+_SAYINGS = (
+    ("ACL failure in script", _RIGHTS),
+    ("The user executing the script can't", _RIGHTS),
+    ("DB index is out of range", "has no database of that number; see the end of endpoint in [coordination]"),
+    ("SELECT is not allowed in cluster mode", _NO_CLUSTER),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "has a certificate that is not accepted ({}); see ca_path of [coordination]",
+    ),
+    (
+        "DENIED",
+        "serves only its own machine while its user `default` has no password; set `user default resetpass`",
+    ),
+)
+# None of these passes by itself.
+_LASTING = (AuthenticationError, NoPermissionError, MovedError, ClusterCrossSlotError)
 
 
-# What engines say where this user may not run a command within the script: newer ones, and Redis 7.0.
-_NOT_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+def _told(endpoint: Endpoint, error: Exception, *, connecting: bool) -> EngineError:
+    reason = _reason(endpoint, error)
+    if reason == _LATE and connecting and endpoint.url.startswith("rediss:"):
+        reason = f"{reason}; does it speak TLS, as rediss:// says?"
+    is_lasting = isinstance(error, _LASTING) or any(words in str(error) for words, _ in _SAYINGS)
+    return EngineError(f"{_place(endpoint.url)}: {reason}", is_lasting=is_lasting)
 
 
-def _reason(error: Exception) -> str:
-    for kind, reason in _REASONS.items():
+def _reason(endpoint: Endpoint, error: Exception) -> str:
+    text = str(error)[:200]
+    if isinstance(error, AuthenticationError) and endpoint.user is None:
+        return _WANTS_USER
+    for words, reason in _SAYINGS:
+        if words in str(error):
+            return reason.format(text.rpartition(": ")[2])
+    for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason
-    if any(words in str(error) for words in _NOT_IN_SCRIPT):
-        return _REASONS[NoPermissionError]
     if isinstance(error, ResponseError):
-        return f"answered with an error: {str(error)[:200]}"
-    return f"can't be reached ({str(error)[:200] or type(error).__name__})"
+        return f"answered with an error: {text}"
+    return f"can't be reached ({text or type(error).__name__})"

@@ -170,13 +170,20 @@ def timezone(text: str) -> str:
 
 
 def endpoint(*schemes: str) -> Kind:
-    """An address without a user or a password in it."""
+    """Where an engine is: `SCHEME://HOST:PORT`, and maybe `/N`, a database's number; no user and no password."""
     address = url(*schemes)
+    wanted = f"write {' or '.join(f'{scheme}://HOST:PORT' for scheme in schemes)}, the port below 65536"
 
     def convert(text: str) -> object:
         if "@" in text:
             raise ValueError("write the address without user and password; these have keys of their own")
-        return address(text)
+        try:
+            found = str(address(text))
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not re.fullmatch(r"(/[0-9]{1,5})?", urlsplit(found).path):
+            raise ValueError(f"{wanted}, and nothing behind it but a database's number, as in `/1`")
+        return found
 
     return convert
 

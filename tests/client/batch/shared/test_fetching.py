@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,31 +12,18 @@ from ai_client.batch.output import OutputError
 from ai_client.batch.shared.engine import BatchError
 from ai_client.batch.shared.fetching import Fetching, FetchPlan, result_about
 from ai_client.batch.shared.sealing import BatchSeal, HostKey, SealError
-from ai_client.coordination.batch_books import BatchBooks
 from ai_client.coordination.batch_protocol import NewBatch, NewChunk
+from tests.client.batch.shared.model_engine import ModelEngine
 
 _KEYS = (HostKey.of("hs_test_key_1"),)
 _LINES = 4
-
-
-class _Engine:
-    """The model, called as the engine is."""
-
-    def __init__(self) -> None:
-        self.books = BatchBooks()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(*given: Any, **named: Any) -> Any:
-            return getattr(self.books, name)(*given, **named)
-
-        return call
 
 
 class _Batch:
     """A batch of one chunk, of which some lines are answered."""
 
     def __init__(self, batch: str = "id") -> None:
-        self.engine = _Engine()
+        self.engine = ModelEngine()
         self.seal = BatchSeal.new(batch)
         books = self.engine.books
         books.open(NewBatch("n", batch, 0, "h", self.seal.seal(b"", "input"), self.seal.for_keys(_KEYS)))
@@ -61,6 +46,10 @@ class _Batch:
         fetching = Fetching(plan, self.engine)
         await fetching.run()
         return fetching
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _numbers(output: Path) -> list[int]:
@@ -129,4 +118,38 @@ async def test_a_result_that_the_engine_put_in_anothers_place_is_refused(tmp_pat
     results[1], results[2] = results[2], results[1]
     with pytest.raises(SealError, match="was changed"):
         await batch.fetch(output)
-    assert output.read_bytes() == b""
+    assert not output.exists()
+
+
+async def test_a_fetch_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    """No empty file that looks like a result, and no memory of a batch that the output has nothing of."""
+    batch, first, second = _Batch(), tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    batch.answer(1)
+    await batch.fetch(first)
+    before = _names(tmp_path)
+    with pytest.raises(BatchError, match="are being fetched"):
+        await batch.fetch(second)
+    batch.engine.books.names.clear()
+    with pytest.raises(BatchError, match="there is no batch"):
+        await batch.fetch(tmp_path / "third.jsonl")
+    assert _names(tmp_path) == before
+
+
+async def test_an_output_without_a_line_serves_the_next_batch(tmp_path: Path) -> None:
+    """What it was for was discarded before anything was fetched."""
+    output, discarded, next_one = tmp_path / "out.jsonl", _Batch(), _Batch("another")
+    assert not (await discarded.fetch(output)).is_complete
+    next_one.answer(1, 2, 3, 4)
+    assert (await next_one.fetch(output)).is_complete
+    assert _numbers(output) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("output", ["/dev/null", "/dev/full"])
+async def test_results_are_not_given_away_to_what_keeps_none(output: str) -> None:
+    """They would be dropped from the engine."""
+    batch = _Batch()
+    batch.answer(1)
+    with pytest.raises(OutputError, match="is not a regular file"):
+        await batch.fetch(Path(output))
+    assert batch.engine.books.batches["id"].results
+    assert not {Path(output).name + ".batch", Path(output).name + ".errors"} & set(_names(Path("/dev")))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ai_client.batch.lines import BadLine, RequestLine, parse
-from ai_client.batch.source import InputError
+from ai_client.batch.source import InputError, open_input
 
 #: A chunk ends with the line that makes it reach either.
 MOST_LINES = 16
@@ -32,8 +32,11 @@ class ReadChunk:
 
 
 def read_chunks(source: Path, *, offset: int, last: int, max_line_bytes: int) -> Iterator[ReadChunk]:
-    """What follows `offset`, before which line `last` ended. Blank lines at the end are in no chunk."""
-    with source.open("rb") as file:
+    """What follows `offset`, before which line `last` ended. Blank lines at the end are in no chunk.
+
+    Raises InputError, and OSError where reading fails.
+    """
+    with open_input(source) as file:
         file.seek(offset)
         number, begin = last, offset
         packed: list[bytes] = []
@@ -80,7 +83,7 @@ class Identity:
     def of(cls, source: Path) -> Identity:
         """Reads the whole file. Raises InputError."""
         try:
-            with source.open("rb") as file:
+            with open_input(source) as file:
                 digest = hashlib.file_digest(file, "sha256")
                 return cls(file.tell(), digest.hexdigest())
         except OSError as exc:
@@ -92,3 +95,22 @@ class Identity:
     @classmethod
     def from_bytes(cls, told: bytes) -> Identity:
         return cls(*json.loads(told))
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Changes with a file's content, without a look at it."""
+
+    device: int
+    inode: int
+    size: int
+    changed_at_ns: int
+
+    @classmethod
+    def of(cls, source: Path) -> Stamp:
+        """Raises InputError."""
+        try:
+            found = source.stat()
+        except OSError as exc:
+            raise InputError(f"{source} can't be read ({exc.strerror}); name a file of requests") from exc
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

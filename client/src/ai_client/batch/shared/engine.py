@@ -24,9 +24,17 @@ from ai_client.coordination.endpoint import EngineError
 #: For so long a command asks an engine that is away, as during a failover.
 ABSENCE_S = 120.0
 RETRY_S = 1.0
+#: And one that refuses: what it refuses may be changed in this moment, as a password is.
+REFUSAL_S = 3.0
 
 Wait = Callable[[float], Awaitable[None]]
+#: Hears of each call that gave no answer and is made again.
+Told = Callable[[EngineError], None]
 _T = TypeVar("_T")
+
+
+def to_nobody(_: EngineError) -> None:
+    """Hears nothing."""
 
 
 class BatchEngine(Protocol):
@@ -78,24 +86,28 @@ async def patiently(
     *,
     wait: Wait = asyncio.sleep,
     absence_s: float = ABSENCE_S,
+    told: Told = to_nobody,
 ) -> _T:
     """The answer to a call, asked again for a while where the engine gives none. Raises EngineError."""
     waited_s = 0.0
     while True:
         try:
             return await call()
-        except EngineError:
-            if waited_s >= absence_s:
+        except EngineError as exc:
+            if waited_s >= (min(REFUSAL_S, absence_s) if exc.is_lasting else absence_s):
                 raise
+            told(exc)
         waited_s += RETRY_S
         await wait(RETRY_S)
 
 
-async def found(engine: BatchEngine, name: str, *, wait: Wait = asyncio.sleep) -> BatchState:
+async def found(
+    engine: BatchEngine, name: str, *, wait: Wait = asyncio.sleep, told: Told = to_nobody
+) -> BatchState:
     """The batch of a name. Raises BatchError where there is none, and EngineError."""
-    index = await patiently(engine.index, wait=wait)
+    index = await patiently(engine.index, wait=wait, told=told)
     batch = batch_of(index, name)
-    state = await patiently(lambda: engine.look(batch), wait=wait)
+    state = await patiently(lambda: engine.look(batch), wait=wait, told=told)
     return state or no_batch(index, name)
 
 

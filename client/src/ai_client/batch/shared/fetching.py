@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from ai_client.batch.lines import scan
-from ai_client.batch.output import Done, LineFile, OutputError
+from ai_client.batch.output import Done, LineFile, OutputError, check_apart, write_whole
 from ai_client.batch.runner import Tally
-from ai_client.batch.shared.engine import BatchEngine, BatchError, Wait, found, patiently, tend
+from ai_client.batch.shared.engine import (
+    BatchEngine,
+    BatchError,
+    Told,
+    Wait,
+    found,
+    patiently,
+    tend,
+    to_nobody,
+)
 from ai_client.batch.shared.sealing import BatchSeal, HostKey, SealError
 from ai_client.coordination.batch_protocol import BatchState, Fetch, Page
 
@@ -37,7 +46,10 @@ def result_about(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FetchPlan:
-    """What to fetch. `waits`: until the batch is finished; `takes_over`: also from another output."""
+    """What to fetch. `waits`: until the batch is finished; `takes_over`: also from another output.
+
+    `told` hears where the engine gives no answer.
+    """
 
     name: str
     output: Path
@@ -46,6 +58,7 @@ class FetchPlan:
     keys: Sequence[HostKey]
     waits: bool
     takes_over: bool
+    told: Told = to_nobody
 
 
 @dataclass(slots=True)
@@ -70,12 +83,7 @@ class _Memory:
 
     def write(self, path: Path) -> None:
         told = {"batch": self.batch, "token": self.token, "complete": self.is_complete}
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(told))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, json.dumps(told))
         _sync_folder(path)
 
 
@@ -96,6 +104,7 @@ class Fetching:
         self._engine = engine
         self._wait = wait
         self._done = Done()
+        self._is_new = False
         self._memory_path = plan.output.with_name(plan.output.name + ".batch")
         self.tally = Tally()
         self.state: BatchState | None = None
@@ -104,6 +113,7 @@ class Fetching:
     async def run(self) -> None:
         """Raises BatchError, SealError, OutputError, EngineError, and OSError where an output can't be written."""
         plan = self._plan
+        check_apart(plan.output, plan.errors, self._memory_path)
         with LineFile(plan.output) as output, LineFile(plan.errors) as errors:
             for file in (output, errors):
                 _sync_folder(file.path)
@@ -118,7 +128,7 @@ class Fetching:
             if memory is not None and memory.is_complete and index.get(plan.name) in (None, memory.batch):
                 self.is_complete = True
                 return
-            self.state = await found(self._engine, plan.name, wait=self._wait)
+            self.state = await found(self._engine, plan.name, wait=self._wait, told=plan.told)
             seal = BatchSeal.from_keys(self.state.batch, self.state.keys, self._plan.keys)
             if self.state.is_ended and (memory is None or memory.batch != self.state.batch):
                 where = self._where(seal, self.state.output)
@@ -126,9 +136,11 @@ class Fetching:
             await self._fetch(self._memory_of(self.state, memory), seal, output, errors)
 
     def _memory_of(self, state: BatchState, memory: _Memory | None) -> _Memory:
-        if memory is None:
+        if memory is None or (memory.batch != state.batch and not self._done.count):
+            # An output without a line is anybody's: what it was to hold was discarded, or lost with its engine.
             memory = _Memory(state.batch, secrets.token_hex(8))
             memory.write(self._memory_path)
+            self._is_new = True
         if memory.batch != state.batch:
             remedy = "name another output"
             raise OutputError(f"{self._plan.output} is of another batch than {state.name!r}; {remedy}")
@@ -149,6 +161,8 @@ class Fetching:
             page = await self._page(memory, where, takes_over=takes_over)
             takes_over = False
             if page.fetch is Fetch.OTHER:
+                if self._is_new and not self._done.count:
+                    self._memory_path.unlink(missing_ok=True)
                 raise BatchError(self._told_elsewhere(seal, page))
             if page.results:
                 self._write(seal, page, output, errors)
@@ -219,4 +233,4 @@ class Fetching:
         self.is_complete = True
 
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        return await patiently(call, wait=self._wait)
+        return await patiently(call, wait=self._wait, told=self._plan.told)

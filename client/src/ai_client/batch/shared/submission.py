@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ai_client.batch.shared.chunks import Identity, ReadChunk, read_chunks
-from ai_client.batch.shared.engine import BatchEngine, BatchError, Wait, patiently, tend
+from ai_client.batch.shared.chunks import Identity, ReadChunk, Stamp, read_chunks
+from ai_client.batch.shared.engine import BatchEngine, BatchError, Told, Wait, patiently, tend, to_nobody
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
 from ai_client.batch.source import InputError
 from ai_client.coordination.batch_protocol import Added, BatchState, BatchTerms, NewBatch, NewChunk
@@ -29,7 +29,7 @@ def chunk_about(first: int, last: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionPlan:
-    """What to submit. `keys`: this host's, the one in use first."""
+    """What to submit. `keys`: this host's, the one in use first; `told` hears where the engine gives no answer."""
 
     source: Path
     name: str
@@ -38,6 +38,7 @@ class SubmissionPlan:
     max_line_bytes: int
     now_s: int
     terms: BatchTerms = field(default_factory=BatchTerms)
+    told: Told = to_nobody
 
 
 class Submission:
@@ -47,6 +48,7 @@ class Submission:
         self._plan = plan
         self._engine = engine
         self._wait = wait
+        self._stamp: Stamp | None = None
         self.state: BatchState | None = None
         self.offset = 0
         self.size = 0
@@ -54,6 +56,7 @@ class Submission:
 
     async def run(self) -> BatchState:
         """Submits what is not there yet. Idempotent. Raises InputError, BatchError, SealError, EngineError."""
+        self._stamp = Stamp.of(self._plan.source)
         identity = Identity.of(self._plan.source)
         self.size = identity.size
         state, seal = await self._opened(identity)
@@ -125,11 +128,19 @@ class Submission:
         return self.offset
 
     def _next(self, chunks: Iterator[ReadChunk]) -> ReadChunk | None:
+        """The next chunk of an input that is still the one that the batch is known by. Raises InputError."""
+        source, name = self._plan.source, self._plan.name
         try:
-            return next(chunks, None)
+            chunk = next(chunks, None)
         except OSError as exc:
             remedy = "run the same command again when it can be read"
-            raise InputError(f"{self._plan.source} can't be read ({exc.strerror}); {remedy}") from exc
+            raise InputError(f"{source} can't be read ({exc.strerror}); {remedy}") from exc
+        if Stamp.of(source) != self._stamp:
+            remedy = (
+                f"discard it (`ai-client batch cancel {name} --discard`), and submit it when it is complete"
+            )
+            raise InputError(f"{source} changed while it was submitted; {remedy}")
+        return chunk
 
     async def _add(self, batch: str, new: NewChunk) -> bool:
         room_bytes = self._plan.terms.room_bytes
@@ -145,4 +156,4 @@ class Submission:
             )
 
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        return await patiently(call, wait=self._wait)
+        return await patiently(call, wait=self._wait, told=self._plan.told)
