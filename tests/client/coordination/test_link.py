@@ -65,6 +65,34 @@ async def test_the_documented_user_can_call_publish_and_listen(engine: tuple[Rea
     await listener.close()
 
 
+@pytest.mark.parametrize("program", programs())
+async def test_an_engine_with_the_documented_lines_lets_hosts_in_and_nobody_else(
+    tmp_path: Path, program: str
+) -> None:
+    """But for its address and certificate, which are each engine's own."""
+    port = free_port()
+    block = re.search(r"^```text\n(bind .*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    own = ("bind ", "port ", "tls-")
+    lines = [
+        line for line in block[1].replace("PASSWORD", "a-password").splitlines() if not line.startswith(own)
+    ]
+    options = [word for line in lines for word in shlex.split(f"--{line}")]
+    engine = RealEngine(program, tmp_path, "--port", str(port), "--bind", "127.0.0.1", *options).start()
+    link, anybody = (
+        EngineLink(each, timeout_s=3) for each in (_endpoint(port), Endpoint(_endpoint(port).url))
+    )
+    try:
+        (answer,) = await link.call(KEYS, [_request()])
+        assert answer.kind is Kind.HELLO
+        with pytest.raises(EngineError, match="wants a user and a password"):
+            await anybody.call(KEYS, [_request()])
+    finally:
+        await link.close()
+        await anybody.close()
+        engine.stop()
+
+
 def test_the_documented_user_can_do_no_more(engine: tuple[RealEngine, int]) -> None:
     _, port = engine
     with redis.Redis(port=port, username="fleet", password="a-password") as connection:

@@ -266,6 +266,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 _SAYINGS = (
     ("ACL failure in script", _RIGHTS),
     ("The user executing the script can't", _RIGHTS),
+    # Of a call with many arguments an engine says this before it looks who asks.
+    ("unauthenticated", _WANTS_USER),
     ("DB index is out of range", "has no database of that number; see the end of endpoint in [coordination]"),
     ("SELECT is not allowed in cluster mode", _NO_CLUSTER),
     (

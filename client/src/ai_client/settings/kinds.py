@@ -181,7 +181,7 @@ def endpoint(*schemes: str) -> Kind:
             found = str(address(text))
         except ValueError:
             raise ValueError(wanted) from None
-        if not re.fullmatch(r"(/[0-9]{1,5})?", urlsplit(found).path):
+        if not re.fullmatch(r"(/[0-9]{1,3})?", urlsplit(found).path):
             raise ValueError(f"{wanted}, and nothing behind it but a database's number, as in `/1`")
         return found
 
