@@ -17,7 +17,8 @@ _INTRO = """\
 The metrics at `http://127.0.0.1:9090/metrics`. Names follow OpenTelemetry's conventions for generative AI where there
 are any. A histogram has `_bucket`, `_sum` and `_count`. Beyond a number of models and tenants, further ones are counted
 as `other`. Hosts that [share one quota](../how-to/coordination.md) also have `ai_client_quota_…`, those that share
-budgets `ai_client_budget_free_usd` and `ai_client_budget_allowance_left_usd`."""
+budgets `ai_client_budget_free_usd` and `ai_client_budget_allowance_left_usd`, and batch hosts
+`ai_client_shared_batch…`: each of these says the same of all batches, so take one (`max`)."""
 
 
 # With `[coordination]` alone, there are metrics of the fleet's quota; their values are on no page.
@@ -36,7 +37,9 @@ def text() -> str:
         shared_budgets=(_SHARED,),
     )
     recorder = Recorder(provider="", models=(), tenants=())
-    registry = gauges.registry_of(recorder, gauges.StateCollector(moment))
+    moments = gauges.StateCollector(moment)
+    moments.batches = ()
+    registry = gauges.registry_of(recorder, moments)
     rows = sorted(map(_row, registry.collect()))
     return markdown.page("Metrics", _INTRO, markdown.table(("metric", "kind", "labels", "meaning"), rows))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -211,6 +212,30 @@ async def test_a_batch_is_cancelled_and_discarded(tmp_path: Path) -> None:
         assert [each["name"] for each in told] == ["first"]
         again = await rig.command("batch", "cancel", "first")
         assert again.out == "nothing of first is left to cancel: all of it is answered and fetched\n"
+
+
+async def _metrics(fleet: _Fleet, host: str) -> str:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"http://127.0.0.1:{fleet.hosts[host].metrics_port}/metrics")).text
+
+
+async def test_a_batch_host_shows_how_far_shared_batches_are(tmp_path: Path) -> None:
+    """On its status page and in its metrics; a host that is none says nothing of them."""
+    async with _fleet(tmp_path, "h0") as fleet:
+        await fleet.hosts["h0"].command("batch", "submit", str(_input(tmp_path / "in.jsonl", 30)))
+        async with fleet.hosts["h0"].client() as client:
+            shown: list[dict[str, Any]] = []
+            async with asyncio.timeout(_DEADLINE_S):
+                while not shown or shown[0]["done"] < 30:
+                    shown = (await client.get("/status.json")).json()["shared_batches"] or []
+            text = await _metrics(fleet, "h0")
+    assert shown == [{"name": "in", "stage": "done", "lines": 30, "done": 30, "failed": 0, "fetched": 0}]
+    assert 'ai_client_shared_batches{stage="done"} 1.0' in text
+    assert 'ai_client_shared_batch_lines{state="done"} 30.0' in text
+    (tmp_path / "alone").mkdir()
+    async with _fleet(tmp_path / "alone", "h1", works=False) as fleet, fleet.hosts["h1"].client() as client:
+        assert (await client.get("/status.json")).json()["shared_batches"] is None
+        assert "shared_batch" not in await _metrics(fleet, "h1")
 
 
 async def test_a_command_says_why_it_waits_and_does_not_wait_where_it_is_refused(tmp_path: Path) -> None:

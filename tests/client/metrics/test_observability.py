@@ -13,6 +13,7 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from ai_client.cli.arguments import build
+from ai_client.configure.shared_budgets import SharedBudget
 from ai_client.coordination.lease import Lease
 from ai_client.coordination.lease import Moment as LeaseMoment
 from ai_client.coordination.protocol import Terms
@@ -37,9 +38,16 @@ def families() -> Iterator[Metric]:
     lease = Lease("h", "i", share=1, floor=1, now=now, remembers_share=True, terms=Terms())
     quota = status_of(LeasedWindow(lease, None, boot=float, wall=float))
     moment = ServiceState(
-        connections=0, requests_in_flight=0, client=stats, certificate_expires_at_s=0.0, quota=quota
+        connections=0,
+        requests_in_flight=0,
+        client=stats,
+        certificate_expires_at_s=0.0,
+        quota=quota,
+        shared_budgets=(SharedBudget("all", "day", limit=1, held=0, used=0, free=1),),
     )
-    yield from registry_of(recorder, StateCollector(moment)).collect()
+    moments = StateCollector(moment)
+    moments.batches = ()
+    yield from registry_of(recorder, moments).collect()
 
 
 def unknown(text: str) -> set[str]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+#: How far a batch is. `done`: every line is answered; `fetched`: and in somebody's output.
+STAGES = ("submitting", "working", "done", "cancelled", "fetched")
+
 
 @dataclass(frozen=True, slots=True)
 class BatchTerms:
@@ -94,6 +97,17 @@ class BatchState:
     def is_finished(self) -> bool:
         """Whether no result is to come any more."""
         return self.open_chunks == 0 and (self.is_cancelled or (self.is_closed and self.done >= self.lines))
+
+    @property
+    def stage(self) -> str:
+        """One of STAGES."""
+        if self.is_ended:
+            return "fetched"
+        if self.is_cancelled:
+            return "cancelled"
+        if not self.is_closed:
+            return "submitting"
+        return "done" if self.is_finished else "working"
 
 
 class Added(StrEnum):

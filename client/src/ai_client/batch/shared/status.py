@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ai_client.batch.shared.engine import BatchEngine, patiently
-from ai_client.coordination.batch_protocol import BatchState, BatchTerms
+from ai_client.coordination.batch_protocol import BatchTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ async def view(engine: BatchEngine, batch: str) -> BatchView | None:
     flight = await patiently(lambda: engine.flight(batch, idle_ms=BatchTerms().idle_ms), absence_s=0)
     return BatchView(
         name=state.name,
-        stage=_stage(state),
+        stage=state.stage,
         lines=state.lines,
         done=state.done,
         failed=state.failed,
@@ -46,13 +46,3 @@ async def view(engine: BatchEngine, batch: str) -> BatchView | None:
         submitted_from=state.host,
         hosts=flight.hosts,
     )
-
-
-def _stage(state: BatchState) -> str:
-    if state.is_ended:
-        return "fetched"
-    if state.is_cancelled:
-        return "cancelled"
-    if not state.is_closed:
-        return "submitting"
-    return "done" if state.is_finished else "working"

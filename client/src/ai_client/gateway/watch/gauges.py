@@ -11,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ai_client import __version__
+from ai_client.coordination.batch_protocol import STAGES
+from ai_client.gateway.watch.batches import BatchProgress
 from ai_client.gateway.watch.spending import Spent
 from ai_client.ledger.prices import NANO_PER_DOLLAR
 from ai_client.metrics import Recorder
@@ -47,6 +49,8 @@ class StateCollector:
     def __init__(self, moment: ServiceState) -> None:
         self.moment = moment
         self.spent = Spent()
+        #: None where they are not known.
+        self.batches: tuple[BatchProgress, ...] | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Called at each scrape."""
@@ -79,6 +83,8 @@ class StateCollector:
             yield from _quota(moment.quota)
         if moment.shared_budgets:
             yield from _shared_budgets(moment.shared_budgets)
+        if self.batches is not None:
+            yield from _shared_batches(self.batches)
 
 
 def _budgets(spent: Spent) -> Metric:
@@ -107,6 +113,27 @@ def _shared_budgets(budgets: tuple[SharedBudget, ...]) -> Iterator[Metric]:
         left.add_metric((each.scope, each.period), (each.held - each.used) / NANO_PER_DOLLAR)
         free.add_metric((each.scope, each.period), each.free / NANO_PER_DOLLAR)
     yield from (left, free)
+
+
+def _shared_batches(batches: tuple[BatchProgress, ...]) -> Iterator[Metric]:
+    """Every batch host says the same: they are not to be added up."""
+    stages = GaugeMetricFamily(
+        "ai_client_shared_batches",
+        "Batches that hosts share and that are not fetched to their end, by how far they are.",
+        labels=("stage",),
+    )
+    for stage in STAGES[:-1]:
+        stages.add_metric((stage,), sum(each.stage == stage for each in batches))
+    lines = GaugeMetricFamily(
+        "ai_client_shared_batch_lines",
+        "Lines of these batches: to be answered, answered (failed ones included), failed, and fetched.",
+        labels=("state",),
+    )
+    waiting = sum(each.lines - each.done for each in batches if each.stage != "cancelled")
+    lines.add_metric(("waiting",), waiting)
+    for state in ("done", "failed", "fetched"):
+        lines.add_metric((state,), sum(getattr(each, state) for each in batches))
+    yield from (stages, lines)
 
 
 def _ended_here(moment: ServiceState) -> Iterator[Metric]:

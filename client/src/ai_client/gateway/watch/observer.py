@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 
 from ai_client import __version__
 from ai_client.contract.events import EventStream
+from ai_client.gateway.watch.batches import SharedBatches
 from ai_client.gateway.watch.gauges import ServiceState, StateCollector, registry_of
 from ai_client.gateway.watch.recent_activity import RecentActivity
 from ai_client.gateway.watch.spending import Spending, Spent
@@ -22,6 +23,7 @@ from ai_client.platform.clock import Clock
 from ai_client.settings import Settings
 
 MODELS = 20
+BATCHES = 20
 
 
 class Observer:
@@ -43,6 +45,7 @@ class Observer:
         self.recorder = _recorder(settings)
         self._activity = RecentActivity(wall_clock=clock.wall)
         self._spending = Spending(ledger, clock=clock)
+        self._batches = SharedBatches(clock)
         self._look = look
         self._upstreams = upstreams
         self._clock = clock
@@ -55,6 +58,7 @@ class Observer:
     async def metrics_text(self) -> bytes:
         """For Prometheus. Looked at here, on the event loop, and written out in a thread."""
         self._moments.moment = self._look()
+        self._moments.batches = self._batches.newest(self.settings)
         self._moments.spent = await self._spending.read(self.settings)
         return await asyncio.to_thread(generate_latest, self._registry)
 
@@ -67,6 +71,7 @@ class Observer:
         moment = self._look()
         spent = await self._spending.read(self.settings)
         performance = self.settings.performance
+        batches = self._batches.newest(self.settings)
         return {
             "host": socket.gethostname(),
             "version": __version__,
@@ -88,6 +93,7 @@ class Observer:
             "upstreams": self._upstreams(),
             "models": dict(islice(self._known_models(moment.client), MODELS)),
             "spent": spent.as_json(),
+            "shared_batches": None if batches is None else [each.as_json() for each in batches[:BATCHES]],
             **self._activity.as_json(),
         }
 
