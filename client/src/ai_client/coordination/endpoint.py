@@ -17,6 +17,10 @@ class EngineError(Exception):
         self.is_lasting = is_lasting
 
 
+class EngineFullError(EngineError):
+    """The engine has no memory for what was to be added."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where the engine is, and who asks. Its repr doesn't show the password."""

@@ -32,7 +32,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ai_client.coordination import budget_wire
 from ai_client.coordination.budget_protocol import BudgetAnswer, BudgetRequest
 from ai_client.coordination.budget_wire import BudgetKeys
-from ai_client.coordination.endpoint import Endpoint, EngineError
+from ai_client.coordination.endpoint import Endpoint, EngineError, EngineFullError
 from ai_client.coordination.protocol import QuotaAnswer, QuotaRequest
 from ai_client.coordination.wire import SCRIPT, Keys, arguments, parse
 
@@ -288,7 +288,8 @@ def _told(endpoint: Endpoint, error: Exception, *, connecting: bool) -> EngineEr
     if reason == _LATE and connecting and endpoint.url.startswith("rediss:"):
         reason = f"{reason}; does it speak TLS, as rediss:// says?"
     is_lasting = isinstance(error, _LASTING) or any(words in str(error) for words, _ in _SAYINGS)
-    return EngineError(f"{_place(endpoint.url)}: {reason}", is_lasting=is_lasting)
+    kind = EngineFullError if isinstance(error, OutOfMemoryError) else EngineError
+    return kind(f"{_place(endpoint.url)}: {reason}", is_lasting=is_lasting)
 
 
 def _reason(endpoint: Endpoint, error: Exception) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from ai_client.batch.shared.sealing import HostKey
-from ai_client.batch.shared.submission import Submission, SubmissionPlan
+from ai_client.batch.shared.submission import ROOM_WAIT_S, Submission, SubmissionPlan
 from ai_client.batch.source import InputError
 from ai_client.coordination.batch_books import BatchBooks
 from ai_client.coordination.batch_protocol import Addition, NewChunk
+from ai_client.coordination.endpoint import EngineFullError
 from tests.client.batch.shared.model_engine import ModelEngine
 
 _LINES = 100
@@ -65,6 +66,35 @@ async def test_an_input_is_submitted_whole(tmp_path: Path) -> None:
     (batch,) = books.batches.values()
     assert batch.state.is_closed
     assert batch.state.lines == _LINES
+
+
+class _Full(BatchBooks):
+    """Has no memory for a chunk at first."""
+
+    refusals = 1000
+
+    def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition:
+        if self.refusals:
+            self.refusals -= 1
+            raise EngineFullError("out of memory")
+        return super().add(batch, new, room_bytes=room_bytes)
+
+
+async def test_an_engine_without_memory_is_waited_for_as_one_without_room_is(tmp_path: Path) -> None:
+    """For as long as it takes: who fetches makes room, and what was submitted is not lost meanwhile."""
+    source, books, waited_s = tmp_path / "in.jsonl", _Full(), 0.0
+
+    async def wait(seconds: float) -> None:
+        nonlocal waited_s
+        assert submission.is_waiting
+        waited_s += seconds
+
+    _Meddling.of(source, "")
+    plan = SubmissionPlan(source, "n", "h", (HostKey.of("hs_test_key_1"),), max_line_bytes=1000, now_s=0)
+    submission = Submission(plan, ModelEngine(books), wait=wait)
+    assert (await submission.run()).lines == _LINES
+    assert waited_s == _Full.refusals * ROOM_WAIT_S
+    assert not submission.is_waiting
 
 
 @pytest.mark.parametrize("how", ["grows", "is replaced", "is rewritten", "goes away"])

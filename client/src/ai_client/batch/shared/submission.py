@@ -14,7 +14,8 @@ from ai_client.batch.shared.chunks import Identity, ReadChunk, Stamp, read_chunk
 from ai_client.batch.shared.engine import BatchEngine, BatchError, Told, Wait, patiently, tend, to_nobody
 from ai_client.batch.shared.sealing import BatchSeal, HostKey
 from ai_client.batch.source import InputError
-from ai_client.coordination.batch_protocol import Added, BatchState, BatchTerms, NewBatch, NewChunk
+from ai_client.coordination.batch_protocol import Added, Addition, BatchState, BatchTerms, NewBatch, NewChunk
+from ai_client.coordination.endpoint import EngineFullError
 
 ROOM_WAIT_S = 1.0
 _T = TypeVar("_T")
@@ -143,9 +144,8 @@ class Submission:
         return chunk
 
     async def _add(self, batch: str, new: NewChunk) -> bool:
-        room_bytes = self._plan.terms.room_bytes
         while True:
-            progress = await self._call(lambda: self._engine.add(batch, new, room_bytes=room_bytes))
+            progress = await self._call(partial(self._added, batch, new))
             self.is_waiting = progress.added is Added.FULL
             if progress.added is Added.FULL:
                 await self._wait(ROOM_WAIT_S)
@@ -154,6 +154,13 @@ class Submission:
             return progress.added is Added.ADDED or (
                 progress.added is Added.MOVED and progress.offset == new.end
             )
+
+    async def _added(self, batch: str, new: NewChunk) -> Addition:
+        """Whether the batch or the engine itself is full, `batch fetch` makes room: that may take any time."""
+        try:
+            return await self._engine.add(batch, new, room_bytes=self._plan.terms.room_bytes)
+        except EngineFullError:
+            return Addition(Added.FULL)
 
     async def _call(self, call: Callable[[], Awaitable[_T]]) -> _T:
         return await patiently(call, wait=self._wait, told=self._plan.told)
