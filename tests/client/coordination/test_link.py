@@ -171,6 +171,50 @@ async def test_a_setting_that_does_not_fit_the_engine_is_named(
         engine.stop()
 
 
+@pytest.mark.parametrize(
+    ("says", "told", "is_lasting"),
+    [
+        ("LOADING Valkey is loading the dataset in memory", "is still loading its data", False),
+        ("READONLY You can't write against a read only replica.", "is a replica; name the primary", False),
+        ("MASTERDOWN Link with MASTER is down", "is a replica that has lost its primary", False),
+        ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS Not enough good replicas", False),
+        ("MISCONF Errors writing to the AOF file: No space left", "MISCONF Errors writing to the AOF", False),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "is out of memory", False),
+        ("BUSY Valkey is busy running a script.", "BUSY Valkey is busy running a script", False),
+        ("MOVED 3999 127.0.0.1:6381", "is a node of a cluster", True),
+        ("CROSSSLOT Keys in request don't hash to the same slot", "is a node of a cluster", True),
+        (
+            "NOPERM User fleet has no permissions to run the 'evalsha' command",
+            "does not let this user run",
+            True,
+        ),
+        (
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "refuses the user or password",
+            True,
+        ),
+        ("DENIED Running in protected mode because", "set `user default resetpass`", True),
+    ],
+)
+async def test_what_engines_refuse_with_is_told_by_its_remedy(
+    says: str, told: str, *, is_lasting: bool
+) -> None:
+    """And whether it may pass by itself: what lasts, commands don't wait for."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(65536):
+            is_call = b"EVAL" in asked
+            writer.write(f"-{says}\r\n".encode() if is_call else b"+OK\r\n" * asked.count(b"*"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        link = EngineLink(_endpoint(server.sockets[0].getsockname()[1]), timeout_s=3)
+        with pytest.raises(EngineError, match=re.escape(told)) as caught:
+            await link.call(KEYS, [_request()])
+        await link.close()
+    assert caught.value.is_lasting is is_lasting
+
+
 async def test_an_engine_that_hangs_is_given_up_and_its_answer_is_never_taken_for_another(
     engine: tuple[RealEngine, int],
 ) -> None:
