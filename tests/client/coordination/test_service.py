@@ -168,7 +168,11 @@ async def test_the_fleet_is_shown_from_any_host_and_who_is_gone_is_forgotten(tmp
         still = await first.command("fleet", "--forget", "h1")
         assert (still.code, "may still use its share" in still.err) == (3, True)
         unknown = await first.command("fleet", "--forget", "never-there")
-        assert (unknown.code, unknown.out) == (0, "never-there is forgotten\n")
+        assert unknown.code == 0
+        told = "never-there is forgotten; none of that name has reported, but these have: h0, h1\n"
+        assert unknown.out == told
+        periods = await first.command("usage", "--fleet", "--days", "7")
+        assert (periods.code, "leave out --days" in periods.err) == (2, True)
 
 
 async def _until_said(rig: Rig, host: str, what: str, least: int) -> None:

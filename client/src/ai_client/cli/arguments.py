@@ -19,6 +19,9 @@ from ai_client.cli.shared_batch_arguments import add_shared_batch
 from ai_client.settings import ConfigError, kinds
 
 LONGEST_DAYS = 3660
+#: What `usage` shows where nothing else is asked for.
+USAGE_BY = ("model",)
+USAGE_DAYS = 30
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -88,7 +91,10 @@ def build() -> Parser:
     _add_usage(_add(commands, "usage", shared, "show what was spent"))
     fleet = _add(commands, "fleet", shared, "show the hosts that share the quota", _FLEET_EXAMPLES)
     fleet.add_argument(
-        "--forget", metavar="HOST", help="remove a host that is gone for good, and free its share"
+        "--forget",
+        type=words.value(kinds.word),
+        metavar="HOST",
+        help="remove a host that is gone for good, and free its share",
     )
     _add_audit(_add(commands, "audit", shared, "check the audit trail"))
     _add_batch(_add(commands, "batch", None, "process files of requests"), shared)
@@ -251,14 +257,14 @@ def _add_usage(parser: Parser) -> None:
     parser.add_argument(
         "--by",
         type=_dimensions,
-        default=("model",),
+        default=USAGE_BY,
         metavar="LIST",
         help="group by day, month, tenant, model, tag:NAME (default: model)",
     )
     parser.add_argument(
         "--days",
         type=words.value(kinds.integer(least=1, most=LONGEST_DAYS)),
-        default=30,
+        default=USAGE_DAYS,
         metavar="N",
         help="days to show, including today (default: 30)",
     )

@@ -35,16 +35,21 @@ def run(options: argparse.Namespace) -> int:
             print(reason_of(answer), file=sys.stderr)
         return 1
     if options.forget is not None:
-        return _forgotten(options, is_out=bool(answer.get("forgotten")))
+        return _forgotten(options, answer)
     if not options.json:
         print(as_text(answer["hosts"]))
     return 0
 
 
-def _forgotten(options: argparse.Namespace, *, is_out: bool) -> int:
+def _forgotten(options: argparse.Namespace, answer: dict[str, Any]) -> int:
+    is_out = bool(answer.get("forgotten"))
     if not is_out and not options.json:
         remedy = "stop its service, wait two minutes, and try again"
         print(f"{options.forget} may still use its share; {remedy}", file=sys.stderr)
+    elif not options.json and not answer.get("was_known", True):
+        known = ", ".join(answer["known"]) or "none"
+        # It may be on the roster of a shared budget all the same, whose engine was emptied.
+        print(f"{options.forget} is forgotten; none of that name has reported, but these have: {known}")
     elif not options.json:
         print(f"{options.forget} is forgotten")
     return 0 if is_out else EXIT_STILL_HERE

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ai_client.cli.arguments import USAGE_BY, USAGE_DAYS
 from ai_client.cli.host import config_of, is_there, usable_settings
 from ai_client.cli.parser import EXIT_USAGE
 from ai_client.cli.table import table
@@ -20,9 +21,28 @@ STATE_FOLDER = Path("/var/lib/ai-client")
 LEDGER_NAME = "ledger.sqlite"
 
 
+def _unused_with_fleet(options: argparse.Namespace) -> list[str]:
+    """What hosts' own reports can't be asked for."""
+    given = {
+        "--by": options.by != USAGE_BY,
+        "--days": options.days != USAGE_DAYS,
+        "--since": options.since is not None,
+        "--until": options.until is not None,
+        "--ledger": options.ledger is not None,
+    }
+    return [name for name, is_given in given.items() if is_given]
+
+
 def run(options: argparse.Namespace) -> int:
-    """0, 1 where there is no ledger that this user can read, or 2 where the days are the wrong way round."""
+    """0, 1 where there is no ledger that this user can read, or 2 where the options don't fit together."""
     if options.fleet:
+        unused = _unused_with_fleet(options)
+        if unused:
+            print(
+                f"--fleet shows today and this month of each host; leave out {', '.join(unused)}",
+                file=sys.stderr,
+            )
+            return EXIT_USAGE
         from ai_client.cli import fleet_usage  # noqa: PLC0415  most ask for this host alone
 
         return fleet_usage.run(options)

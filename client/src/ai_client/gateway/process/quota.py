@@ -133,15 +133,16 @@ class Quota:
         return told if self._rider is None else {**told, "budgets": [b.as_json() for b in self.budgets()]}
 
     async def told_to_forget(self, host: str) -> dict[str, Any]:
-        """Takes a host out that is gone for good: whether it is out, or why that is not known."""
+        """Takes a host out that is gone for good: whether it is out, or why that is not known; and who has reported."""
         if self._settings.coordination.endpoint is None:
             return {"error": _NOT_SHARED}
         try:
             async with self._ask() as (link, keys):
+                known = sorted((await link.host_reports(keys)).texts)
                 is_out = await link.forget(keys, host)
                 if is_out and self._rider is not None:
                     await link.forget_budgets(BudgetKeys(keys.account), host)
-                return {"forgotten": is_out}
+                return {"forgotten": is_out, "was_known": host in known, "known": known}
         except (EngineError, ConfigError) as exc:
             return {"error": str(exc)}
 
