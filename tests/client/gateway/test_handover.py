@@ -68,12 +68,20 @@ def lay_release(folder: Path, name: str, program: str = MAIN) -> None:
 
 @asynccontextmanager
 async def managed_service(
-    tmp_path: Path, simulator: Simulator, *, extra: str = "rate_limit = 600000", drain_s: float = 5
+    tmp_path: Path,
+    simulator: Simulator,
+    *,
+    extra: str = "rate_limit = 600000",
+    drain_s: float = 5,
+    watchdog_s: float | None = None,
+    program: str = MAIN,
 ) -> AsyncIterator[Rig]:
     """A service started through the link to its release; whoever serves in the end is stopped."""
-    lay_release(tmp_path, "one")
+    lay_release(tmp_path, "one", program)
     start = [sys.executable, str(tmp_path / "current" / "main.py")]
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify.sock")}
+    if watchdog_s is not None:
+        environment["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
     async with running_service(
         tmp_path, simulator, extra=extra, start=start, environment=environment, drain_s=drain_s
     ) as rig:

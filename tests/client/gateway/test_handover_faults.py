@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ai_client.testing import Simulator, SimulatorOptions
 from tests.client.gateway.test_handover import (
     CHAT,
+    MAIN,
     Manager,
     lay_release,
     managed_service,
     manager,
     serving_pid,
 )
-from tests.client.service_rig import DEADLINE_S, until
+from tests.client.service_rig import DEADLINE_S, Rig, until
 
 __all__ = ["manager"]
 
@@ -125,3 +128,77 @@ async def test_a_reload_goes_on_where_its_caller_leaves(tmp_path: Path, manager:
         async with rig.client() as client:
             assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
             assert await serving_pid(client) == manager.main_pid() != rig.process.pid
+
+
+async def last_of(lines: AsyncIterator[str]) -> str:
+    """After all the others."""
+    return [line async for line in lines][-1]
+
+
+def metrics_of(rig: Rig) -> str:
+    """As Prometheus gets them."""
+    return httpx.get(f"http://127.0.0.1:{rig.metrics_port}/metrics", timeout=5).text
+
+
+async def test_the_callers_of_a_process_that_stands_after_it_has_handed_over_see_an_end(
+    tmp_path: Path, manager: Manager
+) -> None:
+    """The manager's watchdog is for the main process alone: the next process ends it, and says so."""
+    async with (
+        Simulator(SimulatorOptions(token_ms=50)) as simulator,
+        managed_service(tmp_path, simulator, watchdog_s=3) as rig,
+        rig.client() as client,
+    ):
+        body = CHAT | {"stream": True, "max_tokens": 2000}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            lay_release(tmp_path, "two")
+            assert (await rig.command("reload")).code == 0
+            os.kill(rig.process.pid, signal.SIGSTOP)
+            with pytest.raises(httpx.TransportError):
+                await asyncio.wait_for(last_of(lines), DEADLINE_S)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await rig.process.wait() == -signal.SIGKILL
+        async with rig.client() as fresh:
+            assert (await fresh.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        assert "ai_client_gateway_predecessors_ended_total 1.0" in metrics_of(rig)
+        logged = "".join(path.read_text() for path in (tmp_path / "log").glob("ai-client-*.jsonl"))
+        [event] = [line for line in logged.splitlines() if "predecessor_stands" in line]
+        assert f'"pid":{rig.process.pid}' in event.replace(" ", "")
+    assert manager.main_pid() is not None
+
+
+#: A release that does not show life: the first ones did not, and this stands for them.
+SHOWS_NO_LIFE = """\
+from ai_client.gateway.process.handover import Successor
+go = Successor.go
+async def go_as_before(self, window, *, beats):
+    await go(self, window, beats=False)
+Successor.go = go_as_before
+Successor.beat = lambda self: None
+"""
+
+
+@pytest.mark.parametrize("program", [MAIN, SHOWS_NO_LIFE + MAIN], ids=["beats", "does not beat"])
+async def test_a_process_that_ends_its_streams_is_left_alone(
+    tmp_path: Path, manager: Manager, program: str
+) -> None:
+    """For longer than it may be silent."""
+    async with (
+        Simulator(SimulatorOptions(token_ms=50)) as simulator,
+        managed_service(tmp_path, simulator, watchdog_s=4, program=program) as rig,
+        rig.client() as client,
+    ):
+        body = CHAT | {"stream": True, "max_tokens": 160}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            lay_release(tmp_path, "two")
+            assert (await rig.command("reload")).code == 0
+            rest = [line async for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        await client.aclose()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await rig.process.wait() == 0
+    assert manager.main_pid() is not None

@@ -13,6 +13,7 @@ import httptools
 
 from tests.client.gateway.simulation.loop import SimLoop
 from tests.client.gateway.simulation.network import SimTransport
+from tests.client.gateway.simulation.process import Process
 
 UNIX, TCP = "/run/gateway.sock", ("127.0.0.1", 8800)
 TOKEN = "a-token-for-tests"
@@ -35,8 +36,8 @@ class Ending:
     body: bytes = b""
     is_stream: bool = False
     may_be_cut: bool = False
-    #: Of a process that stands and is the main one no more: the manager does not look after those.
-    may_hang: bool = False
+    #: Who had the connection in the end.
+    process: Process | None = None
 
     def __str__(self) -> str:
         took_s = self.at_s - self.asked_s
@@ -169,7 +170,7 @@ class Caller:
         # What the kernel resets with a process gets no answer, nor what is still to come as it ends.
         far = line.transport.peer
         ending.may_be_cut |= far.was_killed or far.ended_after(began_s - 0.1)
-        ending.may_hang = far.stands
+        ending.process = far.process
         self._check(ending, str(_told(body)))
 
     def _request(self, number: int) -> tuple[str, dict[str, Any]]:

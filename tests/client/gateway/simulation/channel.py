@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import socket
+import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +19,9 @@ from tests.client.gateway.simulation.process import PROCESS, Process
 class PairEnd:
     """One end of a socket pair, until its last copy is closed."""
 
-    def __init__(self, network: Network, transport: SimTransport, copies: list[int]) -> None:
+    def __init__(self, network: Network, transport: SimTransport, copies: list[int], *, made_by: int) -> None:
         self._network = network
+        self._made_by = made_by
         self.transport = transport
         self._copies = copies
         self._copies[0] += 1
@@ -41,7 +44,11 @@ class PairEnd:
         """It never does."""
 
     def dup(self) -> PairEnd:
-        return PairEnd(self._network, self.transport, self._copies)
+        return PairEnd(self._network, self.transport, self._copies, made_by=self._made_by)
+
+    def getsockopt(self, *_: int) -> bytes:
+        """Who made the pair."""
+        return struct.pack("3i", self._made_by, 0, 0)
 
     def close(self) -> None:
         if self._is_open:
@@ -62,7 +69,10 @@ class PlayedSocket:
     def socketpair(self) -> tuple[PairEnd, PairEnd]:
         ends = [SimTransport(self._network, {"socket": None}, name="hand-over") for _ in range(2)]
         ends[0].peer, ends[1].peer = ends[1], ends[0]
-        return PairEnd(self._network, ends[0], [0]), PairEnd(self._network, ends[1], [0])
+        process = PROCESS.get()
+        assert process is not None
+        ours, theirs = (PairEnd(self._network, end, [0], made_by=process.pid) for end in ends)
+        return ours, theirs
 
     def socket(self, *, fileno: int) -> Any:
         process = PROCESS.get()
@@ -72,6 +82,9 @@ class PlayedSocket:
 
 class PlayedOs:
     """`os` for the hand-over."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -87,6 +100,28 @@ class PlayedOs:
     def killpg(self, pid: int, number: int) -> None:
         assert Manager.current is not None
         Manager.current.kill_group(pid, number)
+
+    def pidfd_open(self, pid: int) -> int:
+        assert Manager.current is not None
+        return self._network.number(Manager.current.named(pid))
+
+    def close(self, _: int) -> None:
+        """The kernel's numbers are not used."""
+
+
+class PlayedSignal:
+    """`signal` for the hand-over."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(signal, name)
+
+    def pidfd_send_signal(self, handle: int, number: int) -> None:
+        process: Process = self._network.numbered[handle]
+        process.say(f"process {process.pid} stands, the next one sees")
+        process.signal(number)
 
 
 class _Child:
@@ -118,6 +153,7 @@ class PlayedSubprocess:
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         things = {number: self._network.numbered[number] for number in pass_fds}
         process = Manager.current.spawn(env)
+        process.before = PROCESS.get()
         for number, thing in things.items():
             process.inherited[number] = process.context.copy().run(thing.dup)
         process.fate = fate_of(self._random)

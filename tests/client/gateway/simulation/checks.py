@@ -10,9 +10,11 @@ from ai_client.admission.breaker import BreakerState
 from ai_client.contract.events import Admitted, BreakerChanged, Sent
 from ai_client.gateway.process.service import Service
 from tests.client.gateway.simulation.callers import UNIX
+from tests.client.gateway.simulation.manager import STOP_S, WATCHDOG_S
 
 if TYPE_CHECKING:
     from tests.client.gateway.simulation.callers import Ending
+    from tests.client.gateway.simulation.process import Process
     from tests.client.gateway.simulation.world import World
 
 WINDOW_S = 60.0
@@ -21,13 +23,17 @@ DEADLINE_SLACK_S = 0.25 + 0.35
 BUFFER_S = 1.0
 # A new process is there.
 RESTART_SLACK_S = 1.5
+# The manager and the next process look from time to time; it may have shown life just before it stood.
+FOUND_OUT_SLACK_S = 10.0
+# It may be that the whole unit is ended, for the main process.
+FOUND_OUT_S = WATCHDOG_S + FOUND_OUT_SLACK_S + STOP_S
 # Half of the configuration's drain_seconds.
 STAND_IN_S = 15.0
 
 
 def check_all(world: World) -> None:
     """Notes in `world.broken` what is not."""
-    for check in (check_endings, check_rates, check_probes, check_serving):
+    for check in (check_endings, check_rates, check_probes, check_serving, check_standing):
         check(world)
     for service in world.processes.services:
         check_idle(world, service)
@@ -38,7 +44,7 @@ def check_endings(world: World) -> None:
     for caller in world.callers:
         world.broken += caller.faults
     for ending in world.endings:
-        if ending.what == "hung" and ending.may_hang:
+        if ending.what == "hung" and ending.process is not None and is_left_alone(world, ending.process):
             continue
         if ending.what in ("", "hung"):
             world.broken.append(f"{ending}: no ending")
@@ -89,6 +95,27 @@ def check_serving(world: World) -> None:
         excused_s += sum(max(0.0, min(end_s, b) - max(from_s, a)) for a, b in excuses)
         if end_s - from_s - excused_s > RESTART_SLACK_S:
             world.broken.append(f"nobody served from {from_s - 1000:.3f} to {end_s - 1000:.3f} s")
+
+
+def check_standing(world: World) -> None:
+    """One that stands is ended: the main process by the manager, one that has handed over by the one after it."""
+    for process in world.processes.manager.processes:
+        ended_s = min(process.died_at_s, world.loop.time())
+        stood_s = ended_s - process.frozen_at_s if process.is_frozen else 0.0
+        if stood_s > FOUND_OUT_S and not is_left_alone(world, process):
+            world.broken.append(f"process {process.pid} stood for {stood_s:.3f} s")
+
+
+def is_left_alone(world: World, process: Process) -> bool:
+    """It stands, and the one that came after it had ended, or stood as well, before it could find that out."""
+    if not process.is_frozen:
+        return False
+    after = [each for each in world.processes.manager.processes if each.before is process]
+    ends_s = [
+        min(each.died_at_s, each.ended_at_s, each.frozen_at_s if each.is_frozen else math.inf)
+        for each in after
+    ]
+    return bool(after) and max(ends_s) < process.frozen_at_s + WATCHDOG_S + FOUND_OUT_SLACK_S
 
 
 def check_rates(world: World) -> None:

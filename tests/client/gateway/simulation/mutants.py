@@ -14,7 +14,7 @@ from ai_client.calls.attempt import Attempt
 from ai_client.calls.streams import UpstreamStream
 from ai_client.gateway.app.app import GatewayApp, Users
 from ai_client.gateway.app.forwarder import Forwarder
-from ai_client.gateway.process.handover import Successor
+from ai_client.gateway.process.handover import Inheritance, Successor
 from ai_client.gateway.process.succession import Succession
 from ai_client.gateway.process.window_memory import WindowMemory
 from ai_client.ledger.ledger import SpendLedger
@@ -90,6 +90,7 @@ MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "a place in the pool is lost": (Pool, "give_back", _nothing),
     "users of a client are not counted out": (Users, "leave", _nothing),
     "nobody stands in for the next process": (Successor, "is_lost", _is_never_lost),
+    "nobody looks after the one before": (Inheritance, "_end_it", _nothing),
     "who is to end for another one accepts no more": (Succession, "finish", _at_once),
     "a disk that was full once is never tried again": (WindowMemory, "_try_again", _nothing),
 }

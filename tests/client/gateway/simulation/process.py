@@ -41,6 +41,8 @@ class Process:
         #: At which step what befalls it: "dies" or "freezes".
         self.fate: tuple[int, str] | None = None
         self.service: Service | None = None
+        #: The one that started it, to hand over to it.
+        self.before: Process | None = None
         self.main_task: asyncio.Task[None] | None = None
         self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.handlers: dict[int, Callable[[], None]] = {}

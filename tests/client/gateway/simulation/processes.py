@@ -20,7 +20,7 @@ from ai_client.gateway.process.service import Service
 from ai_client.platform.clock import Timer
 from ai_client.settings import ConfigError
 from tests.client.gateway.simulation.callers import TCP, TENANTS, TOKEN, UNIX
-from tests.client.gateway.simulation.channel import PlayedOs, PlayedSocket, PlayedSubprocess
+from tests.client.gateway.simulation.channel import PlayedOs, PlayedSignal, PlayedSocket, PlayedSubprocess
 from tests.client.gateway.simulation.disk import Disk, FaultyOs, faulty_transaction
 from tests.client.gateway.simulation.loop import WALL_S, SimExecutor, SimLoop
 from tests.client.gateway.simulation.manager import Manager, PlayedNotifier
@@ -149,8 +149,10 @@ class Processes:
             "gateway.process.service.start_logs": lambda _: None,
             "gateway.process.service.HANDOVER_DRAIN_S": 90.0,
             "gateway.process.handover.socket": PlayedSocket(self.network),
-            "gateway.process.handover.os": PlayedOs(),
+            "gateway.process.handover.os": PlayedOs(self.network),
             "gateway.process.handover.subprocess": PlayedSubprocess(self.network, self.random),
+            "gateway.process.process_handle.os": PlayedOs(self.network),
+            "gateway.process.process_handle.signal": PlayedSignal(self.network),
             "gateway.process.lifecycle.Notifier": PlayedNotifier,
             "gateway.process.window_memory.SentLog": owned(SentLog),
             "gateway.process.limit_memory.MeterLog": owned(MeterLog),

@@ -33,7 +33,7 @@ from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices
 from tests.client.gateway.simulation.callers import TENANTS, Caller, Ending
 from tests.client.gateway.simulation.channel import fate_of
-from tests.client.gateway.simulation.checks import check_all
+from tests.client.gateway.simulation.checks import check_all, is_left_alone
 from tests.client.gateway.simulation.disk import Disk
 from tests.client.gateway.simulation.loop import SimLoop, StuckError
 from tests.client.gateway.simulation.network import FakeSocket, Network
@@ -239,9 +239,9 @@ class World:
         elif what == "budget":
             self.knobs["daily_usd"] = self.random.choice([0.02, 0.2, 100])
         self._lay()
+        main = self.processes.manager.main
         if what == "hand over":
             self.processes.is_replaced = True
-            main = self.processes.manager.main
             if main is not None and main.fate is None and (fate := fate_of(self.random)) is not None:
                 main.fate = (main.steps + fate[0], fate[1])
                 self.say(f"the main process: {main.fate}, at {main.steps}")
@@ -250,6 +250,9 @@ class World:
         self.processes.is_replaced = False
         if status == 200 and laid == len(self.rates):
             self._is_read()
+        if what == "hand over" and status == 200 and main is not None and self.random.random() < 0.3:
+            # While it ends its streams, if it has any left.
+            main.fate = (main.steps + round(10 ** self.random.uniform(0, 3)), "freezes")
         self.say(f"operator: {what} gave {status}")
 
     async def _ask(self, path: str, address: Any, *, method: str = "GET") -> int:
@@ -269,7 +272,11 @@ class World:
         end_s = self.loop.time() + 120
         while not line.is_whole and not line.is_lost and self.loop.time() < end_s:
             await line.news(end_s)
-        if not line.is_whole and not line.transport.peer.stands:
+        far = line.transport.peer
+        hangs = not line.is_lost and not (far.process is not None and is_left_alone(self, far.process))
+        # Where the last one who held the socket has died, who still waited for it is reset.
+        was_killed = far.stands or far.process is None
+        if not line.is_whole and (hangs or not was_killed):
             self.broken.append(f"{path} got no answer")
         line.transport.abort()
         return line.status

@@ -7,17 +7,20 @@
     stops accepting, takes back what
     waits for admission
     {"go": true, "window": …,
-     "stays": true}                  -->
+     "stays": true, "beats": true}   -->
                                           counts what the old one sent, accepts
                                      <--  {"serving": true, "stays": true}
     tells systemd MAINPID
     {"main": true}                   -->
     passes on what still comes,           tells systemd READY, which hears
     ends with its last stream             the main process alone
+    {"beat": true}                   -->  and again, as often as systemd's watchdog would hear it
                                      <--  {"followed": true}         when it has handed over itself
 
-The channel stays open: where it ends without that word, the new process is gone, and the old one serves again until its
-streams have ended. A release from before "stays" is heard to say nothing of it, and the old process closes.
+The channel stays open until one of them ends. Where the new process ends without that last word, the old one serves
+again until its streams have ended. A release from before "stays" is heard to say nothing of it, and the old process
+closes. Where the old one beats no more, it stands: systemd looks after the main process alone, so the new one ends it,
+that its callers see an end. One that does not say that it beats is left alone.
 
 The messages are lines of JSON on a socket pair whose number is in the environment. The new process is no child of the
 old one, which ends before it: systemd learns of the end of its own children alone, and must see its main process end.
@@ -27,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -39,12 +43,18 @@ from typing import Any
 
 from ai_client.configure.launch import HANDOVER_VARIABLE, Launch, child_environment
 from ai_client.gateway.http.sockets import TCP_NAME, UNIX_NAME, Listeners
+from ai_client.gateway.process.process_handle import ProcessHandle
+from ai_client.platform import json_log
 
 READY_S = 30.0
 SERVING_S = 10.0
+# Within the time that a process may be silent.
+LOOKS = 30
 METRICS_NAME = "metrics"
 _CHANNEL = "channel"
 _LONGEST_LINE = 64 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 class HandoverError(Exception):
@@ -82,7 +92,8 @@ class _Channel:
         await self._writer.drain()
 
     def say(self, message: dict[str, Any]) -> None:
-        self._writer.write(json.dumps(message).encode() + b"\n")
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any]:
         """The next message; EOFError where the other side is gone."""
@@ -140,9 +151,10 @@ class Successor:
         successor._pid = ready.get("pid", process.pid)
         return successor
 
-    async def go(self, window: Mapping[str, Any]) -> None:
-        """Let it serve: this process accepts no more. Raises HandoverError."""
-        message = await self._expect("serving", SERVING_S, say={"go": True, "window": window, "stays": True})
+    async def go(self, window: Mapping[str, Any], *, beats: bool) -> None:
+        """Let it serve: this process accepts no more, and `beats` from then on or not. Raises HandoverError."""
+        word = {"go": True, "window": window, "stays": True, "beats": beats}
+        message = await self._expect("serving", SERVING_S, say=word)
         self._stays = bool(message.get("stays"))
 
     async def is_lost(self) -> bool:
@@ -156,8 +168,21 @@ class Successor:
             return True
         except ValueError:
             return False
-        finally:
-            self._channel.close()
+
+    def beat(self) -> None:
+        """This process still ends its streams."""
+        if self._stays:
+            self._channel.say({"beat": True})
+
+    async def gone(self) -> None:
+        """Returns when it listens no more."""
+        if self._stays:
+            with suppress(OSError):
+                await self._channel.closed()
+
+    def close(self) -> None:
+        """It learns that this process has ended its streams, or listens to it no more. Idempotent."""
+        self._channel.close()
 
     def reap(self) -> None:
         """What was started has ended, where it has detached what serves."""
@@ -208,15 +233,19 @@ def detach(environment: Mapping[str, str]) -> None:
 
 
 class Inheritance:
-    """The next process's view of the old one: the sockets, and the word to go."""
+    """The next process's view of the old one: the sockets, the word to go, and whether it still ends its streams."""
 
     def __init__(self, estate: Estate, channel: socket.socket) -> None:
         self._estate = estate
         self._channel_socket = channel
         self._channel: _Channel | None = None
-        self._is_to_be_named = False
+        self._before: ProcessHandle | None = None
+        self._is_to_be_named = self._is_named = self._beats = False
+        self._heard_or_gone = asyncio.Event()
         #: The old process was gone before the manager knew of this one, which will be told to end for that.
         self.is_orphan = False
+        #: The old process stood, and was ended for it.
+        self.has_ended_it = False
 
     @classmethod
     def take(cls, environment: Mapping[str, str]) -> Inheritance | None:
@@ -244,32 +273,79 @@ class Inheritance:
 
     async def wait_to_go(self) -> dict[str, Any]:
         """Say that all is ready, and wait for the word: the old process's rate window. EOFError where it is gone."""
+        # Before the word, which the old one lives to say: the handle is of no other process.
+        self._before = ProcessHandle(self._channel_socket)
         self._channel = await _Channel.over(self._channel_socket)
         await self._channel.tell({"ready": True, "pid": os.getpid()})
         message = await self._channel.hear()
         self._is_to_be_named = bool(message.get("stays"))
+        self._beats = bool(message.get("beats"))
         window = message.get("window")
         return window if isinstance(window, dict) else {}
+
+    async def look_after(self, *, silent_s: float | None) -> None:
+        """Hears the old process out; one that said that it beats, and then says nothing for `silent_s`, is ended.
+
+        To run from the word to go on. None: nobody is ever ended.
+        """
+        look_s = silent_s / LOOKS if silent_s is not None and self._beats else None
+        # Looks are counted, not seconds: where this process stood as well, it could not have heard anything.
+        silent = 0
+        try:
+            while self._channel is not None:
+                if await _hears(self._channel, within_s=look_s):
+                    silent = 0
+                    self._is_named = True
+                    self._heard_or_gone.set()
+                else:
+                    silent += 1
+                    if silent == LOOKS:
+                        self._end_it(silent_s)
+        except (EOFError, OSError, ValueError):
+            self.is_orphan = self._is_to_be_named and not self._is_named
+            self.close()
+        finally:
+            self._heard_or_gone.set()
+
+    def _end_it(self, silent_s: float | None) -> None:
+        """It is stopped or hangs, and so do its callers."""
+        if self._before is None:
+            return
+        self._before.kill()
+        self.has_ended_it = not self._before.why_not
+        told = {"pid": self._before.pid, "silent_seconds": silent_s, "ended": self.has_ended_it}
+        if self._before.why_not:
+            told["reason"] = f"{self._before.why_not}; end it by hand, its callers wait"
+        _log.error("predecessor_stands", extra=json_log.fields(told))
 
     async def say_serving(self) -> None:
         """Connections are accepted; returns when this is the main process, or the old one is gone."""
         if self._channel is None:
             return
-        try:
+        with suppress(OSError):
             await self._channel.tell({"serving": True, "stays": True})
-            await self._channel.hear()
-        except (EOFError, OSError):
-            self.is_orphan = self._is_to_be_named
-            self.close()
+        await self._heard_or_gone.wait()
 
     def say_followed(self) -> None:
-        """Another process serves: the end of this one is not the old one's concern."""
+        """Another process serves: the end of this one is not the old one's concern. The old one stays this one's."""
         if self._channel is not None:
             self._channel.say({"followed": True})
-            self.close()
 
     def close(self) -> None:
-        """The old process learns that this one is gone."""
+        """The old process learns that this one listens no more. Idempotent."""
+        if self._before is not None:
+            self._before.close()
+            self._before = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+async def _hears(channel: _Channel, *, within_s: float | None) -> bool:
+    """Whether a message came in that time. Raises EOFError where the other side is gone."""
+    try:
+        async with asyncio.timeout(within_s):
+            await channel.hear()
+    except TimeoutError:
+        return False
+    return True

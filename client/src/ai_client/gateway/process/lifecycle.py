@@ -19,6 +19,7 @@ class Lifecycle:
 
     def __init__(self, environment: Mapping[str, str], *, clock: Clock) -> None:
         self.notifier = self._own_notifier = Notifier(environment)
+        self._show_life = self.notifier.watchdog
         self.stop = asyncio.Event()
         self.over = asyncio.Event()
         self._clock = clock
@@ -38,15 +39,23 @@ class Lifecycle:
         self.stop.set()
         self.over.set()
 
-    def succeeded_by(self, pid: int) -> None:
-        """Another process is the service now; systemd is told, and nothing more from here."""
+    @property
+    def silent_s(self) -> float | None:
+        """For how long a process of this service may show no life; None where the manager has no watchdog."""
+        every_s = self._own_notifier.watchdog_s
+        return None if every_s is None else 2 * every_s
+
+    def succeeded_by(self, pid: int, *, show_life: Callable[[], None]) -> None:
+        """Another process is the service now; systemd is told, and nothing more from here: `show_life` is."""
         self.notifier.main_process(pid)
         # Of another process than the main one systemd takes nothing, and writes a warning for each.
         self._own_notifier, self.notifier = self.notifier, Notifier({})
+        self._show_life = show_life
 
     def stand_in(self) -> None:
         """The other process is gone. Where systemd never took it for the main one, this one must be heard."""
         self.notifier = self._own_notifier
+        self._show_life = self.notifier.watchdog
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that is kept until it is done, and cancelled with the process."""
@@ -65,11 +74,11 @@ class Lifecycle:
         self._also.append(work)
 
     def on_tick(self) -> None:
-        """Called by the server again and again: tells systemd that the event loop turns."""
+        """Called by the server again and again: tells systemd, or the next process, that the event loop turns."""
         for work in self._also:
             work()
-        every_s = self.notifier.watchdog_s
+        every_s = self._own_notifier.watchdog_s
         now_s = self._clock.monotonic()
         if every_s is not None and now_s - self._last_watchdog_s >= every_s / 2:
             self._last_watchdog_s = now_s
-            self.notifier.watchdog()
+            self._show_life()

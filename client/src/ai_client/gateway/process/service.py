@@ -67,6 +67,7 @@ class Service:
     ) -> None:
         self._clock, self._random, self._sources = clock or SystemClock(), random_source, sources
         self._announce, self._operators = announce, operators
+        self._heir: Inheritance | None = None
         self._config = ConfigFile(sources.config_path, clock=self._clock)
         self._settings, self._keys = sources.read(self._config.in_use)
         self._state = state_folder(self._settings, sources.environment)
@@ -91,7 +92,6 @@ class Service:
         self._monitoring = self._monitor()
         self._life = Lifecycle(sources.environment, clock=self._clock)
         self._listeners: Listeners
-        self._heir: Inheritance | None = None
         self._next = self._succession()
         self._spool: SpoolChild | None = None
         self._reloading = asyncio.Lock()
@@ -177,6 +177,8 @@ class Service:
 
     async def _begin(self, heir: Inheritance | None) -> None:
         window = await heir.wait_to_go() if heir else self._window.load(now_s=self._clock.wall())
+        if heir:
+            self._life.in_background(heir.look_after(silent_s=self._life.silent_s))
         self._assembly.client.restore(window)
         self._limit_memory.begin(self._assembly.client, is_first=heir is None)
         self._quota.inherit(window)
@@ -248,6 +250,7 @@ class Service:
             faults=self._server.faults,
             refused_connections=self._server.refused,
             refused_bodies=self._app.bodies.refused,
+            ended_predecessors=int(self._heir is not None and self._heir.has_ended_it),
             quota=self._quota.status(),
             shared_budgets=self._quota.budgets(),
             client=self._assembly.client.get_stats(),

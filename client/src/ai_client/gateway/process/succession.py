@@ -73,13 +73,14 @@ class Succession:
         self._since_s = self._clock.wall()
         try:
             leases = await parts.quota.hand_over()
-            await successor.go({**parts.client().hand_over(), **leases})
+            window = {**parts.client().hand_over(), **leases}
+            await successor.go(window, beats=parts.life.silent_s is not None)
         except BaseException:
             # Wherever it ended: somebody has to serve.
             await self._serve_again(listeners, until=parts.life.stop)
             raise
         self._next = successor
-        parts.life.succeeded_by(successor.pid)
+        parts.life.succeeded_by(successor.pid, show_life=successor.beat)
         successor.reap()
         parts.life.in_background(self._watch(successor))
         parts.life.over.set()
@@ -87,9 +88,14 @@ class Succession:
         return successor.pid
 
     async def _watch(self, successor: Successor) -> None:
-        if await successor.is_lost():
-            self._is_lost.set()
-            self._is_decided.set()
+        try:
+            if await successor.is_lost():
+                self._is_lost.set()
+                self._is_decided.set()
+            else:
+                await successor.gone()
+        finally:
+            successor.close()
 
     async def _hear_of_stop(self) -> None:
         await self._parts.life.stop.wait()

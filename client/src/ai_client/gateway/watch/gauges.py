@@ -36,6 +36,8 @@ class ServiceState:
     #: Connections and bodies that there was no room for.
     refused_connections: int = 0
     refused_bodies: int = 0
+    #: Processes that had handed over to this one and stood.
+    ended_predecessors: int = 0
     #: None where no quota is coordinated.
     quota: Status | None = None
     #: Budgets that hosts share; none where they don't.
@@ -151,6 +153,11 @@ def _ended_here(moment: ServiceState) -> Iterator[Metric]:
     refused.add_metric(("connections",), moment.refused_connections)
     refused.add_metric(("bodies",), moment.refused_bodies)
     yield refused
+    yield CounterMetricFamily(
+        "ai_client_gateway_predecessors_ended",
+        "Processes that had handed over, showed no sign of life, and were ended with their streams.",
+        value=moment.ended_predecessors,
+    )
 
 
 def _limits(client: Mapping[str, Any]) -> Iterator[Metric]:
