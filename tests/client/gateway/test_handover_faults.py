@@ -140,21 +140,26 @@ def metrics_of(rig: Rig) -> str:
     return httpx.get(f"http://127.0.0.1:{rig.metrics_port}/metrics", timeout=5).text
 
 
+@pytest.mark.parametrize("releases", [["two"], ["two", "three"]], ids=["one upgrade", "two upgrades"])
 async def test_the_callers_of_a_process_that_stands_after_it_has_handed_over_see_an_end(
-    tmp_path: Path, manager: Manager
+    tmp_path: Path, manager: Manager, releases: list[str]
 ) -> None:
-    """The manager's watchdog is for the main process alone: the next process ends it, and says so."""
+    """The manager's watchdog is for the main process alone: the next process ends it, and says so.
+
+    Also where that one has handed over itself, and has no callers of its own.
+    """
     async with (
         Simulator(SimulatorOptions(token_ms=50)) as simulator,
-        managed_service(tmp_path, simulator, watchdog_s=3) as rig,
+        managed_service(tmp_path, simulator, watchdog_s=6) as rig,
         rig.client() as client,
     ):
         body = CHAT | {"stream": True, "max_tokens": 2000}
         async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
             lines = stream.aiter_lines()
             await anext(lines)
-            lay_release(tmp_path, "two")
-            assert (await rig.command("reload")).code == 0
+            for release in releases:
+                lay_release(tmp_path, release)
+                assert (await rig.command("reload")).code == 0
             os.kill(rig.process.pid, signal.SIGSTOP)
             with pytest.raises(httpx.TransportError):
                 await asyncio.wait_for(last_of(lines), DEADLINE_S)
@@ -162,7 +167,8 @@ async def test_the_callers_of_a_process_that_stands_after_it_has_handed_over_see
             assert await rig.process.wait() == -signal.SIGKILL
         async with rig.client() as fresh:
             assert (await fresh.post("/v1/chat/completions", json=CHAT)).status_code == 200
-        assert "ai_client_gateway_predecessors_ended_total 1.0" in metrics_of(rig)
+        by_main = len(releases) == 1
+        assert f"ai_client_gateway_predecessors_ended_total {by_main:.1f}" in metrics_of(rig)
         logged = "".join(path.read_text() for path in (tmp_path / "log").glob("ai-client-*.jsonl"))
         [event] = [line for line in logged.splitlines() if "predecessor_stands" in line]
         assert f'"pid":{rig.process.pid}' in event.replace(" ", "")
@@ -187,7 +193,7 @@ async def test_a_process_that_ends_its_streams_is_left_alone(
     """For longer than it may be silent."""
     async with (
         Simulator(SimulatorOptions(token_ms=50)) as simulator,
-        managed_service(tmp_path, simulator, watchdog_s=4, program=program) as rig,
+        managed_service(tmp_path, simulator, watchdog_s=6, program=program) as rig,
         rig.client() as client,
     ):
         body = CHAT | {"stream": True, "max_tokens": 160}

@@ -107,14 +107,11 @@ def check_standing(world: World) -> None:
 
 
 def is_left_alone(world: World, process: Process) -> bool:
-    """It stands, and the one that came after it had ended, or stood as well, before it could find that out."""
+    """It stands, and the one that came after it was killed, or stood as well, before it could find that out."""
     if not process.is_frozen:
         return False
     after = [each for each in world.processes.manager.processes if each.before is process]
-    ends_s = [
-        min(each.died_at_s, each.ended_at_s, each.frozen_at_s if each.is_frozen else math.inf)
-        for each in after
-    ]
+    ends_s = [min(each.died_at_s, each.frozen_at_s if each.is_frozen else math.inf) for each in after]
     return bool(after) and max(ends_s) < process.frozen_at_s + WATCHDOG_S + FOUND_OUT_SLACK_S
 
 

@@ -173,11 +173,13 @@ class Server:
             self._ticker.cancel()
         return len(cut)
 
-    async def run_out(self, *, limit_s: float, until: asyncio.Event) -> None:
-        """Wait until every connection has ended by itself, or `until` is set, for `limit_s` at most."""
+    async def run_out(
+        self, *, limit_s: float, until: asyncio.Event, also: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until every connection has ended by itself and `also` is false, or `until` is set: `limit_s` at most."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + limit_s
-        while self.connections and loop.time() < until_s and not until.is_set():
+        while (self.connections or also()) and loop.time() < until_s and not until.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(RUN_OUT_LOOK_S):
                     await until.wait()

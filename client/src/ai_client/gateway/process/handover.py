@@ -20,7 +20,8 @@
 The channel stays open until one of them ends. Where the new process ends without that last word, the old one serves
 again until its streams have ended. A release from before "stays" is heard to say nothing of it, and the old process
 closes. Where the old one beats no more, it stands: systemd looks after the main process alone, so the new one ends it,
-that its callers see an end. One that does not say that it beats is left alone.
+that its callers see an end. One that does not say that it beats is left alone. The new one does so also when it has
+handed over itself, and then ends after the old one.
 
 The messages are lines of JSON on a socket pair whose number is in the environment. The new process is no child of the
 old one, which ends before it: systemd learns of the end of its own children alone, and must see its main process end.
@@ -246,6 +247,8 @@ class Inheritance:
         self.is_orphan = False
         #: The old process stood, and was ended for it.
         self.has_ended_it = False
+        #: It lives, and would be ended if it stood.
+        self.looks_after = False
 
     @classmethod
     def take(cls, environment: Mapping[str, str]) -> Inheritance | None:
@@ -289,6 +292,7 @@ class Inheritance:
         To run from the word to go on. None: nobody is ever ended.
         """
         look_s = silent_s / LOOKS if silent_s is not None and self._beats else None
+        self.looks_after = look_s is not None
         # Looks are counted, not seconds: where this process stood as well, it could not have heard anything.
         silent = 0
         try:
@@ -312,7 +316,7 @@ class Inheritance:
         if self._before is None:
             return
         self._before.kill()
-        self.has_ended_it = not self._before.why_not
+        self.has_ended_it = self.looks_after = not self._before.why_not
         told = {"pid": self._before.pid, "silent_seconds": silent_s, "ended": self.has_ended_it}
         if self._before.why_not:
             told["reason"] = f"{self._before.why_not}; end it by hand, its callers wait"
@@ -339,6 +343,7 @@ class Inheritance:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        self.looks_after = False
 
 
 async def _hears(channel: _Channel, *, within_s: float | None) -> bool:

@@ -231,6 +231,7 @@ class Service:
             limits=self._limit_memory,
             life=self._life,
             client=lambda: self._assembly.client,
+            looks_after=lambda: self._heir is not None and self._heir.looks_after,
         )
         return Succession(parts, clock=self._clock)
 

@@ -43,6 +43,8 @@ class Parts:
     limits: LimitMemory
     life: Lifecycle
     client: Callable[[], AIAPIClient]
+    #: Whether it looks after a process that had handed over to this one.
+    looks_after: Callable[[], bool]
 
 
 class Succession:
@@ -120,12 +122,13 @@ class Succession:
     async def run_out(self, listeners: Listeners, *, limit_s: float, stop_s: float) -> float:
         """What was begun here ends, for `limit_s` at most and `stop_s` once told to stop: how much of that is left.
 
+        What was begun in a process before this one ends earlier: nobody else would see that it stands.
         Where the next process is lost meanwhile, newcomers are served here: the manager starts another one only when
         this one has ended.
         """
         parts = self._parts
         parts.life.in_background(self._hear_of_stop())
-        await parts.server.run_out(limit_s=limit_s, until=self._is_decided)
+        await parts.server.run_out(limit_s=limit_s, until=self._is_decided, also=parts.looks_after)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LOST_WITHIN_S):
                 await self._is_lost.wait()
