@@ -112,6 +112,36 @@ async def test_the_old_process_serves_on_where_the_next_one_is_killed_while_a_st
     assert manager.main_pid() == pid
 
 
+#: A disk that is full where the next process opens its ledger; the old one has all files that it needs.
+NO_LEDGER = """\
+import errno
+from ai_client.ledger import ledger
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+ledger.LedgerFile = full
+"""
+
+
+@pytest.mark.parametrize("daily_usd", [None, 100], ids=["no budget", "a hard budget"])
+async def test_a_next_process_that_would_refuse_everybody_does_not_take_over(
+    tmp_path: Path, manager: Manager, daily_usd: float | None
+) -> None:
+    """Without its ledger it could keep no hard budget: the reload says why, and the old process answers on."""
+    budget = "" if daily_usd is None else f"[budget]\ndaily_usd = {daily_usd}"
+    extra = f"rate_limit = 600000\n{budget}"
+    async with Simulator() as simulator, managed_service(tmp_path, simulator, extra=extra) as rig:
+        async with rig.tcp_client() as client:
+            assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+            lay_release(tmp_path, "two", NO_LEDGER + MAIN)
+            done = await rig.command("reload", "--json")
+            assert done.code == (0 if daily_usd is None else 1)
+            assert ("its ledger can't be opened" in done.json().get("error", "")) == (daily_usd is not None)
+        async with rig.tcp_client() as client:
+            answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": 2})
+            assert answer.status_code == 200
+    assert (manager.main_pid() is None) == (daily_usd is not None)
+
+
 async def test_a_reload_goes_on_where_its_caller_leaves(tmp_path: Path, manager: Manager) -> None:
     """Half a hand-over would leave nobody serving. Several that are asked for at once are one after another."""
     async with Simulator() as simulator, managed_service(tmp_path, simulator) as rig:

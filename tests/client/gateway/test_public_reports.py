@@ -194,6 +194,16 @@ async def test_of_several_answers_the_last_ends_the_stream(stage: Stage) -> None
     assert "error" not in whole
 
 
+async def test_a_stream_behind_nginx(stage: Stage) -> None:
+    """ggml-org/llama.cpp#24774, mostlygeek/llama-swap#236: it must not hold events back; a whole answer it may."""
+    stage.stream(_chunk(0, {"content": "a"}, "stop"))
+    streamed = await stage.client.post("/v1/chat/completions", json=CHAT | {"stream": True})
+    assert streamed.headers["x-accel-buffering"] == "no"
+    stage.whole(WHOLE)
+    whole = await stage.client.post("/v1/chat/completions", json=CHAT)
+    assert "x-accel-buffering" not in whole.headers
+
+
 async def test_logprobs_in_a_stream(stage: Stage) -> None:
     """BerriAI/litellm#10686, #21932: null or not, beside the reason for the end, they pass as they came."""
     token = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": None}

@@ -14,7 +14,7 @@ from ai_client.cli.host import DEFAULT_CONFIG, config_of
 from ai_client.configure.launch import Launch
 from ai_client.configure.sources import Overrides, Sources
 from ai_client.gateway.http.sockets import ListenError, Places
-from ai_client.gateway.process.handover import detach
+from ai_client.gateway.process.handover import HandoverError, detach
 from ai_client.gateway.process.service import run_service
 from ai_client.settings import ConfigError, KeyMissingError
 
@@ -36,6 +36,9 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_CONFIG
     except ListenError as exc:
         print(f"{exc} (--port and --socket name others)", file=sys.stderr)
+        return 1
+    except HandoverError as exc:
+        print(exc, file=sys.stderr)
         return 1
     except EOFError:
         print(

@@ -78,3 +78,5 @@ class LedgerStats:
     refused: int
     unbooked: int
     errors: int
+    #: Whether the file can be written.
+    is_open: bool = True

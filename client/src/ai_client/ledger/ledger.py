@@ -177,7 +177,8 @@ class SpendLedger:
 
     def stats(self) -> LedgerStats:
         """Counts since the start."""
-        return LedgerStats(len(self._open), self._refused, self._unbooked, self._trouble.count)
+        is_open = self._file is not None
+        return LedgerStats(len(self._open), self._refused, self._unbooked, self._trouble.count, is_open)
 
     def close(self) -> None:
         """Books every ending and closes the file. Entries still open are left to the next start's recovery."""
@@ -393,8 +394,7 @@ class SpendLedger:
         """The file was deleted or replaced under us: the next reserve opens what is in its place now."""
         self._trouble.note(FileNotFoundError("it was deleted or replaced"))
         for open_entry in self._open.values():
-            open_entry.is_booked = False
-            open_entry.slot = None
+            open_entry.is_booked, open_entry.slot = False, None
         file.close(keep_notes=False)
         self._file = None
         self._tried_at_s = self._clock.monotonic() - _REOPEN_EVERY_S

@@ -102,8 +102,19 @@ def check_standing(world: World) -> None:
     for process in world.processes.manager.processes:
         ended_s = min(process.died_at_s, world.loop.time())
         stood_s = ended_s - process.frozen_at_s if process.is_frozen else 0.0
-        if stood_s > FOUND_OUT_S and not is_left_alone(world, process):
+        if stood_s > FOUND_OUT_S and not is_left_alone(world, process) and not _has_let_go(process):
             world.broken.append(f"process {process.pid} stood for {stood_s:.3f} s")
+
+
+def _has_let_go(process: Process) -> bool:
+    """It stands while it closes its files, with no caller left and another one serving: it has said that it ends."""
+    service = process.service
+    return (
+        service is not None
+        and service._next.is_over
+        and service._app.is_draining
+        and not service._server.connections
+    )
 
 
 def is_left_alone(world: World, process: Process) -> bool:

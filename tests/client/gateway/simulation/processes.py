@@ -16,6 +16,7 @@ from ai_client.admission.sent_log import SentLog
 from ai_client.configure.launch import Launch
 from ai_client.configure.sources import Sources
 from ai_client.gateway.http.sockets import ListenError, Listeners
+from ai_client.gateway.process.handover import HandoverError
 from ai_client.gateway.process.service import Service
 from ai_client.platform.clock import Timer
 from ai_client.settings import ConfigError
@@ -94,6 +95,8 @@ class Processes:
             await service.run()
         except EOFError:
             process.die("as the one before it is gone")
+        except HandoverError:
+            process.die("as it would serve nobody")
         except (OSError, ListenError, ConfigError) as error:
             if not self.disk.trouble:
                 self.faults.append(f"process {process.pid} ended with {error!r}")

@@ -209,7 +209,8 @@ class Successor:
             raise HandoverError(f"the next process ended before it was {word}; see its log") from None
         if not message.get(word):
             await self.abandon()
-            raise HandoverError(f"the next process said {message} and not that it is {word}; see its log")
+            said = message.get("reason") or f"it said {message}"
+            raise HandoverError(f"the next process is not {word}: {said}; see its log")
         return message
 
     async def abandon(self) -> None:
@@ -274,11 +275,17 @@ class Inheritance:
         """The metrics' socket, where there is one."""
         return self._estate.sockets.get(METRICS_NAME)
 
-    async def wait_to_go(self) -> dict[str, Any]:
-        """Say that all is ready, and wait for the word: the old process's rate window. EOFError where it is gone."""
+    async def wait_to_go(self, *, unfit: str = "") -> dict[str, Any]:
+        """Say that all is ready, and wait for the word: the old process's rate window. EOFError where it is gone.
+
+        `unfit`: why this process may not take over. That is said instead, and HandoverError raised.
+        """
         # Before the word, which the old one lives to say: the handle is of no other process.
         self._before = ProcessHandle(self._channel_socket)
         self._channel = await _Channel.over(self._channel_socket)
+        if unfit:
+            await self._channel.tell({"ready": False, "reason": unfit})
+            raise HandoverError(f"this process does not take over: {unfit}")
         await self._channel.tell({"ready": True, "pid": os.getpid()})
         message = await self._channel.hear()
         self._is_to_be_named = bool(message.get("stays"))

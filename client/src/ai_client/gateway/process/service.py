@@ -26,6 +26,7 @@ from ai_client.gateway.process.clock_steps import ClockSteps
 from ai_client.gateway.process.collector import spare_the_collector
 from ai_client.gateway.process.descriptors import bounds_for
 from ai_client.gateway.process.failed_reload import FAILURES, failed_reload
+from ai_client.gateway.process.fitness import unfit
 from ai_client.gateway.process.handover import Inheritance
 from ai_client.gateway.process.lifecycle import Lifecycle
 from ai_client.gateway.process.limit_memory import LimitMemory
@@ -152,7 +153,8 @@ class Service:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT, or until another process has taken over: the exit code.
 
-        Raises ListenError, and EOFError where the process before this one is gone before it handed over.
+        Raises ListenError, HandoverError where this process may not take over, and EOFError where the one before it
+        is gone before it handed over.
         """
         start_logs(self._settings)
         self._life.handle_signals(self.reload)
@@ -176,9 +178,11 @@ class Service:
         return 0
 
     async def _begin(self, heir: Inheritance | None) -> None:
-        window = await heir.wait_to_go() if heir else self._window.load(now_s=self._clock.wall())
         if heir:
+            window = await heir.wait_to_go(unfit=unfit(self._settings, self._assembly.ledger))
             self._life.in_background(heir.look_after(silent_s=self._life.silent_s))
+        else:
+            window = self._window.load(now_s=self._clock.wall())
         self._assembly.client.restore(window)
         self._limit_memory.begin(self._assembly.client, is_first=heir is None)
         self._quota.inherit(window)
