@@ -252,9 +252,13 @@ PriceMember = Literal[
     "reasoning",
     "audio_input",
     "audio_output",
+    "image_input",
+    "cached_image_input",
+    "image_output",
     "request",
     "image",
     "search",
+    "minute",
     "flex",
     "batch",
     "priority",
@@ -262,6 +266,7 @@ PriceMember = Literal[
     "scale",
     "long_from",
     "long",
+    "regional",
 ]
 Price = float | dict[PriceMember, float | dict[PriceMember, float]]
 UpstreamName = Annotated[

@@ -8,12 +8,9 @@ what the upstream `answers`, one entry an attempt (the last one again and again)
 runs twice, on the real library with cache and ledger before a real HTTP server, so that what is cached shows. In a
 request `{"repeat": TEXT, "times": N}` is a long text, and `{"each": VALUE, "times": N}` many items of a list.
 
-| of an answer | |
-|---|---|
-| `status` [200], `headers`, `json`, `text`, `base64` | a whole answer |
-| `events` | a stream: objects become `data:` lines, texts stay as they are; `newline` [LF] |
-| `repeat` | the text `REPEAT` within becomes so many letters |
-| `ends` | `close`: without length; `cut`: before its end |
+An answer is as `ai_client.testing.played` has them. One that belongs to a provider of `docs/how-to/providers.md` lies
+there (`{"play": "PROVIDER/NAME"}`), and its case has `of`, the providers whose likenesses play it: each does so in a
+third run, on the simulator. A case with a provider's name in its own that is `unplayed` says why.
 
 | of what is expected | |
 |---|---|
@@ -29,10 +26,10 @@ request `{"repeat": TEXT, "times": N}` is a long text, and `{"each": VALUE, "tim
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +43,16 @@ from ai_client.contract import upstreams as contract
 from ai_client.contract.keys import KeyProvider
 from ai_client.contract.options import ClientOptions, RetryOptions
 from ai_client.contract.request import Request, Usage
+from ai_client.contract.upstreams import Dialect
 from ai_client.errors import AIClientError, MaxRetriesExceeded
 from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span
 from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices, dollars_to_nusd
-from ai_client.ledger.usage import read_usage
+from ai_client.ledger.usage import UsageRow, read_usage
 from ai_client.settings.prices import price_of
+from ai_client.testing import Simulator, SimulatorOptions, faults
+from ai_client.testing.likeness import LIKENESSES
+from ai_client.testing.played import play, plays_of, wire
 
 FOLDER = Path(__file__).parent / "corpus"
 KEY = "hs_test_0123456789abcdef"
@@ -63,14 +64,46 @@ GOOD = {
 GOOD_USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
-def _cases() -> list[Any]:
-    found = []
+def _read() -> dict[str, dict[str, Any]]:
+    found = {}
     for path in sorted(FOLDER.glob("*.json")):
         report = json.loads(path.read_text())
         assert report["about"], f"{path.name} says nothing about itself"
         assert report["source"], f"{path.name} names no source"
-        found += [pytest.param(case, id=f"{path.stem}: {case['name']}") for case in report["cases"]]
+        found |= {f"{path.stem}: {case['name']}": case for case in report["cases"]}
     return found
+
+
+CASES = _read()
+#: How the names of providers are written in those of cases.
+SPELT = {
+    "openai": "OpenAI|Codex",
+    "azure": "Azure",
+    "anthropic": "Anthropic",
+    "deepseek": "DeepSeek",
+    "gemini": "Gemini|Google",
+    "mistral": "Mistral",
+    "xai": "xAI",
+    "groq": "Groq",
+    "moonshot": "Moonshot",
+    "openrouter": "OpenRouter",
+    "bedrock": "Bedrock",
+    "vertex": "Vertex",
+    "vllm": "vLLM",
+    "llamacpp": "llama.cpp",
+    "ollama": "Ollama",
+    "holysheep": "HolySheep",
+}
+
+
+def _scripted(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers that are not the good one."""
+    return [answer for answer in case["answers"] if answer != "good"]
+
+
+def _played_by(case: dict[str, Any], provider: str) -> list[str]:
+    """The names by which a provider plays the case's answers."""
+    return [answer["play"].partition("/")[2] for answer in _scripted(case)]
 
 
 @dataclass
@@ -89,7 +122,7 @@ class Upstream:
                 length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
                 body = json.loads(await reader.readexactly(length))
                 answer = self._answer(body)
-                writer.write(_wire(answer))
+                writer.write(wire(answer))
                 await writer.drain()
                 if "ends" in answer:
                     return
@@ -105,7 +138,7 @@ class Upstream:
         self.models.append(body["model"])
         if answer == "good" or body["model"] == self.case.get("fallback"):
             return _good(is_stream=bool(body.get("stream")))
-        return dict(answer)
+        return dict(play(answer["play"]) if "play" in answer else answer)
 
 
 def _good(*, is_stream: bool) -> dict[str, Any]:
@@ -113,28 +146,6 @@ def _good(*, is_stream: bool) -> dict[str, Any]:
         return {"json": GOOD | {"usage": GOOD_USAGE}}
     chunk = {"choices": [{"index": 0, "delta": {"content": "good"}, "finish_reason": "stop"}]}
     return {"events": [chunk, {"choices": [], "usage": GOOD_USAGE}, "data: [DONE]"]}
-
-
-def _wire(answer: dict[str, Any]) -> bytes:
-    content = _content(answer).replace(b"REPEAT", b"x" * answer.get("repeat", 0))
-    kind = "text/event-stream" if "events" in answer else "application/json"
-    headers = {"content-type": kind, **answer.get("headers", {})}
-    lines = [f"HTTP/1.1 {answer.get('status', 200)} Said", *(f"{name}: {headers[name]}" for name in headers)]
-    if answer.get("ends") in ("close", "cut"):
-        lines.append("connection: close")
-    if answer.get("ends") != "close":
-        lines.append(f"content-length: {len(content) + 10 * (answer.get('ends') == 'cut')}")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
-
-
-def _content(answer: dict[str, Any]) -> bytes:
-    if "events" in answer:
-        lines = [each if isinstance(each, str) else f"data: {json.dumps(each)}" for each in answer["events"]]
-        text = "".join(line + "\n\n" for line in lines)
-        return text.replace("\n", answer.get("newline", "\n")).encode()
-    if "base64" in answer:
-        return base64.b64decode(answer["base64"])
-    return answer["text"].encode() if "text" in answer else json.dumps(answer["json"]).encode()
 
 
 @asynccontextmanager
@@ -217,10 +228,20 @@ def _check(expect: dict[str, Any], outcome: Outcome, attempts: int) -> None:
         assert attempts == expect["attempts"]
 
 
-@pytest.mark.parametrize("case", _cases())
-async def test_what_comes_of_an_answer(case: dict[str, Any], tmp_path: Path) -> None:
-    """Told, retried, passed to the fallback, booked and cached as it should be."""
-    expect = case["expect"]
+@dataclass
+class Run:
+    """Of one case: its two calls, and what the ledger has after the first."""
+
+    first: Outcome
+    second: Outcome
+    total: UsageRow
+    #: Requests that the upstream had got after the first.
+    attempts: int
+
+
+async def _run(
+    case: dict[str, Any], here: contract.Upstream, folder: Path, attempts: Callable[[], int]
+) -> Run:
     price = price_of(case.get("price", PRICE))
     priced = ("asked", "fallback", "gpt-4.1", *case.get("models", ()))
     prices = Prices.from_settings(dict.fromkeys(priced, price))
@@ -228,32 +249,35 @@ async def test_what_comes_of_an_answer(case: dict[str, Any], tmp_path: Path) -> 
         retry=RetryOptions(max_retries=case.get("retries", 1), backoff_base_s=0.001),
         fallback_chain=(case["fallback"],) if "fallback" in case else (),
     )
-    async with serving(case) as upstream:
-        base_url = f"http://127.0.0.1:{upstream.port}/v1"
-        with (
-            closing(SpendLedger(tmp_path / "ledger.sqlite", prices=prices, plan=_plan(case))) as ledger,
-            closing(ResponseCache(tmp_path / "cache", scope=base_url, max_bytes=10**7)) as cache,
-        ):
-            here = contract.Upstream(
-                base_url=base_url,
-                keys=KeyProvider(KEY),
-                tells_cost=case.get("told_cost", False),
-                bills_cut_streams=case.get("bills_cut_streams", False),
-            )
-            async with AIAPIClient(
-                here.keys, base_url, options=options, cache=cache, ledger=ledger, upstreams=(here,)
-            ) as client:
-                first = await _ask(client, case)
-                attempts = len(upstream.models)
-                ledger.flush()
-                total = read_usage(
-                    tmp_path / "ledger.sqlite", first_day="2000-01-01", last_day="2999-12-31", by=()
-                ).total
-                second = await _ask(client, case)
-    _check(expect, first, attempts)
-    assert {name: upstream.sent.get(name) for name in expect.get("sent", {})} == expect.get("sent", {})
-    assert len(upstream.models) == expect.get("attempts_of_both", len(upstream.models))
-    assert second.cached == expect.get("cached", "error" not in expect and "fallback" not in case)
+    with (
+        closing(SpendLedger(folder / "ledger.sqlite", prices=prices, plan=_plan(case))) as ledger,
+        closing(ResponseCache(folder / "cache", scope=here.base_url, max_bytes=10**7)) as cache,
+    ):
+        async with AIAPIClient(
+            here.keys, here.base_url, options=options, cache=cache, ledger=ledger, upstreams=(here,)
+        ) as client:
+            first = await _ask(client, case)
+            after_first = attempts()
+            ledger.flush()
+            total = read_usage(
+                folder / "ledger.sqlite", first_day="2000-01-01", last_day="2999-12-31", by=()
+            ).total
+            return Run(first, await _ask(client, case), total, after_first)
+
+
+def _upstream(
+    case: dict[str, Any], base_url: str, dialect: Dialect = Dialect.COMPATIBLE
+) -> contract.Upstream:
+    return contract.Upstream(
+        base_url=base_url,
+        keys=KeyProvider(KEY),
+        dialect=dialect,
+        tells_cost=case.get("told_cost", False),
+        bills_cut_streams=case.get("bills_cut_streams", False),
+    )
+
+
+def _check_money(expect: dict[str, Any], total: UsageRow) -> None:
     if "cost_usd" in expect:
         assert float(total.cost_usd) == pytest.approx(expect["cost_usd"], abs=1e-9)
     if "most_usd" in expect:
@@ -261,3 +285,63 @@ async def test_what_comes_of_an_answer(case: dict[str, Any], tmp_path: Path) -> 
     if "least_usd" in expect:
         assert float(total.cost_usd) >= expect["least_usd"]
     assert total.unknown_requests == expect.get("unknown", total.unknown_requests)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
+async def test_what_comes_of_an_answer(case: dict[str, Any], tmp_path: Path) -> None:
+    """Told, retried, passed to the fallback, booked and cached as it should be."""
+    expect = case["expect"]
+    async with serving(case) as upstream:
+        here = _upstream(case, f"http://127.0.0.1:{upstream.port}/v1")
+        run = await _run(case, here, tmp_path, lambda: len(upstream.models))
+    _check(expect, run.first, run.attempts)
+    assert {name: upstream.sent.get(name) for name in expect.get("sent", {})} == expect.get("sent", {})
+    assert len(upstream.models) == expect.get("attempts_of_both", len(upstream.models))
+    assert run.second.cached == expect.get("cached", "error" not in expect and "fallback" not in case)
+    _check_money(expect, run.total)
+
+
+@pytest.mark.parametrize(
+    ("case", "provider"),
+    [
+        pytest.param(case, provider, id=f"{provider}, {name}")
+        for name, case in CASES.items()
+        for provider in case.get("of", ())
+    ],
+)
+async def test_a_likeness_plays_what_its_provider_answered(
+    case: dict[str, Any], provider: str, tmp_path: Path
+) -> None:
+    """The same comes of it in front of `ai-client simulate --like NAME`, by the provider's path, key and dialect."""
+    models = ("asked", "fallback", "gpt-4.1", *case.get("models", ()))
+    # Its own good answer says what it was asked, in its own number of tokens.
+    asked = {"messages": [{"role": "user", "content": "good"}], "max_tokens": 16}
+    case = case | {"request": asked | case.get("request", {})} if "good" in case["answers"] else case
+    plays = _played_by(case, provider)
+    async with Simulator(SimulatorOptions(like=provider, models=models)) as simulator:
+        for place, name in enumerate(plays):
+            is_last = place == len(plays) - 1 and case["answers"][-1] != "good"
+            model = "asked" if "fallback" in case else None
+            fault = faults.parse(f"play; name={name}")
+            simulator.faults.add(fault, count=1000 if is_last else 1, model=model)
+        dialect = Dialect(provider) if provider in set(Dialect) else Dialect.COMPATIBLE
+        here = _upstream(case, simulator.base_url, dialect)
+        run = await _run(case, here, tmp_path, lambda: simulator.counts.arrivals)
+    _check(case["expect"], run.first, run.attempts)
+    if "good" not in case["answers"] and "fallback" not in case:
+        _check_money(case["expect"], run.total)
+
+
+def test_every_kind_of_a_provider_is_played_by_its_likeness() -> None:
+    """Or says why it is not; and nothing is played that no case is about."""
+    used: dict[str, set[str]] = {provider: set() for provider in SPELT}
+    for name, case in CASES.items():
+        title = name.partition(": ")[2]
+        named = {each for each, spelt in SPELT.items() if re.search(spelt, title)}
+        if _scripted(case) and "unplayed" not in case:
+            assert not named or named & set(case.get("of", ())), (
+                f"{name}: nobody plays it, and it says not why"
+            )
+        for provider in case.get("of", ()):
+            used[provider].update(_played_by(case, provider))
+    assert used == {provider: set(plays_of(provider)) for provider in LIKENESSES if provider}

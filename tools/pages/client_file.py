@@ -17,21 +17,27 @@ _INTRO = """\
 check` lists every mistake in it. In addition to the sections below, `[cost_tags]` takes any `NAME = VALUE`, and
 `[model_costs]` one line for each model, or `*` for all others: `MODEL = DOLLARS` per million tokens, or members such
 as `input=2, output=8, cached_input=0.5, cache_write=2.5, cache_write_1h=4, reasoning=8, audio_input=40,
-audio_output=80`, dollars each for `request=`, `image=` and `search=`, and tiers of service by a factor (`flex=0.5`)
-or by member (`priority.output=14`). `long_from=200000, long.input=4, long.output=12` is the price of a call with more
-input than `long_from`. A tier multiplies it, unless it has a factor of its own for a long input (`fast.long=1`). What
-is left out costs as its kind of token does: a model with sound costs what its sound does, unless `audio_input` and
-`audio_output` say more, and what a cache keeps for an hour 1.6 times what `cache_write` says.
+audio_output=80, image_input=8, cached_image_input=2, image_output=32`, dollars each for `request=`, `image=`,
+`search=` and `minute=` (of sound), and tiers of service by a factor (`flex=0.5`) or by member (`priority.output=14`).
+`long_from=200000, long.input=4, long.output=12` is the price of a call with more input than `long_from`. A tier
+multiplies it, unless it has a factor of its own for a long input (`fast.long=1`). What is left out costs as its kind
+of token does: a model with sound costs what its sound does, unless `audio_input` and `audio_output` say more, and
+what a cache keeps for an hour 1.6 times what `cache_write` says.
+
+`regional=1.1` is what all tokens cost more where a call is answered in one place alone: always, at upstreams whose
+`base_url` names one (`eu.api.openai.com`, Vertex's locations but `global`, Bedrock's regions for models without
+`global.`); by request, where Anthropic's `inference_geo` is asked for or told with an answer. Without it such an
+upstream costs what its line says, and `inference_geo` what Anthropic publishes: 1.1 times.
 
 With `told_cost = true` the ledger books the cost that the upstream reports with an answer (OpenRouter's `usage.cost`,
 xAI's `cost_in_usd_ticks`, Perplexity's `cost.total_cost`), if it reports one. Under a hard budget it must not exceed
 the most that the call could cost by the price list. Set it only for an upstream whose bill you pay.
 
-Under a hard budget (`hard_stop`) a request is sent only if its cost has an upper bound. Refused with a 400: a model
-or a dearer tier without a price, search and tools that the provider runs itself, other models to answer in its place,
-stored prompts, files for models whose context window is not known, and passed-through requests that do more than
-read. If neither caller nor model limits the output, or the caller sets only `max_completion_tokens`, which some
-servers ignore, `max_tokens` is added."""
+Under a hard budget (`hard_stop`) a request is sent only if its cost has an upper bound. Refused with a 400: a model,
+a dearer tier or a place without a price, search and tools that the provider runs itself, other models to answer in
+its place, stored prompts, files for models whose context window is not known, and passed-through requests that do
+more than read. If neither caller nor model limits the output, or the caller sets only `max_completion_tokens`, which
+some servers ignore, `max_tokens` is added."""
 
 # No kind of value takes this, so each says what it wants instead.
 _IMPOSSIBLE = "\0\n"

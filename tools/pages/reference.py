@@ -16,6 +16,7 @@ from tools.pages import (
     metrics,
     options,
     role_variables,
+    simulator,
     stack_schema,
     targets,
 )
@@ -36,6 +37,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "metrics.md": metrics.text,
     "events.md": events.text,
     "make.md": targets.text,
+    "simulator.md": simulator.text,
 }
 
 

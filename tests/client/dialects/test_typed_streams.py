@@ -19,6 +19,9 @@ MESSAGE = event("message_start", message={"usage": {"input_tokens": 7, "cache_re
 END = event("message_delta", usage={"output_tokens": 5}) + event("message_stop")
 ANTHROPIC_ERROR = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 CREATED = event("response.created", response={"id": "resp_1"})
+ITEM = event("response.output_item.added", item={"type": "message"})
+TEXT = event("content_block_start", content_block={"type": "text", "text": ""})
+PING = event("ping")
 FAILED = event(
     "response.failed", response={"id": "resp_1", "error": {"code": "server_error", "message": "boom"}}
 )
@@ -45,8 +48,48 @@ def test_an_error_before_anything_else_is_kept_back(family: Family, error: bytes
 
 
 @pytest.mark.parametrize(
+    ("family", "heads", "error"),
+    [
+        (Family.ANTHROPIC, [MESSAGE, PING], ANTHROPIC_ERROR),
+        (Family.RESPONSES, [CREATED, event("response.in_progress", response={"id": "resp_1"})], FAILED),
+    ],
+)
+def test_an_error_behind_heads_alone_is_kept_back_with_them(
+    family: Family, heads: list[bytes], error: bytes
+) -> None:
+    """Nothing of an answer was handed on, so that another try, or a fallback, may still answer."""
+    reader = TypedStreamReader(family)
+    assert [reader.feed(piece) for piece in (*heads, error)] == [b""] * (len(heads) + 1)
+    assert reader.finish() == b""
+    assert reader.is_broken
+    assert not reader.has_begun
+
+
+@pytest.mark.parametrize(
+    ("family", "heads", "more"),
+    [
+        (Family.ANTHROPIC, MESSAGE + PING, TEXT),
+        (Family.ANTHROPIC, MESSAGE + PING, PING),
+        (Family.ANTHROPIC, MESSAGE, b": still there\n\n"),
+        (Family.RESPONSES, CREATED, ITEM),
+        (Family.RESPONSES, b"", event("response.created", response={"id": "resp_1", "background": True})),
+    ],
+)
+def test_heads_go_to_the_caller_with_what_comes_behind_them(
+    family: Family, heads: bytes, more: bytes
+) -> None:
+    """Or with a sign that there is long to wait; one of the background at once, since its id is the way back."""
+    whole = heads + more
+    for size in (1, 7, len(heads) or len(whole), len(whole)):
+        reader = TypedStreamReader(family)
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        assert b"".join(reader.feed(piece) for piece in pieces) == whole
+        assert reader.has_begun
+
+
+@pytest.mark.parametrize(
     ("family", "before", "error"),
-    [(Family.ANTHROPIC, MESSAGE, ANTHROPIC_ERROR), (Family.RESPONSES, CREATED, FAILED)],
+    [(Family.ANTHROPIC, MESSAGE + TEXT, ANTHROPIC_ERROR), (Family.RESPONSES, CREATED + ITEM, FAILED)],
 )
 def test_a_later_error_goes_to_the_caller_in_the_upstreams_words(
     family: Family, before: bytes, error: bytes

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -97,3 +98,68 @@ async def test_a_providers_error_is_told(rig: Rig, name: str) -> None:
         answer = await client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 404, answer.text
     assert "none-of-its" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", [name for name, each in LIKENESSES.items() if each.tells_tier])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_dearer_tier_is_told(rig: Rig, name: str, stream: bool) -> None:
+    """As it was asked for."""
+    model = f"{name}/{next(iter(UPSTREAMS[name].models))}"
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "service_tier": "priority"}
+    async with rig.tcp_client() as client:
+        answer = await client.post("/v1/chat/completions", json=body | {"stream": stream})
+    assert answer.status_code == 200, answer.text
+    assert '"service_tier":"priority"' in answer.text
+
+
+async def test_a_message_tells_its_place_its_speed_and_its_searches(rig: Rig) -> None:
+    """Anthropic's usage."""
+    body = {
+        "model": "anthropic/claude-sonnet-4-5",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hello"}],
+        "inference_geo": "us",
+        "speed": "fast",
+        "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+    }
+    async with rig.tcp_client() as client:
+        usage = (await client.post("/v1/messages", json=body)).json()["usage"]
+    assert (usage["inference_geo"], usage["speed"]) == ("us", "fast")
+    assert usage["server_tool_use"] == {"web_search_requests": 1}
+
+
+async def test_a_response_tells_its_tier_and_its_searches(rig: Rig) -> None:
+    """OpenAI's."""
+    body = {
+        "model": "openai/gpt-4.1",
+        "input": "hello",
+        "service_tier": "priority",
+        "tools": [{"type": "web_search"}],
+    }
+    async with rig.tcp_client() as client:
+        answer = (await client.post("/v1/responses", json=body)).json()
+    assert answer["service_tier"] == "priority"
+    assert answer["tool_usage"] == {"web_search": {"num_requests": 1}}
+
+
+async def test_a_source_that_is_read_is_told(rig: Rig) -> None:
+    """xAI's."""
+    body = {"model": "xai/grok-4", "messages": [{"role": "user", "content": "hello"}]}
+    async with rig.tcp_client() as client:
+        answer = await client.post("/v1/chat/completions", json=body | {"search_parameters": {"mode": "on"}})
+    assert answer.json()["usage"]["num_sources_used"] == 1
+
+
+@pytest.mark.parametrize("name", [name for name, each in LIKENESSES.items() if each.compresses])
+async def test_a_whole_answer_is_compressed_for_who_takes_it(name: str) -> None:
+    """And not for others."""
+    body = {"model": LIKENESSES[name].models[0], "messages": [{"role": "user", "content": "hello"}]}
+    async with Simulator(SimulatorOptions(like=name)) as simulator, httpx.AsyncClient() as client:
+        url = f"{simulator.base_url}/chat/completions"
+        encodings = [
+            (await client.post(url, json=body, headers={"accept-encoding": taken})).headers.get(
+                "content-encoding"
+            )
+            for taken in ("gzip, deflate", "identity")
+        ]
+    assert encodings == ["gzip", None]

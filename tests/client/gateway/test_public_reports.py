@@ -328,6 +328,23 @@ async def test_whether_anybody_is_there(stage: Stage) -> None:
     assert (await stage.client.head("/v1/chat/completions")).status_code == 405
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("HEAD", "/v1/chat/completions", "POST"),
+        ("GET", "/v1/messages", "POST"),
+        ("PUT", "/v1/files", "GET, HEAD, POST"),
+        ("PATCH", "/v1/responses/resp_1", "DELETE, GET, HEAD"),
+        ("POST", "/v1/models/gpt-4.1", "GET, HEAD"),
+        ("POST", "/status.json", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_a_path_does_not_have(stage: Stage, method: str, path: str, allowed: str) -> None:
+    """RFC 9110, 15.5.6: a 405 says which it has."""
+    answer = await stage.client.request(method, path)
+    assert (answer.status_code, answer.headers.get("allow")) == (405, allowed)
+
+
 async def test_filters_behind_the_end_of_an_answer(stage: Stage) -> None:
     """microsoft/autogen#6465, AbanteAI/archive-old-cli-mentat#429: Azure's events of its filters end no answer."""
     late = {"index": 0, "finish_reason": None, "content_filter_results": {}, "content_filter_offsets": {}}

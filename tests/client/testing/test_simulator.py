@@ -206,3 +206,26 @@ async def test_a_revoked_key_is_refused_and_counted(simulator: Simulator) -> Non
         assert (await new.post("/chat/completions", json=CHAT)).status_code == 200
         stats = (await new.get(f"{root}/control/stats")).json()
     assert stats["by_key"] == dict.fromkeys(fingerprints, 1)
+
+
+async def test_an_answer_is_played_on_demand() -> None:
+    """What the provider gave which the simulator is like, and no other."""
+    async with Simulator(SimulatorOptions(like="groq")) as simulator, caller(simulator) as client:
+        body = CHAT | {"model": "llama-3.3-70b-versatile"}
+        name = "odd-statuses-498-flex-has-no-room"
+        played = await client.post(
+            "/chat/completions", json=body | {"x_simulator_fault": f"play; name={name}"}
+        )
+        unknown = await client.post(
+            "/chat/completions", json=body | {"x_simulator_fault": "play; name=nothing"}
+        )
+        control = simulator.base_url.removesuffix("/openai/v1") + "/control/faults"
+        refused = await client.post(control, json={"fault": "play; name=nothing"})
+        fine = await client.post("/chat/completions", json=body)
+    assert (played.status_code, unknown.status_code, refused.status_code, fine.status_code) == (
+        498,
+        400,
+        400,
+        200,
+    )
+    assert name in unknown.json()["error"]["message"]

@@ -13,6 +13,7 @@ from ai_client.contract.request import Request
 from ai_client.dialects.token_estimate import TokenRate, estimate
 from ai_client.ledger.prices import NANO_PER_DOLLAR, Prices
 from ai_client.settings import Settings
+from ai_client.settings.places import costs_where_answered
 
 
 def worst_cost(settings: Settings) -> Callable[[RequestLine], float]:
@@ -20,7 +21,7 @@ def worst_cost(settings: Settings) -> Callable[[RequestLine], float]:
 
     Infinite where nothing bounds it: the provider may search, another model may answer, there is no price.
     """
-    prices = Prices.from_settings(settings.model_costs)
+    prices = Prices.from_settings(costs_where_answered(settings))
     options = ClientOptions()
     rate = TokenRate()
 

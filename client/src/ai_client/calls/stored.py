@@ -10,7 +10,7 @@ from ai_client.calls.targets import Targets
 from ai_client.contract.apis import Api, Family, api_of
 from ai_client.contract.request import Request, Response, Usage
 from ai_client.contract.stores import EntryId, Home, Homes, Ledger
-from ai_client.dialects.usage import usage_from_json
+from ai_client.dialects.usage import drawn_of, searches_of, usage_from_json
 from ai_client.dialects.verdict import UNDER_WAY
 from ai_client.errors import BadRequestError
 from ai_client.platform.json_text import write_json
@@ -105,7 +105,12 @@ def _final_usage(value: Any) -> Usage | None:
     """Of a response that has ended, however it did."""
     if not isinstance(value, dict) or value.get("status") in UNDER_WAY:
         return None
-    return usage_from_json(value.get("usage"), tier=value.get("service_tier"))
+    return usage_from_json(
+        value.get("usage"),
+        tier=value.get("service_tier"),
+        searches=searches_of(value),
+        drawn=drawn_of(value),
+    )
 
 
 def is_kept(request: Request) -> bool:

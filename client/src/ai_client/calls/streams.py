@@ -206,7 +206,8 @@ class UpstreamStream:
             self._attempt.failed(
                 error,
                 usage=self.usage,
-                passed_bytes=reader.delta_bytes if reader.has_begun else None,
+                # Where nothing went on but a usage was told, what came bounds it all the same.
+                passed_bytes=reader.delta_bytes if reader.has_begun or self.told_usage is not None else None,
                 has_finished=reader.body is not None or reader.has_told_all(choices=self._choices),
             )
         await self._wire.aclose()

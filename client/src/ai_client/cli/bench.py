@@ -21,6 +21,7 @@ from ai_client.cli.host import socket_of, usable_settings
 from ai_client.cli.table import table
 from ai_client.ledger.prices import Prices
 from ai_client.settings import KeyMissingError, Settings, read_key
+from ai_client.settings.places import costs_where_answered
 
 EXIT_TARGET = 1
 EXIT_UNUSABLE = 2
@@ -109,7 +110,7 @@ def _load(options: argparse.Namespace, settings: Settings) -> Load:
 
 def _providers(options: argparse.Namespace, settings: Settings) -> list[ServiceProvider | DirectProvider]:
     path = socket_of(options)
-    prices = Prices.from_settings(settings.model_costs)
+    prices = Prices.from_settings(costs_where_answered(settings))
     found: list[ServiceProvider | DirectProvider] = [ServiceProvider(path, name="this host", prices=prices)]
     if options.against:
         key = read_key(key_file=options.against_key_file, environment=os.environ)

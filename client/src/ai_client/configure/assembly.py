@@ -32,6 +32,7 @@ from ai_client.ledger.ledger import SpendLedger
 from ai_client.ledger.prices import Prices
 from ai_client.platform.clock import Clock, SystemClock
 from ai_client.settings import CachingSettings, KeyPair, LimitSettings, LoadedKey, Settings
+from ai_client.settings.places import costs_where_answered
 from ai_client.stored.homes_file import HomesFile
 from ai_client.transport.base import Timeouts, Transport, TransportOptions
 from ai_client.transport.proxies import default_transport
@@ -204,7 +205,7 @@ def assemble(
     escrow = escrow or Escrow()
     ledger = SpendLedger(
         state / LEDGER_NAME,
-        prices=Prices.from_settings(settings.model_costs),
+        prices=Prices.from_settings(costs_where_answered(settings)),
         plan=BudgetPlan.from_settings(settings.budget, settings.tenants, shared_by=escrow.account),
         tags=settings.cost_tags,
         events=events,

@@ -15,6 +15,9 @@ from ai_client.platform.json_text import read_json
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
+#: Of a request that names no place: its account may have one, and only the answer tells.
+UNTOLD_REGION = "untold"
+
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -43,8 +46,8 @@ class Usage(Struct, frozen=True):
 
     `input_tokens` includes `cached_input_tokens` (read from its cache) and `cache_write_tokens`, which together are
     at most as many, and `audio_input_tokens`; `output_tokens` includes `reasoning_tokens` and `audio_output_tokens`.
-    `long_cache_write_tokens` are those of the written that are kept for an hour. `images` and `searches` are billed
-    each.
+    `long_cache_write_tokens` are those of the written that are kept for an hour. `images`, `searches` and `seconds` of
+    sound are billed each. Tokens of pictures are a part of the input and of the output, as those of sound are.
     """
 
     input_tokens: int
@@ -61,6 +64,13 @@ class Usage(Struct, frozen=True):
     audio_output_tokens: int = 0
     #: What the upstream says that the call cost, in nano-dollars; None where it says nothing.
     told_nusd: int | None = None
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    #: Of the cached ones.
+    cached_image_tokens: int = 0
+    seconds: int = 0
+    #: Where it was answered, if that was not left to the provider: a place costs more than anywhere.
+    region: str = ""
 
     @property
     def total_tokens(self) -> int:

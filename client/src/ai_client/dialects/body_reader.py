@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from ai_client.contract.apis import api_of
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage
-from ai_client.dialects.usage import searches_of, usage_from_json
+from ai_client.dialects.usage import drawn_of, of_pictures, searches_of, usage_from_json
 from ai_client.dialects.verdict import fault_of, is_plain_answer, missing_of
 from ai_client.platform.json_text import read_json
 
@@ -22,6 +22,7 @@ _ENDS_BYTES: Final = 4 * 1024
 #: Each value of a parsed answer takes up to a hundred bytes, however short its text is.
 MOST_VALUES: Final = 2_000_000
 _SURELY_FEW_BYTES: Final = 1024 * 1024
+_PICTURES: Final = frozenset(("images/generations", "images/edits", "images/variations"))
 _ONLY_READ: Final = frozenset(("embeddings", "rerank"))
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _VECTORS: Final = re.compile(rb'\s*\{[^\[\]]{0,2000}"data"\s*:\s*\[\s*\{')
@@ -102,9 +103,14 @@ def judged_whole(value: dict[str, Any], endpoint: str) -> BodyVerdict:
     told = value.get("usage")
     if told is None and endpoint == "rerank":  # Cohere's
         told = value.get("meta")
-    usage = _of_input(
-        usage_from_json(told, tier=value.get("service_tier"), searches=searches_of(value)), endpoint
-    )
+    if told is None and "duration" in value and endpoint.startswith("audio/"):
+        told = {"seconds": value["duration"]}
+    if "output" in value:  # a response's, which tells more beside its usage
+        beside: tuple[int, object] = searches_of(value), drawn_of(value)
+    else:
+        beside = 0, None
+    usage = usage_from_json(told, tier=value.get("service_tier"), searches=beside[0], drawn=beside[1])
+    usage = of_pictures(usage, told) if endpoint in _PICTURES else _of_input(usage, endpoint)
     fault = fault_of(value)
     if fault is not None:
         return BodyVerdict(usage=usage, fault=fault)

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ai_client.dialects.limit_headers import (
     duration_s,
@@ -29,13 +30,15 @@ from ai_client.platform.json_text import read_json
 
 # The text of a proxy's error page helps nobody beyond this.
 _LONGEST_MESSAGE = 500
+# Members of an error that say how many seconds to wait.
+_WAITS = ("resets_in_seconds", "retry_after", "retry_after_seconds")
 _TEXTS = ("message", "detail", "msg", "status_msg", "error_msg", "error_message", "errors", "title")
 # Words that stand for a status where an error has none of its own. MiniMax's numbers come as `base_resp_…`.
 _STATUS_BY_WORD = {
     status: frozenset(words.split())
     for status, words in {
         429: """rate_limit_exceeded rate_limit_error rate_limited too_many_requests resource_exhausted
-            insufficient_quota exceeded_current_quota_error quota_exceeded requests tokens
+            usage_limit_reached insufficient_quota exceeded_current_quota_error quota_exceeded requests tokens
             base_resp_1002 base_resp_1008 base_resp_1039 base_resp_1041 base_resp_2056""",
         529: "overloaded_error overloaded engine_overloaded_error engine_overloaded",
         503: "unavailable service_unavailable serviceunavailableerror service_unavailable_error",
@@ -85,7 +88,7 @@ class UpstreamMessage:
     code: str | None = None
     type: str | None = None
     param: str | None = None
-    #: Google's `RetryInfo`: how long to wait, as text.
+    #: How long to wait, as text: Google's `RetryInfo`, others' members of the error.
     retry_delay: str | None = None
 
 
@@ -111,11 +114,15 @@ def read_error(value: object) -> UpstreamMessage:
     code = _text(next(filter(None, codes), None))
     kind = _text(error.get("type")) or _text(error.get("status"))
     return UpstreamMessage(
-        _one_line(_spoken(said)), code, kind, _text(error.get("param")), _retry_delay(error.get("details"))
+        _one_line(_spoken(said)), code, kind, _text(error.get("param")), _retry_delay(error)
     )
 
 
-def _retry_delay(details: object) -> str | None:
+def _retry_delay(error: Mapping[str, Any]) -> str | None:
+    for name in _WAITS:
+        if isinstance(told := error.get(name), int | float | str) and told:
+            return _text(told)
+    details = error.get("details")
     for detail in details if isinstance(details, list) else ():
         if isinstance(detail, dict) and detail.get("retryDelay"):
             return _text(detail["retryDelay"])

@@ -19,6 +19,9 @@ _EDITED_TOKENS: Final = 8_192
 _MOST_EDITED: Final = 16
 # Speech at a quarter of its pace: a character in a second, twenty tokens of sound.
 _SPOKEN_TOKENS_PER_BYTE: Final = 20
+# No sound that is sent for its speech has less than two kilobits a second, nor is it longer than a day.
+_BYTES_PER_SECOND: Final = 250
+_MOST_SECONDS: Final = 86_400
 # A transcript has no more tokens than its sound has bytes, nor more than four hours of speech.
 _MOST_TRANSCRIBED: Final = 100_000
 
@@ -38,5 +41,8 @@ def media_bound(
         read = text_bytes + (0 if endpoint == "images/generations" else _MOST_EDITED * _EDITED_TOKENS)
         return Usage(read, count * _PICTURE_TOKENS + partial * _PARTIAL_TOKENS, images=count), text_bytes
     if endpoint == "audio/speech":
-        return Usage(text_bytes, text_bytes * _SPOKEN_TOKENS_PER_BYTE), text_bytes
-    return Usage(body_bytes, min(body_bytes, _MOST_TRANSCRIBED)), text_bytes
+        spoken = text_bytes * _SPOKEN_TOKENS_PER_BYTE
+        return Usage(text_bytes, spoken, audio_output_tokens=spoken), text_bytes
+    seconds = min(-(-body_bytes // _BYTES_PER_SECOND), _MOST_SECONDS)
+    written = min(body_bytes, _MOST_TRANSCRIBED)
+    return Usage(body_bytes, written, audio_input_tokens=body_bytes, seconds=seconds), text_bytes

@@ -7,7 +7,7 @@ bound for it has to set one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -30,6 +30,8 @@ class ModelFacts:
     heeds_new_bound: bool = False
     #: The most that it thinks beside the bound of its output.
     thoughts_beside: int = 0
+    #: Its provider can be told where to answer, for all requests of an account, and takes more for it.
+    knows_regions: bool = False
 
 
 _MILLION: Final = 1_048_576
@@ -40,6 +42,7 @@ def _openai(output: int, context: int, image: int = 16_384, *, thinks: bool = Fa
 
 
 _GEMINI: Final = ModelFacts(65_536, _MILLION, thinks_unseen=True, heeds_new_bound=True)
+_CLAUDE: Final = ModelFacts(128_000, 1_000_000, 5_000, heeds_new_bound=True)
 # DashScope's: max_tokens bounds the answer without its chain of thought, which is 81,920 tokens at most.
 _QWEN: Final = ModelFacts(None, _MILLION, thoughts_beside=81_920)
 # Their chat templates have a system prompt of 500 tokens.
@@ -62,7 +65,13 @@ _TABLE: Final[dict[str, ModelFacts]] = {
     "claude-3-7": ModelFacts(128_000, 200_000, 1_600, heeds_new_bound=True),
     "claude-sonnet-4": ModelFacts(65_536, 1_000_000, 5_000, heeds_new_bound=True),
     "claude-haiku-4": ModelFacts(65_536, 200_000, 5_000, heeds_new_bound=True),
-    "claude-opus-4": ModelFacts(128_000, 1_000_000, 5_000, heeds_new_bound=True),
+    "claude-opus-4": _CLAUDE,
+    # From 4.6 on they can be told where to answer; of later ones no more is known here.
+    **dict.fromkeys(
+        ("claude-opus-4-6", "claude-opus-4-7", "claude-opus-4-8"), replace(_CLAUDE, knows_regions=True)
+    ),
+    "claude-sonnet-4-6": replace(_CLAUDE, knows_regions=True),
+    "claude": ModelFacts(hidden_input=128, heeds_new_bound=True, knows_regions=True),
     "gemini-1.5": ModelFacts(8_192, 2_097_152, heeds_new_bound=True),
     "gemini-2.0": ModelFacts(8_192, _MILLION, heeds_new_bound=True),
     "gemini-2.5": _GEMINI,

@@ -40,6 +40,7 @@ class _Choice(Struct):
     text: Raw = _ABSENT
     error: None = None
     usage: None = None
+    native_finish_reason: str | None = None
 
 
 class _Chunk(Struct):
@@ -357,7 +358,9 @@ def _are_plain(chunks: list[_Chunk]) -> bool:
         for choice in chunk.choices:
             if choice.delta is _ABSENT and choice.text is _ABSENT:
                 return False  # its text may stand elsewhere: Azure's `messages`
-            if choice.finish_reason and choice.finish_reason.lower() in BROKEN_OFF:
+            if choice.finish_reason and (
+                choice.finish_reason.lower() in BROKEN_OFF or choice.native_finish_reason in BROKEN_OFF
+            ):
                 return False
     return True
 

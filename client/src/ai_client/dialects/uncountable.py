@@ -127,7 +127,6 @@ _MEMBERS: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
         "is stored with the provider, and may hold a model and tools of its own",
     ),
     ("chat_template", bool, "may make any number of tokens of the messages"),
-    ("inference_geo", lambda value: value not in (None, "global"), "costs more than the model's price"),
     ("extra_body", lambda value: bool(value) and not _is_harmless(value), _HIDDEN),
     ("generation_config", bool, _HIDDEN),
     ("generationconfig", bool, _HIDDEN),

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from ai_client.contract.request import Usage
+from ai_client.contract.request import UNTOLD_REGION, Usage
 from ai_client.contract.stores import Unbounded
 from ai_client.dialects.input_parts import InputParts, folded, read_input
 from ai_client.dialects.media_bound import media_bound
@@ -139,7 +139,11 @@ def _of_plain(body: Mapping[str, Any], *, model: str, body_bytes: int, default_o
         if not facts.heeds_new_bound and not old:
             to_send = given
     return UpperBound(
-        Usage(body_bytes + facts.hidden_input, min(MOST_TOKENS, bound)),
+        Usage(
+            body_bytes + facts.hidden_input,
+            min(MOST_TOKENS, bound),
+            region=UNTOLD_REGION if facts.knows_regions else "",
+        ),
         body_bytes,
         is_output_open=not given and bound > 0,
         output_to_send=to_send,
@@ -162,8 +166,7 @@ def bound_of_any(
     unbounded = odd_name or uncountable(endpoint, body) or _unknown_reference(parts, facts, model)
     text_bytes = body_bytes - parts.image_bytes
     read = text_bytes + parts.images * facts.image + facts.hidden_input + _read_on_top(endpoint, body)
-    if parts.reference:
-        read = max(read, facts.context or 0)
+    read = max(read, facts.context or 0) if parts.reference else read
     output = _output_each(endpoint, body, facts, default_output)
     written = min(MOST_TOKENS, output.bound * outputs_of(body)) + _predicted_bytes(body)
     usage = Usage(
@@ -172,6 +175,7 @@ def bound_of_any(
         images=parts.images,
         searches=_searches(body) if endpoint == "rerank" else 0,
         tier=_tier(body),
+        region=_region(body, facts),
         long_cache_write_tokens=read if parts.caches_long else 0,
         audio_input_tokens=read if parts.sounds else 0,
         audio_output_tokens=written if _is_heard(body) else 0,
@@ -322,6 +326,14 @@ def _predicted_bytes(body: Mapping[str, Any]) -> int:
     """Predicted tokens that are not used are billed as output."""
     prediction = body.get("prediction")
     return 0 if prediction is None else len(str(prediction).encode("utf-8", "replace"))
+
+
+def _region(body: Mapping[str, Any], facts: ModelFacts) -> str:
+    """The place that is asked for; "" where it may be any. Who asks for none may have one for all requests."""
+    asked = body.get("inference_geo")
+    if asked is None:
+        return UNTOLD_REGION if facts.knows_regions else ""
+    return "" if asked == "global" else asked if isinstance(asked, str) else "unknown"
 
 
 def _tier(body: Mapping[str, Any]) -> str:

@@ -7,7 +7,10 @@
 - Moonshot: `cached_tokens` beside `prompt_tokens`.
 - Anthropic: `input_tokens`, with `cache_read_input_tokens` and `cache_creation_input_tokens` on top.
 - Bedrock's own: `inputTokens`, `outputTokens`, with `cacheReadInputTokens` and `cacheWriteInputTokens` on top.
-- Gemini's own: `promptTokenCount`, `candidatesTokenCount`, `thoughtsTokenCount`, `cachedContentTokenCount`.
+- Gemini's own: `promptTokenCount`, `candidatesTokenCount`, `thoughtsTokenCount`, `cachedContentTokenCount`; what of
+  them is pictures or sound, in lists by `modality`.
+- Cohere, and servers that rank as it does: `billed_units` and `tokens`, each with the counts.
+- Transcripts: `seconds`, alone or beside tokens.
 
 Numbers come as integers, floats, text or null. A count that no model can reach, or below zero, makes the whole
 worthless, as does a prompt of no tokens: whoever reserved money then books what the call may have cost.
@@ -23,6 +26,7 @@ from msgspec import structs
 
 from ai_client.contract.request import Usage
 from ai_client.dialects.numbers import number_of
+from ai_client.dialects.told_cost import told_nusd
 
 # A hundred times the largest context window that is sold.
 _MOST_TOKENS: Final = 1_000_000_000
@@ -36,9 +40,15 @@ _ON_TOP_WRITTEN: Final = ("cache_creation_input_tokens", "cacheWriteInputTokens"
 # Gemini's, of what its own tools put into the prompt; the prompt in two kinds, where nothing tells the sum.
 _TOOL_INPUT: Final = "toolUsePromptTokenCount"
 _HIT_AND_MISS: Final = ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens")
+_COUNTS: Final = frozenset((*_INPUT, *_OUTPUT, *_TOTAL, *_HIT_AND_MISS, *_ON_TOP_READ, *_ON_TOP_WRITTEN))
+_INPUT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_KINDS: Final = ("audio_tokens", "image_tokens")
+_SECONDS: Final = ("seconds", "prompt_audio_seconds")
+# Anthropic's words for anywhere, and for models that know no places.
+_ANYWHERE: Final = frozenset(("", "global", "not_available"))
 # xAI's, of what its own tools did.
 _SEARCH_CALLS: Final = ("web_search_calls", "x_search_calls")
-_NANO: Final = 1_000_000_000
 _PLAIN: Final = frozenset(
     (
         "prompt_tokens",
@@ -56,21 +66,51 @@ _PLAIN_OUTPUT: Final = frozenset(
 )
 
 
-def usage_from_json(value: object, *, tier: object = None, searches: int = 0) -> Usage | None:
+def usage_from_json(
+    value: object, *, tier: object = None, searches: int = 0, drawn: object = None
+) -> Usage | None:
     """The `usage` object of an answer, or None where there is none or it makes no sense.
 
-    `tier` is the answer's own `service_tier`, which most providers write beside the usage and not into it, and
-    `searches` how many it tells of elsewhere (`searches_of`).
+    `tier` is the answer's own `service_tier`, which most providers write beside the usage and not into it; `searches`
+    how many it tells of elsewhere (`searches_of`), and `drawn` what its pictures took (`drawn_of`).
     """
     if not isinstance(value, dict):
         return None
     try:
         usage = _read_plain(value, tier) or read_any(value, tier)
+        if usage is not None and isinstance(drawn, dict):
+            usage = _with_pictures(usage, read_any(drawn, None))
     except _SenselessError:
         return None
     if usage is not None and searches > usage.searches:
         return structs.replace(usage, searches=searches)
     return usage
+
+
+def drawn_of(response: Mapping[str, Any]) -> object:
+    """What the pictures took that OpenAI's responses draw by a model of their own, which their usage leaves out."""
+    told = response.get("tool_usage")
+    return told.get("image_gen") if isinstance(told, dict) else None
+
+
+def _with_pictures(usage: Usage, drawn: Usage | None) -> Usage:
+    """All that the other model read counts as pictures: the dearer of its two kinds of input."""
+    if drawn is None:
+        return usage
+    return structs.replace(
+        usage,
+        input_tokens=usage.input_tokens + drawn.input_tokens,
+        output_tokens=usage.output_tokens + drawn.output_tokens,
+        image_input_tokens=usage.image_input_tokens + drawn.input_tokens,
+        image_output_tokens=usage.image_output_tokens + (drawn.image_output_tokens or drawn.output_tokens),
+    )
+
+
+def of_pictures(usage: Usage | None, told: object) -> Usage | None:
+    """The usage of an answer that is pictures: all that is written, where it does not say what of it is text."""
+    if usage is None or not isinstance(told, dict) or _details(told, *_OUTPUT_DETAILS):
+        return usage
+    return structs.replace(usage, image_output_tokens=usage.output_tokens)
 
 
 def searches_of(response: Mapping[str, Any]) -> int:
@@ -146,12 +186,13 @@ def read_any(value: Mapping[str, Any], tier: object) -> Usage | None:
     """Of any provider's form. Raises where a number can't be a count of tokens."""
     if isinstance(passes := value.get("iterations"), list) and len(passes) > 1:
         value = _summed(value, passes)
+    if value.keys().isdisjoint(_COUNTS):
+        value = _unpacked(value)
     read = _first(value, _INPUT) or sum(_count(value.get(name)) or 0 for name in _HIT_AND_MISS)
     read += _count(value.get(_TOOL_INPUT)) or 0
-    written = _first(value, _OUTPUT) or 0
-    total = _first(value, _TOTAL)
-    of_input = _details(value, "prompt_tokens_details", "input_tokens_details")
-    of_output = _details(value, "completion_tokens_details", "output_tokens_details")
+    written, total = _first(value, _OUTPUT) or 0, _first(value, _TOTAL)
+    of_input = _details(value, *_INPUT_DETAILS) or _by_modality(value, "promptTokensDetails")
+    of_output = _details(value, *_OUTPUT_DETAILS) or _by_modality(value, "candidatesTokensDetails")
     on_top_read = _first(value, _ON_TOP_READ) or 0
     kept_long, on_top_written = _cache_writes(value, of_input)
     if not read and not (on_top_read or on_top_written):
@@ -166,7 +207,7 @@ def read_any(value: Mapping[str, Any], tier: object) -> Usage | None:
     written, reasoning = _written(value, of_output, read, written, total=total)
     cached = min(cached, read)
     stored = min(max(into_cache, kept_long), read - cached)
-    return Usage(
+    usage = Usage(
         read,
         written,
         cached,
@@ -175,17 +216,36 @@ def read_any(value: Mapping[str, Any], tier: object) -> Usage | None:
         searches=_searches(value),
         tier=_tier(value, tier),
         long_cache_write_tokens=min(kept_long, stored),
-        audio_input_tokens=min(_count(of_input.get("audio_tokens")) or 0, read),
-        audio_output_tokens=min(_heard_or_seen(of_output), written),
-        told_nusd=_told_nusd(value),
+        told_nusd=told_nusd(value),
+    )
+    return _with_kinds(usage, value, of_input, of_output)
+
+
+def _with_kinds(
+    usage: Usage, value: Mapping[str, Any], of_input: Mapping[str, Any], of_output: Mapping[str, Any]
+) -> Usage:
+    """With what of it is sound or pictures, how long the sound is, and where it was answered."""
+    of_cache = _details(of_input, "cached_tokens_details") or _by_modality(value, "cacheTokensDetails")
+    heard, seen = (_count(of_input.get(name)) or 0 for name in _KINDS)
+    spoken, drawn = (_count(of_output.get(name)) or 0 for name in _KINDS)
+    return structs.replace(
+        usage,
+        audio_input_tokens=min(heard, usage.input_tokens),
+        audio_output_tokens=min(spoken, usage.output_tokens),
+        image_input_tokens=min(seen, usage.input_tokens),
+        image_output_tokens=min(drawn, usage.output_tokens),
+        cached_image_tokens=min(_count(of_cache.get("image_tokens")) or 0, usage.cached_input_tokens),
+        seconds=_first(value, _SECONDS) or 0,
+        region=_region(value),
     )
 
 
 def _without_parts(value: Mapping[str, Any], written: int, total: int | None) -> Usage | None:
-    """Where no input is told: searches, or the sum alone, of which the dearer part is the bound."""
-    if not total and (units := _searches(value)):
-        return Usage(0, 0, searches=units, told_nusd=_told_nusd(value))
-    return Usage(0, total, told_nusd=_told_nusd(value)) if total and not written else None
+    """Where no input is told: searches or a time alone, or the sum alone, of which the dearer part is the bound."""
+    units, seconds = _searches(value), _first(value, _SECONDS) or 0
+    if not total and (units or seconds):
+        return Usage(0, 0, searches=units, seconds=seconds, told_nusd=told_nusd(value))
+    return Usage(0, total, told_nusd=told_nusd(value)) if total and not written else None
 
 
 def _written(
@@ -229,9 +289,29 @@ def _cache_writes(value: Mapping[str, Any], of_input: Mapping[str, Any]) -> tupl
     return kept_long, written
 
 
-def _heard_or_seen(details: Mapping[str, Any]) -> int:
-    """Sound, and pictures that a chat's model makes: their tokens have a price of their own."""
-    return (_count(details.get("audio_tokens")) or 0) + (_count(details.get("image_tokens")) or 0)
+def _unpacked(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the counts that stand one deeper: what is billed, before what was read."""
+    for name in ("billed_units", "tokens"):
+        place = value.get(name)
+        if isinstance(place, dict) and any(_first(place, names) for names in (_INPUT, _OUTPUT, _TOTAL)):
+            return {**place, **value}
+    return value
+
+
+def _by_modality(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Gemini's list, as others write the same: `audio_tokens`, `image_tokens`."""
+    told = value.get(name)
+    found: dict[str, int] = {}
+    for each in told if isinstance(told, list) else ():
+        if isinstance(each, dict):
+            kind = f"{_text(each.get('modality')).lower()}_tokens"
+            found[kind] = found.get(kind, 0) + (_count(each.get("tokenCount")) or 0)
+    return found
+
+
+def _region(value: Mapping[str, Any]) -> str:
+    region = _text(value.get("inference_geo"))
+    return "" if region in _ANYWHERE else region
 
 
 def _tier(value: Mapping[str, Any], beside: object) -> str:
@@ -240,32 +320,6 @@ def _tier(value: Mapping[str, Any], beside: object) -> str:
     if speed not in ("", "standard"):
         return speed
     return _text(value.get("service_tier")) or _text(beside)
-
-
-def _told_nusd(value: Mapping[str, Any]) -> int | None:
-    """The cost that some tell beside the tokens: OpenRouter's `cost` (with what it passes on to one's own key),
-    Perplexity's `cost.total_cost`, xAI's `cost_in_usd_ticks` of which 10^10 are a dollar."""
-    ticks = _amount(value.get("cost_in_usd_ticks"))
-    if ticks is not None:
-        return math.ceil(ticks / 10)
-    cost = value.get("cost")
-    if isinstance(cost, dict):
-        cost = cost.get("total_cost")
-    dollars = _amount(cost)
-    if dollars is None:
-        return None
-    details = value.get("cost_details")
-    if value.get("is_byok") and isinstance(details, dict):
-        dollars += _amount(details.get("upstream_inference_cost")) or 0
-    # The last digits of a float are no money.
-    return math.ceil(round(dollars * _NANO, 3))
-
-
-def _amount(value: object) -> float | None:
-    """A sum of money; None where it is none, or one that nobody is billed for one call."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**15:
-        return None
-    return float(value)
 
 
 def _is_inside(value: Mapping[str, Any], told: int, on_top: int, total: int | None) -> bool:

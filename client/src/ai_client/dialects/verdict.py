@@ -68,6 +68,9 @@ def is_plain_answer(value: Mapping[str, Any]) -> bool:
         choice.get("finish_reason") in _PLAIN_ENDS
         and type(choice.get("message")) is dict
         and not choice.get("error")
+        and "native_finish_reason" not in choice
+        and "usage" in value
+        and value["usage"] is not None
     )
 
 
@@ -115,7 +118,11 @@ def _told_by_choices(choices: object) -> Iterator[UpstreamMessage | None]:
             continue
         if choice.get("error"):
             yield read_error(choice)
-        elif isinstance(reason := choice.get("finish_reason"), str) and reason.lower() in BROKEN_OFF:
+            continue
+        reason = choice.get("finish_reason")
+        if "native_finish_reason" in choice and word_of(choice["native_finish_reason"]) in BROKEN_OFF:
+            reason = choice["native_finish_reason"]  # it says more, and at times is all that says so
+        if isinstance(reason, str) and reason.lower() in BROKEN_OFF:
             yield UpstreamMessage(f"its provider failed (finish_reason: {reason})", "provider_error")
 
 
@@ -139,6 +146,9 @@ def missing_of(value: Mapping[str, Any], endpoint: str) -> str | None:
             return "holds no choices"
         if not all(_is_choice(choice) for choice in choices):
             return "holds a choice without a message"
+        is_billed = "usage" in value and value["usage"]
+        if not is_billed and endpoint == "chat/completions" and not any(map(_says_something, choices)):
+            return "holds a message without anything in it, and no usage"
     elif endpoint == "embeddings":
         return _missing_vectors(value)
     elif endpoint in _LISTS:
@@ -156,6 +166,14 @@ def _is_choice(choice: object) -> bool:
         # One that ended says so, or holds something.
         return bool(choice.get("finish_reason")) or any(message[name] for name in message if name != "role")
     return isinstance(choice.get("text"), str) or "delta" in choice
+
+
+def _says_something(choice: Mapping[str, Any]) -> bool:
+    """Whether anything came, or it says why nothing did: a model that says nothing is billed for it all the same."""
+    message = choice.get("message")
+    if choice.get("finish_reason") != "stop" or not isinstance(message, dict):
+        return True
+    return any(message[name] for name in message if name != "role")
 
 
 def _missing_vectors(value: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from ai_client.contract.request import Usage
+from ai_client.contract.request import UNTOLD_REGION, Usage
 from ai_client.contract.stores import EntryId
 from ai_client.ledger.book import Ask, Ending
 from ai_client.ledger.owner import Fate
@@ -32,12 +32,19 @@ class EntryInFlight(Struct):
     reserved_nusd: int
     #: The tier of service that was asked for, "" where the provider may choose.
     tier: str = ""
+    #: The place that was asked for.
+    region: str = ""
     day: str = ""
     slot: int | None = None
     is_booked: bool = False
 
     def cost_nusd(self, usage: Usage) -> int:
-        """What it cost. Who tells no tier may have served the one that was asked for (Fireworks), if that is dearer."""
+        """What it cost. Who tells no tier may have served the one that was asked for (Fireworks), if that is dearer.
+
+        So of the place, but for one that nobody asked for.
+        """
+        if self.region and not usage.region and self.region != UNTOLD_REGION:
+            usage = structs.replace(usage, region=self.region)
         cost = self.price.cost_nusd(usage)
         if self.tier and usage.tier in _SILENT:
             cost = max(cost, self.price.cost_nusd(structs.replace(usage, tier=self.tier)))

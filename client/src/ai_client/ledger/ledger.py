@@ -111,7 +111,7 @@ class SpendLedger:
         """
         price = self._prices.of(model)
         nusd = price.upper_bound_nusd(upper)
-        open_entry = EntryInFlight(price, tenant, min(nusd, MOST_NUSD), upper.tier)
+        open_entry = EntryInFlight(price, tenant, min(nusd, MOST_NUSD), upper.tier, upper.region)
         if self._file is None and not self._reopen():
             return self._unbooked_entry(open_entry)
         text = tags_text({**self._tags, **tags}) if tags else self._tags_text
@@ -140,6 +140,9 @@ class SpendLedger:
         open_entry = self._open.get(entry)
         if open_entry is None:
             return 0.0
+        if usage.seconds and not usage.total_tokens and open_entry.price.second_nusd is None:
+            self.billed_unknown(entry)  # its length alone says nothing without a price of a minute
+            return open_entry.reserved_nusd / NANO_PER_DOLLAR
         nusd = open_entry.cost_nusd(usage)
         told = usage.told_nusd
         if told is not None and told <= (
@@ -344,10 +347,8 @@ class SpendLedger:
         """Raises LedgerUnavailableError where a hard budget can't be kept without the file."""
         if self.is_hard(tenant):
             self._refused += 1
-            raise LedgerUnavailableError(
-                f"ledger {self._path}",
-                f"can't be written ({self._trouble.reason}), and a hard budget needs it",
-            )
+            reason = f"can't be written ({self._trouble.reason}), and a hard budget needs it"
+            raise LedgerUnavailableError(f"ledger {self._path}", reason)
 
     def _will_ask_again(self, waiting: WaitingReserve) -> bool:
         """Looks for dead owners, which may have held what `waiting` was refused for: not more often than every few
@@ -384,9 +385,8 @@ class SpendLedger:
 
     def _try_open(self) -> None:
         try:
-            self._file = LedgerFile(
-                self._path, plan=self._plan, clock=self._clock, crash_hook=self._crash_hook
-            )
+            plan, hook = self._plan, self._crash_hook
+            self._file = LedgerFile(self._path, plan=plan, clock=self._clock, crash_hook=hook)
         except (OSError, sqlite3.Error, LedgerTooNewError) as error:
             self._trouble.note(error)
 

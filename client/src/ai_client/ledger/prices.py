@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from ai_client.contract.request import Usage
+from ai_client.contract.request import UNTOLD_REGION, Usage
 from ai_client.contract.stores import Unbounded
 from ai_client.settings.prices import ANY_MODEL
 
@@ -21,14 +21,18 @@ NANO_PER_DOLLAR: Final = 1_000_000_000
 TOKENS_PER_PRICE: Final = 1_000_000
 #: More than any budget allows ($1e9), and so little that sums of what is in flight stay within 64 bits.
 MOST_NUSD: Final = 2_000_000_000 * NANO_PER_DOLLAR
+#: What Anthropic takes for an answer that may be made in one country alone, by millionths.
+PUBLISHED_REGIONAL_PPM: Final = 1_100_000
+# Anywhere, the place that it publishes that price for, and what that is a bound of.
+_KNOWN_REGIONS: Final = frozenset(("", "us", UNTOLD_REGION))
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """Prices of one model: of tokens in nano-dollars per million, of the rest in nano-dollars each.
 
-    None: as the kind of token it is (kept for an hour: 1.6 times what is written, as Anthropic sells it); an image and
-    a search without a price cost nothing beside their tokens.
+    None: as the kind of token it is (kept for an hour: 1.6 times what is written, as Anthropic sells it; a picture that
+    is written: as sound is); an image, a search and a second of sound without a price cost nothing beside their tokens.
     """
 
     input_nusd: int
@@ -47,6 +51,12 @@ class Price:
     #: With more input than so many tokens a call costs what `long` says, if that is more; so of each tier.
     long_from: int | None = None
     long: "Price | None" = None
+    image_input_nusd: int | None = None
+    image_output_nusd: int | None = None
+    cached_image_input_nusd: int | None = None
+    second_nusd: int | None = None
+    #: All tokens of a call by so many millionths, where it says where it is answered.
+    regional_ppm: int | None = None
 
     def cost_nusd(self, usage: Usage) -> int:
         """Nano-dollars of one call.
@@ -62,7 +72,13 @@ class Price:
 
     def _usual_nusd(self, usage: Usage) -> int:
         """The cost by this price alone."""
-        return -(-self._tokens_nusd(usage) // TOKENS_PER_PRICE) + self._each_nusd(usage)
+        tokens = self._tokens_nusd(usage)
+        if usage.region:
+            tokens = self._regional(tokens)
+        return -(-tokens // TOKENS_PER_PRICE) + self._each_nusd(usage)
+
+    def _regional(self, nusd: int) -> int:
+        return -(-nusd * _or(self.regional_ppm, PUBLISHED_REGIONAL_PPM) // TOKENS_PER_PRICE)
 
     def _is_long(self, usage: Usage) -> bool:
         return self.long_from is not None and usage.input_tokens > self.long_from
@@ -76,17 +92,23 @@ class Price:
         stored = min(max(usage.cache_write_tokens, 0), read - cached)
         kept_long = min(max(usage.long_cache_write_tokens, 0), stored)
         heard = min(max(usage.audio_input_tokens, 0), read - cached - stored)
+        seen_again = min(max(usage.cached_image_tokens, 0), cached)
+        seen = min(max(usage.image_input_tokens - seen_again, 0), read - cached - stored - heard)
         thought = min(max(usage.reasoning_tokens, 0), wrote)
         spoken = min(max(usage.audio_output_tokens, 0), wrote - thought)
+        drawn = min(max(usage.image_output_tokens, 0), wrote - thought - spoken)
         return (
-            (read - cached - stored - heard) * self.input_nusd
+            (read - cached - stored - heard - seen) * self.input_nusd
             + heard * _or(self.audio_input_nusd, self.input_nusd)
-            + cached * self.cached_input_nusd
+            + seen * _or(self.image_input_nusd, self.input_nusd)
+            + (cached - seen_again) * self.cached_input_nusd
+            + seen_again * _or(self.cached_image_input_nusd, self.cached_input_nusd)
             + (stored - kept_long) * self._write_nusd
             + kept_long * self._long_write_nusd
-            + (wrote - thought - spoken) * self.output_nusd
+            + (wrote - thought - spoken - drawn) * self.output_nusd
             + thought * _or(self.reasoning_nusd, self.output_nusd)
             + spoken * _or(self.audio_output_nusd, self.output_nusd)
+            + drawn * _or(self.image_output_nusd, _or(self.audio_output_nusd, self.output_nusd))
         )
 
     @property
@@ -121,14 +143,25 @@ class Price:
             read = max(read, _or(self.audio_input_nusd, 0))
         if upper.audio_output_tokens:
             wrote = max(wrote, _or(self.audio_output_nusd, 0))
+        if self.image_input_nusd is not None or self.image_output_nusd is not None:
+            # A model that reads and draws pictures does so unasked.
+            read = max(read, _or(self.image_input_nusd, 0), _or(self.cached_image_input_nusd, 0))
+            wrote = max(wrote, _or(self.image_output_nusd, 0))
         total = max(upper.input_tokens, 0) * read + max(upper.output_tokens, 0) * wrote
+        if upper.region:
+            total = self._regional(total)
         return -(-total // TOKENS_PER_PRICE) + self._each_nusd(upper)
 
     def _each_nusd(self, usage: Usage) -> int:
-        if not (usage.images or usage.searches):
+        if not (usage.images or usage.searches or usage.seconds):
             return self.request_nusd
-        images, searches = max(usage.images, 0), max(usage.searches, 0)
-        return self.request_nusd + images * _or(self.image_nusd, 0) + searches * _or(self.search_nusd, 0)
+        images, searches, seconds = max(usage.images, 0), max(usage.searches, 0), max(usage.seconds, 0)
+        return (
+            self.request_nusd
+            + images * _or(self.image_nusd, 0)
+            + searches * _or(self.search_nusd, 0)
+            + seconds * _or(self.second_nusd, 0)
+        )
 
 
 # They cost the usual price, or less.
@@ -143,6 +176,8 @@ def _has_one_kind(usage: Usage) -> bool:
         or usage.reasoning_tokens
         or usage.audio_input_tokens
         or usage.audio_output_tokens
+        or usage.image_input_tokens
+        or usage.image_output_tokens
     )
 
 
@@ -169,6 +204,11 @@ class Prices:
             long_cache_write_nusd=_most(price.long_cache_write_nusd for price in listed),
             audio_input_nusd=_most(price.audio_input_nusd for price in listed),
             audio_output_nusd=_most(price.audio_output_nusd for price in listed),
+            image_input_nusd=_most(price.image_input_nusd for price in listed),
+            image_output_nusd=_most(price.image_output_nusd for price in listed),
+            cached_image_input_nusd=_most(price.cached_image_input_nusd for price in listed),
+            second_nusd=_most(price.second_nusd for price in listed),
+            regional_ppm=_most(price.regional_ppm for price in listed),
         )
 
     @classmethod
@@ -196,6 +236,11 @@ class Prices:
         if tier not in _USUAL_TIERS and tier not in self.of(model).tiers:
             remedy = f"Add `{tier}=FACTOR` to the line of {model} in [model_costs], or ask for another tier."
             return Unbounded("service_tier", f"{tier} has no price", remedy)
+        if upper.region not in _KNOWN_REGIONS and self.of(model).regional_ppm is None:
+            remedy = (
+                f"Add `regional=FACTOR` to the line of {model} in [model_costs], or ask for another place."
+            )
+            return Unbounded("inference_geo", f"{upper.region} has no price", remedy)
         return None
 
     def models(self) -> tuple[str, ...]:
@@ -223,7 +268,16 @@ def _from_settings(price: "ModelPrice") -> Price:
         audio_output_nusd=_nusd_or_none(price.audio_output_usd_per_mtok),
         long_from=price.long_from_tokens,
         long=None if price.long is None else _from_settings(price.long),
+        image_input_nusd=_nusd_or_none(price.image_input_usd_per_mtok),
+        cached_image_input_nusd=_nusd_or_none(price.cached_image_input_usd_per_mtok),
+        image_output_nusd=_nusd_or_none(price.image_output_usd_per_mtok),
+        second_nusd=None if price.minute_usd is None else -(-_nusd(price.minute_usd) // 60),
+        regional_ppm=None if price.regional_factor is None else _ppm(price.regional_factor),
     )
+
+
+def _ppm(factor: float) -> int:
+    return math.ceil(Decimal(str(factor)) * TOKENS_PER_PRICE)
 
 
 def _nusd_or_none(dollars: float | None) -> int | None:

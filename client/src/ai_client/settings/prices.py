@@ -4,7 +4,10 @@ gpt-4.1 = 8
 gpt-4.1 = input=2, output=8, cached_input=0.5, cache_write=2.5, reasoning=8
 claude-sonnet-4 = input=3, output=15, cache_write=3.75, cache_write_1h=6, long_from=200000, long.input=6
 gpt-4o-audio = input=2.5, output=10, audio_input=40, audio_output=80
+gpt-image-1.5 = input=5, output=10, cached_input=1.25, image_input=8, cached_image_input=2, image_output=32
+whisper-1 = input=0, minute=0.006
 gpt-4.1 = input=2, output=8, request=0.001, image=0.04, flex=0.5, priority.input=3.5, priority.output=14
+gpt-5.4 = input=2.5, output=15, regional=1.1
 * = input=30, output=180
 """
 
@@ -23,19 +26,25 @@ ANY_MODEL = "*"
 _PRICE = kinds.number(least=0, most=1e6)
 _WANTED = (
     "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens); also cache_write,"
-    " cache_write_1h, reasoning, audio_input, audio_output; request, image, search (US dollars each); flex, batch,"
-    " priority, fast, scale (a factor, or `priority.input=14`); long_from=TOKENS with long (likewise), which a tier"
-    " multiplies unless it has its own factor (`fast.long=1`)"
+    " cache_write_1h, reasoning, audio_input, audio_output, image_input, cached_image_input, image_output; request,"
+    " image, search, minute (US dollars each); flex, batch, priority, fast, scale (a factor, or `priority.input=14`);"
+    " long_from=TOKENS with long (likewise), which a tier multiplies unless it has its own factor (`fast.long=1`);"
+    " regional=FACTOR, where a call is answered in one place alone"
 )
 _ALIASES = {"cache_read": "cached_input"}
 #: What a call with more input than `long_from` tokens costs, written as tiers are.
 _LONG = "long"
 _PARTS = (*TIERS, _LONG)
+#: The factor of a place, of all tokens.
+_REGIONAL = "regional"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """US dollars per million tokens, and per request, image and search. None: that of the kind of token it is."""
+    """US dollars per million tokens, and per request, image, search and minute of sound.
+
+    None: that of the kind of token it is.
+    """
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
@@ -52,6 +61,12 @@ class ModelPrice:
     #: With more input than so many tokens a call costs what `long` says; each tier has its own.
     long_from_tokens: int | None = None
     long: ModelPrice | None = None
+    image_input_usd_per_mtok: float | None = None
+    cached_image_input_usd_per_mtok: float | None = None
+    image_output_usd_per_mtok: float | None = None
+    minute_usd: float | None = None
+    #: What all tokens cost more where a call is answered in one place alone.
+    regional_factor: float | None = None
 
 
 _FIELDS = {
@@ -74,10 +89,14 @@ def price_of(text: str) -> ModelPrice:
     factors: dict[str, float] = {}
     of_parts: dict[str, dict[str, float]] = {}
     long_from: int | None = None
+    regional: float | None = None
     for piece in text.split(","):
         name, _, amount = (each.strip() for each in piece.partition("="))
         if name == "long_from" and long_from is None:
             long_from = _tokens(amount)
+            continue
+        if name == _REGIONAL and regional is None:
+            regional = _number(amount)
             continue
         part, _, member = name.rpartition(".")
         member = _ALIASES.get(member, member)
@@ -91,17 +110,31 @@ def price_of(text: str) -> ModelPrice:
         into[member] = _number(amount)
     if "input" not in own or (long_from is None) != (_LONG not in factors and _LONG not in of_parts):
         raise ValueError(_WANTED)
-    return _whole_price(own, factors, of_parts, long_from=long_from)
+    base = replace(
+        ModelPrice(own["input"], own["input"], own["input"], regional_factor=regional), **_named(own)
+    )
+    return _with_parts(base, factors, of_parts, long_from=long_from)
 
 
-def _whole_price(
-    own: dict[str, float],
+def at_one_place(price: ModelPrice) -> ModelPrice:
+    """What is paid of it where everything is answered in one place alone."""
+    factor = price.regional_factor
+    if factor is None:
+        return price
+    return replace(
+        _part(price, factor, {}),
+        tiers=tuple((tier, at_one_place(of_tier)) for tier, of_tier in price.tiers),
+        long=None if price.long is None else at_one_place(price.long),
+    )
+
+
+def _with_parts(
+    base: ModelPrice,
     factors: dict[str, float],
     of_parts: dict[str, dict[str, float]],
     *,
     long_from: int | None,
 ) -> ModelPrice:
-    base = replace(ModelPrice(own["input"], own["input"], own["input"]), **_named(own))
     parts = {
         part: _part(base, factors.get(part, 1.0), of_parts.get(part, {}))
         for part in _PARTS

@@ -6,7 +6,7 @@ import json
 from typing import Any, Protocol
 
 from ai_client.testing import faults, replies
-from ai_client.testing.faults import FaultPlan
+from ai_client.testing.faults import Fault, FaultPlan
 from ai_client.testing.wire import ReceivedRequest, Responder
 
 _JSON = ("content-type", "application/json")
@@ -19,6 +19,8 @@ class Controlled(Protocol):
     refused_fingerprints: set[str]
 
     def stats(self) -> dict[str, Any]: ...
+
+    def check(self, fault: Fault) -> None: ...
 
 
 def control(simulator: Controlled, request: ReceivedRequest, out: Responder) -> None:
@@ -41,6 +43,7 @@ def control(simulator: Controlled, request: ReceivedRequest, out: Responder) -> 
         try:
             asked = json.loads(request.body)
             fault = faults.parse(asked["fault"])
+            simulator.check(fault)
             count = int(asked.get("count", 1))
             simulator.faults.add(fault, count=count, path=asked.get("path"), model=asked.get("model"))
         except (ValueError, KeyError, TypeError) as exc:

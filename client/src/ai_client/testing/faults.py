@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 HEADER = "x-simulator-fault"
 BODY_FIELD = "x_simulator_fault"
-KINDS = ("status", "hang", "reset", "slow", "broken-json", "cut", "stall", "not-http")
+KINDS = ("status", "hang", "reset", "slow", "broken-json", "cut", "stall", "not-http", "play")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Fault:
 
     `status`: answer with that status. `hang`: never answer. `reset`: TCP reset before an answer. `slow`: the body comes
     a byte at a time, `delay_s` between. `broken-json`: 200 with a body that is no JSON. `cut`: the body ends half way.
-    `stall`: the body stops half way and the connection stays. `not-http`: bytes that are no HTTP.
+    `stall`: the body stops half way and the connection stays. `not-http`: bytes that are no HTTP. `play`: the answer
+    `name` that the provider gave which the simulator is like (`played`).
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Fault:
     retry_after: str | None = None
     retry_after_ms: int | None = None
     delay_s: float = 0.05
+    name: str = ""
 
 
 class FaultTextError(ValueError):
@@ -31,13 +33,13 @@ class FaultTextError(ValueError):
 
 
 def parse(text: str) -> Fault:
-    """`503`, `429; retry-after=2`, `429; retry-after-ms=300`, `hang`, `slow; delay=0.1`."""
+    """`503`, `429; retry-after=2`, `429; retry-after-ms=300`, `hang`, `slow; delay=0.1`, `play; name=NAME`."""
     name, *options = (part.strip() for part in text.split(";"))
     values = dict(option.partition("=")[::2] for option in options)
-    unknown = set(values) - {"retry-after", "retry-after-ms", "delay"}
+    unknown = set(values) - {"retry-after", "retry-after-ms", "delay", "name"}
     if unknown:
         raise FaultTextError(
-            f"fault option {sorted(unknown)[0]!r} is not known; use retry-after, retry-after-ms or delay"
+            f"fault option {sorted(unknown)[0]!r} is not known; use retry-after, retry-after-ms, delay or name"
         )
     try:
         status = int(name) if name.isdigit() else 0
@@ -50,7 +52,7 @@ def parse(text: str) -> Fault:
         raise FaultTextError(
             f"fault {name!r} is not known; use a status from 400 to 599, or {', '.join(KINDS[1:])}"
         )
-    return Fault(kind, status, values.get("retry-after"), retry_after_ms, delay_s)
+    return Fault(kind, status, values.get("retry-after"), retry_after_ms, delay_s, values.get("name", ""))
 
 
 @dataclass(slots=True)

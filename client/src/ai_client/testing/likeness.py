@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ai_client.testing.replies import Json, encode
 
@@ -43,6 +43,10 @@ class Likeness:
     error: Callable[[int, Json], object] = lambda status, error: {"error": error}
     limit_headers: bool = True
     has_models_route: bool = True
+    #: Whether it tells the tier that answered, beside the usage.
+    tells_tier: bool = False
+    #: Whether a whole answer is compressed for who takes gzip.
+    compresses: bool = False
 
 
 def _openai(usage: Json) -> Json:
@@ -114,7 +118,9 @@ def _anthropic_error(status: int, error: Json) -> object:
 LIKENESSES: Final[Mapping[str, Likeness]] = MappingProxyType(
     {
         "": Likeness(models=()),
-        "openai": Likeness(models=("gpt-4.1", "gpt-4.1-mini", "o3"), usage=_openai),
+        "openai": Likeness(
+            models=("gpt-4.1", "gpt-4.1-mini", "o3"), usage=_openai, tells_tier=True, compresses=True
+        ),
         "azure": Likeness(
             models=("my-gpt-4.1",),
             prefix="/openai/v1",
@@ -122,6 +128,7 @@ LIKENESSES: Final[Mapping[str, Likeness]] = MappingProxyType(
             usage=_openai,
             is_filtered=True,
             error=_azure_error,
+            tells_tier=True,
         ),
         "anthropic": Likeness(
             models=("claude-sonnet-4-5",),
@@ -129,6 +136,7 @@ LIKENESSES: Final[Mapping[str, Likeness]] = MappingProxyType(
             bearer_for="/chat/completions",
             error=_anthropic_error,
             limit_headers=False,
+            compresses=True,
         ),
         "deepseek": Likeness(
             models=("deepseek-chat", "deepseek-reasoner"),
@@ -150,7 +158,11 @@ LIKENESSES: Final[Mapping[str, Likeness]] = MappingProxyType(
         ),
         "xai": Likeness(models=("grok-4",), usage=_xai, usage_in="every"),
         "groq": Likeness(
-            models=("llama-3.3-70b-versatile",), prefix="/openai/v1", usage=_groq, usage_in="groq"
+            models=("llama-3.3-70b-versatile",),
+            prefix="/openai/v1",
+            usage=_groq,
+            usage_in="groq",
+            tells_tier=True,
         ),
         "moonshot": Likeness(models=("kimi-k2",), usage=_moonshot, usage_in="choice", limit_headers=False),
         "openrouter": Likeness(
@@ -191,22 +203,39 @@ def under_v1(target: str, prefix: str) -> str:
     return f"/v1{target.removeprefix(prefix)}" if target.startswith(f"{prefix}/") else f"/nowhere{target}"
 
 
-def whole_like(likeness: Likeness, answer: Json) -> Json:
-    """A whole answer as the provider writes it."""
+def _told(likeness: Likeness, usage: Json, body: Mapping[str, Any]) -> Json:
+    """The usage as it is told, with the source that is read where xAI is let search."""
+    told = likeness.usage(usage)
+    return (
+        told | {"num_sources_used": 1}
+        if "num_sources_used" in told and body.get("search_parameters")
+        else told
+    )
+
+
+def _tier(likeness: Likeness, body: Mapping[str, Any]) -> Json:
+    """The tier that was asked for: there is always room."""
+    asked = body.get("service_tier")
+    return {"service_tier": "default" if asked in (None, "auto") else asked} if likeness.tells_tier else {}
+
+
+def whole_like(likeness: Likeness, answer: Json, body: Mapping[str, Any]) -> Json:
+    """A whole answer as the provider writes it to a request of `body`."""
     if isinstance(answer.get("usage"), dict) and "completion_tokens" in answer["usage"]:
-        answer = answer | {"usage": likeness.usage(answer["usage"])}
+        answer = answer | {"usage": _told(likeness, answer["usage"], body)} | _tier(likeness, body)
     if likeness.is_filtered and "choices" in answer:
         answer = answer | {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}
     return answer
 
 
-def stream_like(likeness: Likeness, events: list[bytes]) -> list[bytes]:
+def stream_like(likeness: Likeness, events: list[bytes], body: Mapping[str, Any]) -> list[bytes]:
     """A chat stream as the provider writes it, from one that has its usage event, if any, last."""
     if likeness is LIKENESSES[""]:
         return events
     parsed = [json.loads(event[5:]) for event in events if not event.startswith(b"data: [DONE]")]
     usage = parsed.pop()["usage"] if parsed and not parsed[-1]["choices"] else None
-    told = likeness.usage(usage) if usage is not None else None
+    told = _told(likeness, usage, body) if usage is not None else None
+    parsed = [event | _tier(likeness, body) for event in parsed]
     if told is not None:
         parsed = _with_usage(likeness.usage_in, parsed, told)
     if likeness.is_filtered:

@@ -42,7 +42,12 @@ def message(body: Mapping[str, Any], serial: int) -> Json:
 
 
 def _usage(body: Mapping[str, Any]) -> Json:
-    return {
+    told: Json = {"inference_geo": body.get("inference_geo") or "global"}
+    if "speed" in body:
+        told["speed"] = body["speed"]
+    if any(str(tool.get("type")).startswith("web_search_") for tool in body.get("tools") or ()):
+        told["server_tool_use"] = {"web_search_requests": 1}
+    return told | {
         "input_tokens": count_tokens(prompt_of(body)),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,

@@ -48,6 +48,8 @@ def response(body: Mapping[str, Any], serial: int, *, status: str = "completed")
         "top_p": 1.0,
         "truncation": "disabled",
         "usage": _usage(body, tokens) if is_over else None,
+        "service_tier": body.get("service_tier") or "default",
+        "tool_usage": {"web_search": {"num_requests": int(_searches(body))}} if is_over else None,
         "user": None,
     }
 
@@ -67,6 +69,11 @@ def _usage(body: Mapping[str, Any], output_tokens: int) -> Json:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt_tokens + output_tokens,
     }
+
+
+def _searches(body: Mapping[str, Any]) -> bool:
+    """Whether the provider may search the web: then it does so once."""
+    return any(str(tool.get("type")).startswith("web_search") for tool in body.get("tools") or ())
 
 
 def _output(body: Mapping[str, Any], serial: int) -> tuple[list[Json], int]:

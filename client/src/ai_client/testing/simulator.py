@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
 import ssl
 import time
@@ -18,6 +19,7 @@ from ai_client.testing.faults import Fault, FaultPlan, FaultTextError
 from ai_client.testing.likeness import LIKENESSES, stream_like, under_v1, whole_like
 from ai_client.testing.limits import Window
 from ai_client.testing.other_apis import OtherApis, form_body
+from ai_client.testing.played import Answer, plays_of, wire
 from ai_client.testing.reading import (
     POSTS,
     WRONG_KEY,
@@ -167,6 +169,8 @@ class Simulator:
         if refusal is None:
             try:
                 fault = faults.asked_for(request.headers, body)
+                if fault is not None:
+                    self.check(fault)
             except FaultTextError as exc:
                 refusal = (400, replies.error(str(exc), kind="invalid_request_error", code=None))
             fault = fault or self.faults.take(path=request.path, model=model)
@@ -245,6 +249,9 @@ class Simulator:
         fault: Fault | None,
         out: Responder,
     ) -> None:
+        if fault is not None and fault.kind == "play":
+            self._play(plays_of(self.options.like)[fault.name], out)
+            return
         serial, path = self.counts.arrivals, request.path
         headers.append(("x-request-id", f"req_{serial:08d}"))
         if fault is not None and fault.kind not in ("slow", "cut", "stall"):
@@ -257,10 +264,13 @@ class Simulator:
             is_chat = path == "/v1/chat/completions"
             if self._like.usage_in != "asked":
                 body = body | {"stream_options": {"include_usage": True}}
-            events = stream_like(self._like, replies.stream(body, serial, is_chat=is_chat))
+            events = stream_like(self._like, replies.stream(body, serial, is_chat=is_chat), body)
             await self._stream(events, [_SSE, *headers], fault, out)
             return
-        content = replies.encode(whole_like(self._like, self._whole(path, body, serial)))
+        content = replies.encode(whole_like(self._like, self._whole(path, body, serial), body))
+        if self._like.compresses and "gzip" in request.headers.get("accept-encoding", ""):
+            content = gzip.compress(content, mtime=0)
+            headers.append(("content-encoding", "gzip"))
         if fault is None:
             out.send(200, [_JSON, *headers], content)
         else:
@@ -292,6 +302,20 @@ class Simulator:
             await self._stream(reply.events, headers, fault, out)
         else:
             out.send(reply.status, headers, reply.body)
+
+    def check(self, fault: Fault) -> None:
+        """Raises FaultTextError where the provider that this is like is not known to play it."""
+        plays = plays_of(self.options.like)
+        if fault.kind == "play" and fault.name not in plays:
+            known = ", ".join(sorted(plays)) or "none: start it with --like NAME"
+            raise FaultTextError(f"play {fault.name!r} is not known; there are {known}")
+
+    @staticmethod
+    def _play(answer: Answer, out: Responder) -> None:
+        out.status = int(answer.get("status", 200))
+        out.raw(wire(answer))
+        if "ends" in answer:
+            out.close()
 
     def _whole(self, path: str, body: dict[str, Any], serial: int) -> replies.Json:
         if path == "/v1/chat/completions":

@@ -18,7 +18,7 @@ from ai_client.gateway.app.api_request import BODILESS, api_request
 from ai_client.gateway.app.body_room import BodyRoom
 from ai_client.gateway.app.callers import Caller, CallerRefusal, Doorkeeper, HostCheck
 from ai_client.gateway.app.client import Client
-from ai_client.gateway.app.failures import Failure, invalid
+from ai_client.gateway.app.failures import Failure, not_allowed
 from ai_client.gateway.app.headers import Steering
 from ai_client.gateway.app.incoming import ENDPOINTS, IncomingCall
 from ai_client.gateway.app.own_limits import OwnLimits
@@ -230,8 +230,9 @@ class GatewayApp:
         return found if isinstance(found, Failure) else partial(self._serve, found=found)
 
     def _found(self, runtime: Runtime, method: str, path: str) -> Found | Failure:
-        if any(path == known for _, known in self._routes):
-            return invalid(f"{path} has no method {method}.", code="method_not_allowed", status=405)
+        allow = [each for each, known in self._routes if known == path]
+        if allow:
+            return not_allowed(method, path, allow=allow)
         return runtime.routes.find(method, path)
 
     async def _serve(self, runtime: Runtime, call: IncomingCall, *, found: Found) -> None:

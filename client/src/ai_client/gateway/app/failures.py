@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ai_client.contract.apis import Family
 from ai_client.errors import (
@@ -51,6 +52,8 @@ class Failure:
     retry_after_s: float | None = None
     may_retry: bool = False
     request_id: str = ""
+    #: The methods that the path has, where this is none of them.
+    allow: tuple[str, ...] = ()
 
     def body(self, family: Family = Family.OPENAI) -> bytes:
         """The JSON text, as callers of that API know it."""
@@ -72,6 +75,8 @@ class Failure:
             headers.append((b"connection", b"close"))
         if not self.may_retry:
             headers.append(NO_RETRY)
+        if self.allow:
+            headers.append((b"allow", ", ".join(self.allow).encode()))
         if self.request_id:
             headers.append((b"x-request-id", self.request_id.encode()))
         return headers
@@ -91,6 +96,13 @@ def invalid(
 ) -> Failure:
     """The caller's own mistake."""
     return Failure(status, "invalid_request_error", code, message, param)
+
+
+def not_allowed(method: str, path: str, *, allow: Iterable[str]) -> Failure:
+    """A path that is known, by a method that it does not have (RFC 9110 15.5.6)."""
+    failure = invalid(f"{path} has no method {method}.", code="method_not_allowed", status=405)
+    methods = set(allow)
+    return replace(failure, allow=tuple(sorted(methods | {"HEAD"} if "GET" in methods else methods)))
 
 
 def from_refusal(refusal: CallerRefusal) -> Failure:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ai_client.contract.apis import APIS, PASS_THROUGH, Api, Family
-from ai_client.gateway.app.failures import Failure, invalid
+from ai_client.gateway.app.failures import Failure, invalid, not_allowed
 
 PREFIX = "/v1/"
 # Of what providers give: resp_…, file-…, a model's name with slashes and colons.
@@ -89,7 +89,11 @@ class Routes:
         if not is_odd and any(rule.fits(method, path) for rule in self._rules):
             return Found(APIS[PASS_THROUGH], path.removeprefix(PREFIX))
         if known or _is_fixed(path):
-            return invalid(f"{path} has no method {method}.", code="method_not_allowed", status=405)
+            allow = [fixed for fixed, other in _FIXED if other == path]
+            if not allow:
+                allow = [each.method for each, _ in known]
+            passed = [rule.method for rule in self._rules if rule.method and rule.fits(rule.method, path)]
+            return not_allowed(method, path, allow=(*allow, *passed))
         return _unknown(path)
 
 
