@@ -78,7 +78,7 @@ def usage_from_json(
         return None
     try:
         usage = _read_plain(value, tier) or read_any(value, tier)
-        if usage is not None and isinstance(drawn, dict):
+        if drawn is not None and usage is not None and isinstance(drawn, dict):
             usage = _with_pictures(usage, read_any(drawn, None))
     except _SenselessError:
         return None

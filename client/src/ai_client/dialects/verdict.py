@@ -69,8 +69,8 @@ def is_plain_answer(value: Mapping[str, Any]) -> bool:
         and type(choice.get("message")) is dict
         and not choice.get("error")
         and "native_finish_reason" not in choice
-        and "usage" in value
-        and value["usage"] is not None
+        # One that says nothing is billed all the same.
+        and (("usage" in value and value["usage"] is not None) or bool(choice["message"].get("content")))
     )
 
 
