@@ -104,8 +104,17 @@ _CHOICE = st.fixed_dictionaries(
     {},
     optional={
         "finish_reason": st.sampled_from([None, "", "stop", "error", "Network_Error", 3]),
+        "native_finish_reason": st.sampled_from(["stop", "network_error", None, 3]),
         "error": _TOLD,
-        "message": st.sampled_from([{"role": "assistant", "content": "hello"}, {}, None, "hello"]),
+        "message": st.sampled_from(
+            [
+                {"role": "assistant", "content": "hello"},
+                {"role": "assistant", "content": None},
+                {},
+                None,
+                "hello",
+            ]
+        ),
     },
 )
 _ANSWER = st.fixed_dictionaries(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_client.contract.request import Usage
+from ai_client.contract.request import UNTOLD_REGION, Usage
 from ai_client.ledger.prices import Price, Prices, dollars_to_nusd, nusd_to_dollars
 from ai_client.settings import LIST_PRICES, ModelPrice
 from ai_client.settings.prices import price_of
@@ -121,7 +121,11 @@ def lines(draw: st.DrawFn) -> str:
         "cache_write_1h",
         "reasoning",
         "audio_input",
+        "image_input",
+        "cached_image_input",
+        "image_output",
         "image",
+        "minute",
     )
     numbers = st.sampled_from(["0", "0.1", "0.7", "1.8", "3", "12.34", "0.0000000007", "2.0000000001"])
     said = {"input": draw(numbers), **draw(st.dictionaries(st.sampled_from(kinds), numbers))}
@@ -134,6 +138,8 @@ def lines(draw: st.DrawFn) -> str:
             said[f"{part}.long"] = draw(numbers)
     if is_long:
         said["long_from"] = "1000"
+    if draw(st.booleans()):
+        said["regional"] = draw(st.sampled_from(["0", "0.7", "1", "1.1", "1.0000001", "3"]))
     return ", ".join(f"{name}={number}" for name, number in said.items())
 
 
@@ -144,7 +150,17 @@ def test_no_call_costs_more_than_its_line_lets_it(
     """Of tiers and long inputs together, whatever of them is dearer."""
     price = Prices.from_settings({"m": price_of(line)}).of("m")
     asked = data.draw(st.sampled_from(["", "default", *price.tiers]))
-    upper = Usage(read, written, tier=asked, long_cache_write_tokens=read, audio_input_tokens=read)
+    place = data.draw(st.sampled_from(["", "us", UNTOLD_REGION]))
+    seconds = data.draw(st.integers(0, 1000))
+    upper = Usage(
+        read,
+        written,
+        tier=asked,
+        long_cache_write_tokens=read,
+        audio_input_tokens=read,
+        seconds=seconds,
+        region=place,
+    )
     stored = data.draw(st.integers(0, read))
     usage = Usage(
         read,
@@ -155,6 +171,11 @@ def test_no_call_costs_more_than_its_line_lets_it(
         audio_input_tokens=data.draw(st.integers(0, read)),
         reasoning_tokens=data.draw(st.integers(0, written)),
         tier=data.draw(st.sampled_from(["default", *(price.tiers if not asked else [asked])])),
+        image_input_tokens=data.draw(st.integers(0, read)),
+        image_output_tokens=data.draw(st.integers(0, written)),
+        cached_image_tokens=data.draw(st.integers(0, read)),
+        seconds=data.draw(st.integers(0, seconds)),
+        region=data.draw(st.sampled_from(["", "us"])) if place else "",
     )
     assert price.cost_nusd(usage) <= price.upper_bound_nusd(upper)
 

@@ -175,7 +175,7 @@ def bound_of_any(
         images=parts.images,
         searches=_searches(body) if endpoint == "rerank" else 0,
         tier=_tier(body),
-        region=_region(body, facts),
+        region=_region(endpoint, body, facts),
         long_cache_write_tokens=read if parts.caches_long else 0,
         audio_input_tokens=read if parts.sounds else 0,
         audio_output_tokens=written if _is_heard(body) else 0,
@@ -328,11 +328,11 @@ def _predicted_bytes(body: Mapping[str, Any]) -> int:
     return 0 if prediction is None else len(str(prediction).encode("utf-8", "replace"))
 
 
-def _region(body: Mapping[str, Any], facts: ModelFacts) -> str:
+def _region(endpoint: str, body: Mapping[str, Any], facts: ModelFacts) -> str:
     """The place that is asked for; "" where it may be any. Who asks for none may have one for all requests."""
     asked = body.get("inference_geo")
     if asked is None:
-        return UNTOLD_REGION if facts.knows_regions else ""
+        return UNTOLD_REGION if facts.knows_regions or endpoint == "messages" else ""
     return "" if asked == "global" else asked if isinstance(asked, str) else "unknown"
 
 

@@ -149,7 +149,7 @@ class Price:
             wrote = max(wrote, _or(self.image_output_nusd, 0))
         total = max(upper.input_tokens, 0) * read + max(upper.output_tokens, 0) * wrote
         if upper.region:
-            total = self._regional(total)
+            total = max(total, self._regional(total))
         return -(-total // TOKENS_PER_PRICE) + self._each_nusd(upper)
 
     def _each_nusd(self, usage: Usage) -> int:
