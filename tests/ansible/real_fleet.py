@@ -9,9 +9,11 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -21,6 +23,7 @@ from tests.tools.hosts_control import ROOT, Control
 HOSTS = {"h1": "bookworm", "h2": "trixie"}
 UPSTREAM = "http://10.88.0.1:8000/v1"
 RUN_TIMEOUT_S = 240
+BUILD_TIMEOUT_S = 900
 VENV = ROOT / ".venv" / "bin"
 
 
@@ -141,6 +144,29 @@ class Played:
     def changed(self) -> dict[str, bool]:
         """Which hosts changed."""
         return {host: result["changed"] for host, result in sorted(self.results.items())}
+
+
+def built_artefact(*options: str) -> Path:
+    """The client as hosts install it, built from this checkout."""
+    argv = ["tools/artefact/build", *options]
+    built = subprocess.run(
+        argv, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=ROOT
+    )
+    assert built.returncode == 0, built.stderr
+    return Path(built.stdout.splitlines()[-1])
+
+
+@contextmanager
+def raised(control: Control, artefact: Path, hosts: Mapping[str, str]) -> Iterator[Fleet]:
+    """The hosts, up; who made the fleet takes them down."""
+    # Sockets of kept connections have no room for a long path.
+    with TemporaryDirectory(prefix="acf-") as folder:
+        fleet = Fleet(control, Path(folder), artefact, hosts)
+        try:
+            fleet.raise_all()
+            yield fleet
+        finally:
+            fleet.close_connections()
 
 
 def _quoted(command: str) -> str:
