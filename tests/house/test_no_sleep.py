@@ -13,7 +13,7 @@ OTHERS = (
 )
 # What plays something slow, or something that comes in a rhythm: the sleep is the point, and nothing waits by it.
 PLAYED = {
-    "tests/ansible/coordination_faults/upstream.py": "a provider that notes what has arrived, and by how much it was late",
+    "tests/ansible/coordination_faults/upstream.py": "a provider that notes arrivals, and its own lateness",
     "tests/ansible/held_provider.py": "a provider that holds an answer back",
     "tests/client/calls/test_client_limits.py": "a network with delays, and a watch over the event loop",
     "tests/client/coordination/fleet.py": "a host that asks again and again",

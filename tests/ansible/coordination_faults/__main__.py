@@ -26,6 +26,7 @@ def played(rig: Rig, names: list[str]) -> list[str]:
     play, broken = Play(rig), list[str]()
     for name in names:
         fault, began_s = FAULTS[name], monotonic()
+        fault.prepare(rig)
         play.lend()
         row = play.begin(fault)
         is_over = False

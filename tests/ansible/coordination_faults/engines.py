@@ -96,6 +96,7 @@ class Engines:
     folder: Path
     programs: tuple[str, ...]
     engine: Engine = field(init=False)
+    replica: Engine | None = None
     _count: int = 0
 
     def open(self) -> None:
@@ -113,7 +114,8 @@ class Engines:
 
     def close(self) -> None:
         """Ends it, and takes its address away."""
-        self.engine.remove()
+        for engine in filter(None, (self.engine, self.replica)):
+            engine.remove()
         run(["ip", "-n", self._bridge, "addr", "del", f"{ADDRESS}/24", "dev", netns.BRIDGE], remedy="")
 
     def cut_off(self, host: str) -> None:
@@ -167,32 +169,31 @@ class Engines:
         told = self.engine.facts("server")
         return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told['redis_version'])}"
 
-    def replica(self, program: str) -> Engine:
-        """One that has all that the engine has."""
+    def attach(self, program: str) -> None:
+        """A replica that has all that the engine has."""
         made = self._made(program)
-        made.start(port=made.own_port)
+        self.replica = made.start(port=made.own_port)
         made.ask("REPLICAOF", ADDRESS, PORT)
         _until("the replica has all", lambda: _is_level(made, self.engine))
-        return made
 
     def fail_over(self, *, lag_s: float) -> str:
-        """The engine is killed, and a replica takes its place that lacks what was written in the last `lag_s`, and at
-        least one call. What it lacks, in words."""
-        replica, old = self.replica(self.programs[0]), self.engine
+        """The engine is killed, and its replica takes its place, which lacks what was written in the last `lag_s`, and
+        at least one call. What it lacks, in words."""
+        replica, old = self.replica, self.engine
+        assert replica is not None
         # It hears nothing more, from nobody.
         replica.ask("REPLICAOF", ADDRESS, 1)
         began_s, calls = monotonic(), _calls(old)
         _until("calls that the replica lacks", lambda: monotonic() - began_s >= lag_s and _calls(old) > calls)
         lacking, seconds = _calls(old) - calls, monotonic() - began_s
-        self._promote(replica)
+        self.promote()
         return f"the replica lacked {lacking} calls of the last {seconds:.1f} s"
 
-    def upgrade(self, program: str) -> None:
-        """Another program takes the place, with all that there is."""
-        self._promote(self.replica(program))
-
-    def _promote(self, replica: Engine) -> None:
-        old, self.engine = self.engine, replica
+    def promote(self) -> None:
+        """The engine is killed, and its replica takes its place, with all that it has."""
+        assert self.replica is not None
+        replica, old = self.replica, self.engine
+        self.engine, self.replica = replica, None
         old.signal(signal.SIGKILL)
         replica.ask("REPLICAOF", "NO", "ONE")
         _until("the endpoint is free", lambda: replica.ask("CONFIG", "SET", "port", PORT) is not None)

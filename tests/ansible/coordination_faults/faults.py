@@ -28,6 +28,8 @@ class Fault:
     #: Whether the engine that is there afterwards does not know what was lent.
     loses_books: bool = False
     hits_one: bool = False
+    #: What has to be there long before.
+    prepare: Callable[[Rig], None] = lambda _rig: None
 
     def hit(self, rig: Rig) -> Sequence[str]:
         """The hosts."""
@@ -82,6 +84,15 @@ def _change_version(rig: Rig) -> str:
     )
 
 
+def _upgrade(rig: Rig) -> None:
+    rig.engines.attach(rig.engines.programs[0])
+    rig.engines.promote()
+
+
+def _attach(rig: Rig) -> None:
+    rig.engines.attach(rig.engines.programs[0])
+
+
 def _fail_over(rig: Rig) -> str:
     return rig.engines.fail_over(lag_s=LAG_S)
 
@@ -118,10 +129,10 @@ _FAULTS = (
     Fault(
         "another-version",
         _change_version,
-        lambda rig: rig.engines.upgrade(rig.engines.programs[0]),
+        _upgrade,
         until="leased",
         loses_books=True,
     ),
-    Fault("failover", _fail_over, _nothing, until="leased", loses_books=True),
+    Fault("failover", _fail_over, _nothing, until="leased", loses_books=True, prepare=_attach),
 )
 FAULTS: Mapping[str, Fault] = {each.name: each for each in _FAULTS}

@@ -71,8 +71,7 @@ async def test_a_fleet_whose_engine_is_killed_goes_on_and_says_so(tmp_path: Path
         async with httpx.AsyncClient() as client:
             metrics = (await client.get(f"http://127.0.0.1:{rig.metrics_port}/metrics")).text
         assert "ai_client_quota_failures_total" in metrics
-        logged = "".join(path.read_text() for path in (rig.folder / "log").glob("ai-client-*.jsonl"))
-        assert "coordination_lost" in logged
+        assert "coordination_lost" in _logged(rig)
 
 
 async def test_a_wrong_password_is_said_and_the_host_has_its_own_share(tmp_path: Path) -> None:
@@ -250,6 +249,28 @@ async def test_whatever_ails_the_engine_callers_get_answers_and_it_is_told(
         await _until(rig, "mode", "leased", deadline_s=40)
 
 
+async def test_an_engine_that_lost_its_memory_is_told(tmp_path: Path) -> None:
+    """Leases go on, so nothing fails; log, metric, status page and health check say why nothing new is lent."""
+    async with running_fleet(tmp_path, hosts=1, share=_SHARE, elder=False) as fleet:
+        (rig,) = fleet.services
+        await _until(rig, "mode", "leased")
+        with redis.Redis(unix_socket_path=str(fleet.engine.socket)) as operator:
+            operator.flushall()
+        await until(lambda: _logged(rig).count("quota_recovering") == 2, what="both told", deadline_s=40)
+        told = await coordination(rig)
+        assert (told["mode"], told["recovering"], told["trouble"]) == ("leased", True, None)
+        async with rig.client() as client:
+            check = (await client.get("/health")).json()["checks"]["coordination"]
+        assert check["ok"]
+        assert "nothing new is lent" in check["detail"]
+        assert await _metric(rig, "recovering") == 1
+        assert await ask(rig) == 200
+
+
+def _logged(rig: Rig) -> str:
+    return "".join(path.read_text() for path in (rig.folder / "log").glob("ai-client-*.jsonl"))
+
+
 async def test_a_slow_engine_keeps_no_caller_waiting(tmp_path: Path) -> None:
     """Each of its answers takes 2 s: leases go on, and a caller's request does not wait for one.
 
@@ -279,6 +300,11 @@ async def _slow_down(operator: redis.Redis) -> None:
 
 async def _count(rig: Rig, what: str) -> float:
     """One of the metrics `ai_client_quota_…_total`."""
+    return await _metric(rig, f"{what}_total")
+
+
+async def _metric(rig: Rig, what: str) -> float:
+    """One of the metrics `ai_client_quota_…`."""
     async with httpx.AsyncClient() as client:
         lines = (await client.get(f"http://127.0.0.1:{rig.metrics_port}/metrics")).text.splitlines()
-    return sum(float(line.split()[1]) for line in lines if line.startswith(f"ai_client_quota_{what}_total"))
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f"ai_client_quota_{what} "))

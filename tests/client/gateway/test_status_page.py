@@ -104,6 +104,13 @@ async def status_of(rig: Rig) -> dict[str, Any]:
     return dict(answer.json())
 
 
+async def test_gateway_and_metrics_listener_answer_with_one_document(rig: Rig) -> None:
+    """The page asks the one that it came from: what only the other knew would not be shown."""
+    async with rig.client() as client:
+        of_gateway = (await client.get("/status.json")).json()
+    assert set(of_gateway) == set(await status_of(rig))
+
+
 async def test_waiting_and_being_answered_are_apart(tmp_path: Path) -> None:
     """Of seven requests, of which two may go at once, two are at the provider and five wait."""
     options = SimulatorOptions(latency_ms=3_600_000)
@@ -289,3 +296,40 @@ async def test_every_figure_is_shown_and_fits_from_400_px_to_wide_dark_and_light
         ):
             assert text in shown.text, text
     assert len(colours) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, "Quota shared by 20 hosts: leased"),
+        (
+            {"mode": "floor", "trouble": "coordination engine: did not answer in time"},
+            "did not answer in time",
+        ),
+        ({"recovering": True}, "the engine lost its memory or is new"),
+    ],
+    ids=["well", "the engine is away", "the engine is new"],
+)
+async def test_a_shared_quota_is_shown_with_its_source_and_what_ails_it(
+    rig: Rig, tmp_path: Path, told: dict[str, Any], shown: str
+) -> None:
+    """As docs/how-to/coordination.md says of the page; a host that shares nothing shows nothing of it."""
+    status = await status_of(rig)
+    assert status["coordination"] is None
+    quota = {
+        "mode": "leased",
+        "trouble": None,
+        "rpm": 365,
+        "fleet_rpm": 4800,
+        "hosts": 20,
+        "recovering": False,
+    }
+    seen = {}
+    for name, coordination in (("shared", quota | told), ("alone", None)):
+        stage = _STAGE.replace("STATUS", json.dumps(status | {"coordination": coordination}))
+        page = PAGE.read_text().replace("<script>", stage + "<script>", 1)
+        seen[name] = await asyncio.to_thread(shown_at, page, tmp_path, width=400, scheme=1)
+    assert seen["shared"].needed_px <= 400
+    assert shown in seen["shared"].text
+    assert "365 of 4,800" in seen["shared"].text
+    assert "Quota shared" not in seen["alone"].text

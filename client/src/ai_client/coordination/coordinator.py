@@ -15,7 +15,7 @@ from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.lease import Lease, Mode
 from ai_client.coordination.link import EngineLink, Listener
 from ai_client.coordination.protocol import Kind, QuotaAnswer, Terms
-from ai_client.coordination.status import Status, status_of
+from ai_client.coordination.status import RECOVERING, Status, status_of
 from ai_client.coordination.window import LeasedWindow
 from ai_client.coordination.wire import Keys
 from ai_client.platform import json_log
@@ -85,6 +85,8 @@ class Coordinator:
         self._retry_at_s = 0.0
         self._trouble: str | None = None
         self._mode: Mode | None = None
+        #: The epoch that is being recovered, as it was logged; "" where none is.
+        self._recovering = ""
         self._calls = self._failures = self._told = self._heard = 0
 
     async def run(self) -> None:
@@ -185,6 +187,7 @@ class Coordinator:
             lease.failed(number=request.number)
         if answers and self._now_s() >= self._retry_at_s:
             self._note_trouble(None)
+        self._note_epoch()
 
     def _late(self, answer: QuotaAnswer) -> str:
         return (
@@ -206,6 +209,17 @@ class Coordinator:
             _log.error("coordination_lost", extra=json_log.fields({"reason": trouble}))
         elif trouble is None and before is not None:
             _log.info("coordination_back")
+
+    def _note_epoch(self) -> None:
+        """Whether the books know what was lent. Those of an engine that took another's place don't."""
+        answer = self._window.requests.answer
+        if answer is None:
+            return
+        before, self._recovering = self._recovering, answer.epoch if answer.recovering else ""
+        if self._recovering and self._recovering != before:
+            _log.warning("quota_recovering", extra=json_log.fields({"reason": RECOVERING}))
+        elif before and not self._recovering:
+            _log.info("quota_recovered")
 
     def _renew(self) -> None:
         """What the leases allow now, and those who wait for it."""

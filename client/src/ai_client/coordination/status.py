@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from ai_client.coordination.lease import Mode
 from ai_client.coordination.window import LeasedWindow
 
+#: Why nothing new is lent for a while.
+RECOVERING = (
+    "the engine does not know what was lent: it is new, or was emptied, restored or failed over; "
+    "nothing new is lent until all that was has ended"
+)
+
 
 @dataclass(slots=True)
 class Status:
@@ -20,6 +26,7 @@ class Status:
     pool: int
     slots: int
     hosts: int
+    #: See RECOVERING.
     is_recovering: bool
     calls: int
     failures: int

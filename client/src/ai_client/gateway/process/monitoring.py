@@ -41,9 +41,11 @@ class Monitoring:
         events: EventStream,
         look: Callable[[float | None], ServiceState],
         upstreams: Callable[[], list[dict[str, Any]]],
+        shared: Callable[[], dict[str, Any]],
         clock: Clock,
     ) -> None:
-        """`look` tells what is so now, given when the upstream's certificate expires; `upstreams` how they are."""
+        """`look` tells what is so now, given when the upstream's certificate expires; `upstreams` how they are;
+        `shared` what the host shares with others, for the status page."""
         self.upstreams = UpstreamWatch(settings, clock=clock)
         self.checkup = Checkup(self.upstreams.default, clock=clock.monotonic)
         events.subscribe(EventLog(clock=clock.monotonic), *LOGGED_KINDS)
@@ -56,6 +58,7 @@ class Monitoring:
             ledger=state / LEDGER_NAME,
             look=lambda: look(self.checkup.certificate_expires_at_s),
             upstreams=upstreams,
+            shared=shared,
             clock=clock,
         )
         self.metrics = MetricsListener(settings.monitoring, self.observer, wall_clock=clock.wall)

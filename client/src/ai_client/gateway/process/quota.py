@@ -29,8 +29,9 @@ from ai_client.contract.events import EventStream, Throttled
 from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import Endpoint, EngineError
 from ai_client.coordination.host_report import known_hosts
+from ai_client.coordination.lease import Mode
 from ai_client.coordination.protocol import Terms
-from ai_client.coordination.status import Status, status_of
+from ai_client.coordination.status import RECOVERING, Status, status_of
 from ai_client.coordination.wire import Keys
 from ai_client.gateway.process.self_report import SelfReport
 from ai_client.platform import json_log
@@ -232,7 +233,8 @@ class Quota:
         limit = f"{status.limit} requests a minute of {status.slots}, {status.mode}"
         if status.trouble is not None:
             return Check(False, f"{status.trouble}; this host continues with {limit}")
-        return Check(True, f"{limit}; {status.hosts} hosts")
+        recovering = f"; {RECOVERING}" if status.is_recovering and status.mode is Mode.LEASED else ""
+        return Check(True, f"{limit}; {status.hosts} hosts{recovering}")
 
     def as_json(self) -> dict[str, Any] | None:
         """For the status page."""

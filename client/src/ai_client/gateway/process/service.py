@@ -115,6 +115,7 @@ class Service:
             events=self._events,
             look=self._look,
             upstreams=self._told_of_upstreams,
+            shared=self._quota.told,
             clock=self._clock,
         )
 
@@ -377,7 +378,7 @@ class Service:
 
     async def status(self) -> dict[str, Any]:
         """For the status page."""
-        return {**await self._monitoring.observer.status(), **self._quota.told()}
+        return await self._monitoring.observer.status()
 
     def _told_of_upstreams(self) -> list[dict[str, Any]]:
         client = self._assembly.client

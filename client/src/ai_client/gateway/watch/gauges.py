@@ -190,6 +190,11 @@ def _quota(status: Status) -> Iterator[Metric]:
         ("ai_client_quota_fleet_limit", "Requests per minute for all hosts together.", status.slots),
         ("ai_client_quota_hosts", "Hosts that share the quota.", status.hosts),
         ("ai_client_quota_leased", "1 while this host has a valid lease, else 0.", status.mode == "leased"),
+        (
+            "ai_client_quota_recovering",
+            "1 while the engine does not know yet what was lent, so that nothing new is lent, else 0.",
+            status.is_recovering,
+        ),
     )
     for name, text, value in values:
         yield GaugeMetricFamily(name, text, value=value)

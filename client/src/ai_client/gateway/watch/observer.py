@@ -39,6 +39,7 @@ class Observer:
         ledger: Path,
         look: Callable[[], ServiceState],
         upstreams: Callable[[], list[dict[str, Any]]],
+        shared: Callable[[], dict[str, Any]],
         clock: Clock,
     ) -> None:
         self.settings = settings
@@ -48,6 +49,7 @@ class Observer:
         self._batches = SharedBatches(clock)
         self._look = look
         self._upstreams = upstreams
+        self._shared = shared
         self._clock = clock
         self._began_s = clock.monotonic()
         self._moments = StateCollector(look())
@@ -67,7 +69,7 @@ class Observer:
         return await self._spending.read(self.settings)
 
     async def status(self) -> dict[str, Any]:
-        """For the status page."""
+        """For the status page: the whole document, whoever is asked for it, the gateway or the metrics listener."""
         moment = self._look()
         spent = await self._spending.read(self.settings)
         performance = self.settings.performance
@@ -95,6 +97,7 @@ class Observer:
             "spent": spent.as_json(),
             "shared_batches": None if batches is None else [each.as_json() for each in batches[:BATCHES]],
             **self._activity.as_json(),
+            **self._shared(),
         }
 
     def _known_models(self, client: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
