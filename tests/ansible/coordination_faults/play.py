@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic, time
@@ -22,8 +22,19 @@ _LENT_WITHIN_S = 240.0
 _REACHED_WITHIN_S = {"leased": 60.0, "floor": 75.0, "static": 240.0}
 _BACK_WITHIN_S = 60.0
 _SURE_WITHIN_S = 150.0
-# How long a fault that hosts may not notice is let to last.
-_UNNOTICED_S = 60.0
+# Metrics whose turns are told.
+_TURNS = ("leased", "recovering")
+# How long a fault that hosts may not notice is let to last, and each of the others where hosts use their own share: in
+# that time what others may have kept of it would show.
+_LASTS_S = 60.0
+# What each of them says while the engine does not know what was lent.
+_OF_NEW_BOOKS = {
+    "log": "quota_recovering",
+    "journal": "quota_recovering",
+    "metrics": "recovering 0 → 1 → 0",
+    "status": "recovering",
+    "health": "nothing new is lent",
+}
 # A gateway and its caller take this long beside the wait, on a machine that is never late.
 _BESIDE_S = 0.5
 
@@ -80,8 +91,7 @@ class Play:
             return status["mode"] == fault.until and (reason is None or reason in (status["trouble"] or ""))
 
         if reason is None and not fault.loses_books:
-            since_s = row.began_s + _UNNOTICED_S
-            self.rig.until("it is let to last", is_there, hosts=hosts, from_s=since_s, deadline_s=90.0)
+            self._last(is_there, hosts, from_s=row.began_s)
         elif fault.loses_books and reason is None:
             self._until_new(fault, row, monotonic() - 1)
         else:
@@ -93,6 +103,13 @@ class Play:
                 check = self.rig.health_check(host)
                 assert (check["ok"], reason in check["detail"]) == (False, True), check
                 row.told.setdefault(host, []).append(f"health check: {check['detail']}")
+            if fault.until == "static":
+                self._last(is_there, hosts, from_s=monotonic())
+
+    def _last(self, is_there: Callable[[Said], bool], hosts: Sequence[str], *, from_s: float) -> None:
+        """It is let to go on."""
+        since_s = from_s + _LASTS_S
+        self.rig.until("it lasts", is_there, hosts=hosts, from_s=since_s, deadline_s=2 * _LASTS_S)
 
     def _until_new(self, fault: Fault, row: Row, from_s: float) -> None:
         """Until all have met books that know nothing, and say so."""
@@ -157,6 +174,9 @@ class Play:
         """What happened is in each of them."""
         for host in fault.hit(self.rig):
             told = dict(each.split(": ", 1) for each in row.told[host])
+            if fault.loses_books:
+                for where, words in _OF_NEW_BOOKS.items():
+                    assert words in told[where], (host, where, told[where])
             if fault.reason is not None:
                 for where in ("log", "journal", "status", "health"):
                     assert fault.reason in told[where], (host, where, told[where])
@@ -214,17 +234,15 @@ def _status(status: dict[str, Any]) -> str:
 
 
 def _health(health: dict[str, Any]) -> str:
-    return "ok" if health["ok"] else str(health["detail"])
+    """Its detail where it has more to say than figures, which change every second."""
+    reasons = [part for part in str(health["detail"]).split("; ") if not part[0].isdigit()]
+    return f"{'ok' if health['ok'] else 'FAIL'}: {'; '.join(reasons)}" if reasons else "ok"
 
 
 def _metrics(said: Sequence[Said]) -> str:
     first, last = said[0]["metrics"], said[-1]["metrics"]
     grown = {name: last[name] - first[name] for name in sorted(last) if name.endswith("_total")}
     parts = [f"{name.removesuffix('_total')} +{value:g}" for name, value in grown.items()]
-    leased = _in_turn([f"{each['metrics']['leased']:g}" for each in said])
-    return f"{', '.join(parts)}; leased {leased}; limit {_range(said)}"
-
-
-def _range(said: Sequence[Said]) -> str:
+    turns = [f"{name} " + _in_turn([f"{each['metrics'][name]:g}" for each in said]) for name in _TURNS]
     limits = [each["metrics"]["limit"] for each in said]
-    return f"{min(limits):g}–{max(limits):g}"
+    return f"{', '.join(parts)}; {'; '.join(turns)}; limit {min(limits):g}–{max(limits):g}"
