@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, time
 
 import pytest
 import redis
 
+from ai_client.coordination.coordinator import Coordinator
 from ai_client.coordination.endpoint import Endpoint, EngineError
-from ai_client.coordination.lease import Lease
+from ai_client.coordination.lease import Lease, Mode
 from ai_client.coordination.link import EngineLink, Listener
 from ai_client.coordination.protocol import Kind, QuotaRequest, Terms
+from ai_client.coordination.window import LeasedWindow
+from tests.ansible.coordination_faults.slow import slow_way
 from tests.client.coordination.engine import RealEngine, programs
 from tests.client.coordination.fleet import ACCOUNT, KEYS, moment
 from tests.client.service_rig import free_port
@@ -91,6 +96,61 @@ async def test_an_engine_with_the_documented_lines_lets_hosts_in_and_nobody_else
         await link.close()
         await anybody.close()
         engine.stop()
+
+
+async def test_nothing_is_tried_that_the_documented_user_may_not_do(engine: tuple[RealEngine, int]) -> None:
+    """Each connection of each host would fill the engine's log of refusals."""
+    server, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    await link.call(KEYS, [_request()])
+    await link.close()
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        assert operator.acl_log() == []
+
+
+class _Nobody:
+    """Admission without callers."""
+
+    def queued(self) -> int:
+        return 0
+
+    def window_changed(self) -> None:
+        pass
+
+    def hold(self, model: str, key_fingerprint: str, pause_s: float) -> None:
+        pass
+
+
+async def test_the_way_to_a_slow_engine_takes_nothing_of_the_time_for_an_answer(
+    engine: tuple[RealEngine, int],
+) -> None:
+    """Connecting and being let in take as long as each answer; only together with it they would be too long."""
+    _, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    await link.call(KEYS, [_request()])
+    await link.close()
+    terms = Terms(answer_ms=700)
+    lease = Lease("slow", "s", share=5, floor=1, now=moment(), remembers_share=True, terms=terms)
+    window = LeasedWindow(lease, None, boot=monotonic, wall=time)
+    slow_port = free_port()
+    async with slow_way("127.0.0.1", slow_port, target_port=port, delay_s=0.5):
+        coordinator = Coordinator(
+            _endpoint(slow_port),
+            account=ACCOUNT,
+            window=window,
+            admission=_Nobody(),
+            most=5,
+            terms=terms,
+            random_source=random.Random(1),  # noqa: S311 - jitter
+        )
+        task = asyncio.create_task(coordinator.run())
+        async with asyncio.timeout(20):
+            while coordinator.status().mode is not Mode.LEASED or lease.answer is None:
+                assert coordinator.status().trouble is None
+                await asyncio.sleep(0.05)
+        assert coordinator.status().failures == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_the_documented_user_can_do_no_more(engine: tuple[RealEngine, int]) -> None:

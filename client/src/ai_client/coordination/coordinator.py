@@ -169,16 +169,20 @@ class Coordinator:
         return uses
 
     async def _call(self) -> None:
+        # An answer counts by when its call was sent: the time that the way there takes is not the answer's.
+        refusal = await self._refusal()
         now = self._window.now()
         uses = self._uses()
         requests = [lease.begin(now, used=used, demand=demand) for lease, used, demand in uses]
         self._window.renew()
         self._calls += 1
+        answers: list[QuotaAnswer] = []
         try:
+            if refusal is not None:
+                raise refusal
             answers = await self._link.call(self._keys, requests, report=self._report())
         except EngineError as exc:
             self._fail(str(exc))
-            answers = []
         now = self._window.now()
         for (lease, _, _), request, answer in zip(uses, requests, answers, strict=False):
             if not lease.end(answer, now, number=request.number):
@@ -188,6 +192,14 @@ class Coordinator:
         if answers and self._now_s() >= self._retry_at_s:
             self._note_trouble(None)
         self._note_epoch()
+
+    async def _refusal(self) -> EngineError | None:
+        """Why there is no way to the engine; None where there is one."""
+        try:
+            await self._link.open()
+        except EngineError as exc:
+            return exc
+        return None
 
     def _late(self, answer: QuotaAnswer) -> str:
         return (
