@@ -60,9 +60,8 @@ def show(row: Row, quota_rpm: int, *, seconds: float) -> None:
     """One fault, as it is told."""
     print(f"\n{row.name}: {row.what} ({seconds:.0f} s)")
     print(f"  fullest minute {row.fullest} of {quota_rpm}; noted up to {1000 * row.late_s:.0f} ms late")
-    print(
-        f"  answers {row.by_outcome}; slowest {row.slowest_s:.2f} s, {row.surely_slowest_s:.2f} s where the machine was not late"
-    )
+    slowest = f"{row.slowest_s:.2f} s, {row.surely_slowest_s:.2f} s where the machine was not late"
+    print(f"  answers {row.by_outcome}; slowest {slowest}")
     for host, lines in row.told.items():
         for line in lines:
             print(f"  {host} {line}")
