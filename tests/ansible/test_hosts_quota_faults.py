@@ -25,9 +25,8 @@ def test_no_minute_has_more_than_the_quota_and_nobody_hangs_whatever_ails_the_en
     """One host has borrowed from the other when a replica takes over that lacks the last second; in the middle of that
     the other one is cut off. Each is told where people look, and over when it is mended."""
     failover, cut_off = FAULTS["failover"], replace(FAULTS["cut-off-one"], until="floor")
-    with running(fleet, tmp_path) as rig:
+    with running(fleet, tmp_path, prepare=failover.prepare) as rig:
         play, began_s = Play(rig), monotonic()
-        failover.prepare(rig)
         play.lend()
         row = play.begin(failover)
         play.reach(failover, row)

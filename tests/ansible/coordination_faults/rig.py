@@ -135,8 +135,11 @@ class Rig:
 
 
 @contextmanager
-def running(fleet: Fleet, folder: Path) -> Iterator[Rig]:
-    """The hosts deployed, with callers that ask for nothing yet; all of it gone in the end."""
+def running(
+    fleet: Fleet, folder: Path, *, prepare: Callable[[Rig], None] = lambda _rig: None
+) -> Iterator[Rig]:
+    """The hosts deployed, with callers that ask for nothing yet; all of it gone in the end. `prepare` is done to the
+    engine before any host knows it."""
     rig = Rig(fleet, Engines(fleet, folder, tuple(programs())), folder)
     upstream = [".venv/bin/python", "-m", "tests.ansible.coordination_faults.upstream", *map(str, _UPSTREAM)]
     order = {
@@ -147,6 +150,7 @@ def running(fleet: Fleet, folder: Path) -> Iterator[Rig]:
     fleet.control.ask("service", "up", order=order)
     rig.engines.open()
     try:
+        prepare(rig)
         played = fleet.play("deploy", key=KEY, variables=_VARIABLES)
         assert played.status == 0, played.output
         rig._start_callers()
