@@ -57,6 +57,17 @@ class Price:
     second_nusd: int | None = None
     #: All tokens of a call by so many millionths, where it says where it is answered.
     regional_ppm: int | None = None
+    #: The most that a token can cost whose kind nobody chose, read and written.
+    _dearest_read_nusd: int = field(default=0, init=False, compare=False, repr=False)
+    _dearest_written_nusd: int = field(default=0, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """What every call's bound asks for is reckoned once."""
+        # A model that reads and draws pictures does so unasked.
+        read = (self.cached_input_nusd, self._write_nusd, self.image_input_nusd, self.cached_image_input_nusd)
+        written = (self.reasoning_nusd, self.image_output_nusd)
+        object.__setattr__(self, "_dearest_read_nusd", _most((self.input_nusd, *read)))
+        object.__setattr__(self, "_dearest_written_nusd", _most((self.output_nusd, *written)))
 
     def cost_nusd(self, usage: Usage) -> int:
         """Nano-dollars of one call.
@@ -64,7 +75,11 @@ class Price:
         Numbers that can't be (negative, more cached than there was input) are brought into range: a broken
         usage block must neither credit money nor raise.
         """
-        price = self.tiers.get(usage.tier, self)
+        price, read, wrote = self.tiers.get(usage.tier, self), usage.input_tokens, usage.output_tokens
+        if price.long is None and read >= 0 <= wrote and usage == Usage(read, wrote, tier=usage.tier):
+            # Most calls use nothing else.
+            tokens = read * price.input_nusd + wrote * price.output_nusd
+            return -(-tokens // TOKENS_PER_PRICE) + price.request_nusd
         cost = price._usual_nusd(usage)
         if price._is_long(usage) and price.long is not None:
             cost = max(cost, price.long._usual_nusd(usage))
@@ -135,18 +150,13 @@ class Price:
         return min(MOST_NUSD, max(price._dearest_nusd(upper) for price in prices))
 
     def _dearest_nusd(self, upper: Usage) -> int:
-        read = max(self.input_nusd, self.cached_input_nusd, self._write_nusd)
-        wrote = max(self.output_nusd, _or(self.reasoning_nusd, 0))
+        read, wrote = self._dearest_read_nusd, self._dearest_written_nusd
         if upper.long_cache_write_tokens:
             read = max(read, self._long_write_nusd)
         if upper.audio_input_tokens:
             read = max(read, _or(self.audio_input_nusd, 0))
         if upper.audio_output_tokens:
             wrote = max(wrote, _or(self.audio_output_nusd, 0))
-        if self.image_input_nusd is not None or self.image_output_nusd is not None:
-            # A model that reads and draws pictures does so unasked.
-            read = max(read, _or(self.image_input_nusd, 0), _or(self.cached_image_input_nusd, 0))
-            wrote = max(wrote, _or(self.image_output_nusd, 0))
         total = max(upper.input_tokens, 0) * read + max(upper.output_tokens, 0) * wrote
         if upper.region:
             total = max(total, self._regional(total))
