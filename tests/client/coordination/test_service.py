@@ -170,6 +170,9 @@ async def test_the_fleet_is_shown_from_any_host_and_who_is_gone_is_forgotten(tmp
         assert unknown.code == 0
         told = "never-there is forgotten; none of that name has reported, but these have: h0, h1\n"
         assert unknown.out == told
+        for name in ("", " ", "a\nb"):
+            misnamed = await first.command("fleet", "--forget", name)
+            assert (misnamed.code, "write a host's name" in misnamed.err) == (2, True)
         periods = await first.command("usage", "--fleet", "--days", "7")
         assert (periods.code, "leave out --days" in periods.err) == (2, True)
 

@@ -89,17 +89,17 @@ def build() -> Parser:
     what = "measure the service, or compare it with a provider"
     add_bench(_add(commands, "bench", shared, what, BENCH_EXAMPLES))
     _add_usage(_add(commands, "usage", shared, "show what was spent"))
-    fleet = _add(commands, "fleet", shared, "show the hosts that share the quota", _FLEET_EXAMPLES)
-    fleet.add_argument(
-        "--forget",
-        type=words.value(kinds.word),
-        metavar="HOST",
-        help="remove a host that is gone for good, and free its share",
-    )
+    _add_fleet(_add(commands, "fleet", shared, "show the hosts that share the quota", _FLEET_EXAMPLES))
     _add_audit(_add(commands, "audit", shared, "check the audit trail"))
     _add_batch(_add(commands, "batch", None, "process files of requests"), shared)
     _add_simulate(_add(commands, "simulate", shared, "run the provider simulator"))
     return parser
+
+
+def _add_fleet(fleet: Parser) -> None:
+    fleet.add_argument(
+        "--forget", metavar="HOST", help="remove a host that is gone for good, and free its share"
+    )
 
 
 def _add_audit(audit: Parser) -> None:

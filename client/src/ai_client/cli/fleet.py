@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ai_client.cli.host import socket_of
+from ai_client.cli.parser import EXIT_USAGE
 from ai_client.cli.service_socket import ServiceUnreachableError, ask
 from ai_client.cli.table import table
 from ai_client.settings import ConfigError
@@ -20,9 +21,17 @@ SILENT_S = 60
 
 
 def run(options: argparse.Namespace) -> int:
-    """0, 1 where the service or the engine does not answer, or 3 where a host can't be forgotten yet."""
+    """0, 1 where the service or the engine does not answer, 2 for what is no name, or 3 where a host can't be forgotten
+    yet.
+    """
     method, target = "GET", "/fleet.json"
     if options.forget is not None:
+        if not options.forget.isprintable() or not options.forget.strip():
+            print(
+                f"--forget: {options.forget!r}: write a host's name, as `ai-client fleet` shows it",
+                file=sys.stderr,
+            )
+            return EXIT_USAGE
         method, target = "POST", f"/control/forget?host={quote(options.forget, safe='')}"
     try:
         status, answer = ask(socket_of(options), method, target, timeout_s=TIMEOUT_S)
