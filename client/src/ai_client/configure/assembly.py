@@ -157,6 +157,16 @@ class Assembly:
             routing=DeclaredRouting(settings.routing),
         )
 
+    def unfit(self, settings: Settings) -> str:
+        """Why this may not take over from a process that serves: it would refuse everybody. "" where it may."""
+        tenants = ("", *(tenant.name for tenant in settings.tenants))
+        if self.ledger.stats().is_open or not any(self.ledger.is_hard(tenant) for tenant in tenants):
+            return ""
+        return (
+            "its ledger can't be opened (see store_degraded in the log: a full disk, or a ledger of a newer "
+            "release), and a hard budget needs it"
+        )
+
     async def aclose(self) -> None:
         """End all: the client first, as it still books into the ledger."""
         async with AsyncExitStack() as ends:  # the last one first, and each whatever befalls another

@@ -26,7 +26,6 @@ from ai_client.gateway.process.clock_steps import ClockSteps
 from ai_client.gateway.process.collector import spare_the_collector
 from ai_client.gateway.process.descriptors import bounds_for
 from ai_client.gateway.process.failed_reload import FAILURES, failed_reload
-from ai_client.gateway.process.fitness import unfit
 from ai_client.gateway.process.handover import Inheritance
 from ai_client.gateway.process.lifecycle import Lifecycle
 from ai_client.gateway.process.limit_memory import LimitMemory
@@ -180,7 +179,7 @@ class Service:
 
     async def _begin(self, heir: Inheritance | None) -> None:
         if heir:
-            window = await heir.wait_to_go(unfit=unfit(self._settings, self._assembly.ledger))
+            window = await heir.wait_to_go(unfit=self._assembly.unfit(self._settings))
             self._life.in_background(heir.look_after(silent_s=self._life.silent_s))
         else:
             window = self._window.load(now_s=self._clock.wall())
