@@ -365,9 +365,7 @@ async def _stream(runtime: Runtime, call: IncomingCall, request: Request) -> Non
     send = call.send
     answer = headers.returned(stream.headers)
     answer += runtime.own_limits.headers()
-    answer.append((b"cache-control", b"no-cache"))
-    # nginx in front would hold events back until its buffers are full.
-    answer.append((b"x-accel-buffering", b"no"))
+    answer += headers.OF_STREAMS
     answer.append((b"x-ai-model", headers.safe(stream.model)))
     answer.append((b"x-ai-cache", b"hit" if stream.cached else b"miss"))
     answer.append((b"x-request-id", headers.safe(stream.request_id)))

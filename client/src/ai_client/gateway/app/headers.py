@@ -197,6 +197,10 @@ _TAKERS = {
 }
 
 
+# nginx in front would hold events back until its buffers are full.
+OF_STREAMS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
 def returned(headers: Mapping[str, str]) -> Headers:
     """Those of the upstream's headers that callers may use."""
     return [(encoded, headers[name].encode("latin-1")) for name, encoded in _names_returned(tuple(headers))]
