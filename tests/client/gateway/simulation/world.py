@@ -57,6 +57,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random.Random(seed)  # noqa: S311 - a simulation's
+        #: Which processes stand after they have handed over: of its own, so that nothing else depends on it.
+        self._stands = random.Random(f"{seed} then")  # noqa: S311 - a simulation's
         self.log: list[str] = []
         self.broken: list[str] = []
         #: Of each process.
@@ -250,9 +252,10 @@ class World:
         self.processes.is_replaced = False
         if status == 200 and laid == len(self.rates):
             self._is_read()
-        if what == "hand over" and status == 200 and main is not None and self.random.random() < 0.3:
-            # While it ends its streams, if it has any left.
-            main.fate = (main.steps + round(10 ** self.random.uniform(0, 3)), "freezes")
+        is_over = what == "hand over" and status == 200
+        if self.seed % 2 and is_over and main is not None and self._stands.random() < 0.3:
+            # While it ends its streams, if it has any left. In every other world: the rest is as it was without.
+            main.fate = (main.steps + round(10 ** self._stands.uniform(0, 3)), "freezes")
         self.say(f"operator: {what} gave {status}")
 
     async def _ask(self, path: str, address: Any, *, method: str = "GET") -> int:
