@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 KERNEL_BYTES = 32 * 1024
 HIGH_BYTES = 64 * 1024
 LOW_BYTES = 16 * 1024
+# Of a reset that no world's dice are rolled for.
+RESET_S = 0.001
 _RESET = None
 
 
@@ -312,6 +314,11 @@ class SimTransport(asyncio.Transport):
         if self.was_killed:
             if data:
                 self._send(_RESET)
+        elif self._is_lost and data:
+            # Its kernel has closed it, and says so to whoever still writes.
+            self._loop.call_at(
+                self._loop.time() + RESET_S, self.peer._arrive, _RESET, context=self._network.context
+            )
         elif self.process is None:
             self._arrived(data)
         else:
