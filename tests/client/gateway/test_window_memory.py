@@ -78,6 +78,18 @@ def test_a_disk_that_has_room_again_gets_what_was_sent_meanwhile(tmp_path: Path)
     memory.close()
 
 
+def test_a_process_that_starts_on_a_full_disk_counts_what_was_sent_before(tmp_path: Path) -> None:
+    """Reading takes no room."""
+    before = WindowMemory(tmp_path, limit_rpm=600, counts_tokens=False)
+    tell(before, sent("a", NOW_S))
+    no_room = OSError(errno.ENOSPC, "No space left on device")
+    with patch("ai_client.admission.sent_log.os.posix_fallocate", side_effect=no_room):
+        after = WindowMemory(tmp_path, limit_rpm=600, counts_tokens=False)
+        assert len(after.load(now_s=NOW_S + 1)["entries"]) == 1
+    before.close()
+    after.close()
+
+
 def count_of_file(path: Path) -> int:
     """Records with a time."""
     content = path.read_bytes()

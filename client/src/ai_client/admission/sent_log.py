@@ -79,15 +79,8 @@ class SentLog:
                 self._times[place] = max(self._times[place] + by_s, _EARLIEST_S)
 
     def snapshot(self, *, since_s: float) -> dict[str, Any]:
-        """What all processes of this folder have sent since `since_s`, for `SlidingWindow.restore`."""
-        found: list[tuple[float, int]] = []
-        for path in sorted(self._folder.iterdir()):
-            if _FILE_NAME.fullmatch(path.name):
-                found += _records(path.read_bytes())
-        return {
-            "version": 1,
-            "entries": [[at_s, 1, tokens] for at_s, tokens in sorted(found) if at_s >= since_s],
-        }
+        """See `sent_since`."""
+        return sent_since(self._folder, since_s)
 
     def close(self) -> None:
         """Leaves the file to the next process."""
@@ -97,6 +90,21 @@ class SentLog:
             self._map.close()
             os.close(self._file)
             self._file = -1
+
+
+def sent_since(folder: Path, since_s: float) -> dict[str, Any]:
+    """What all processes of a folder have sent since `since_s`, for `SlidingWindow.restore`. Raises OSError.
+
+    Also for a process that has no ring of its own: reading takes no room on a full disk.
+    """
+    found: list[tuple[float, int]] = []
+    for path in sorted(folder.iterdir()):
+        if _FILE_NAME.fullmatch(path.name) and path.is_file():
+            found += _records(path.read_bytes())
+    return {
+        "version": 1,
+        "entries": [[at_s, 1, tokens] for at_s, tokens in sorted(found) if at_s >= since_s],
+    }
 
 
 def take_file(folder: Path, name: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ai_client.admission.sent_log import SentLog
+from ai_client.admission.sent_log import SentLog, sent_since
 from ai_client.contract.events import Admitted, Failed, Sent, Settled
 from ai_client.platform import json_log
 
@@ -87,7 +87,12 @@ class WindowMemory:
 
     def sent_since(self, since_s: float) -> dict[str, Any]:
         """The same from then on, by the wall clock."""
-        return {} if self._sent_log is None else self._sent_log.snapshot(since_s=since_s)
+        if self._sent_log is None and not self._wanted_slots:
+            return {}
+        try:
+            return sent_since(self._folder, since_s)
+        except OSError:
+            return {}  # nobody wrote anything there, or what they wrote can't be read
 
     @property
     def remembered(self) -> int:
