@@ -80,6 +80,7 @@ LISTS = {
     "docs/reference/events.md": "written from the code: what there is",
     "docs/reference/metrics.md": "written from the code: what there is",
     "docs/reference/role-variables.md": "written from the code: what there is",
+    "docs/reference/simulator.md": "written from the code: what there is",
 }
 
 _FENCED = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)

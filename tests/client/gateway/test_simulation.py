@@ -27,7 +27,7 @@ _FOUND_BY = {
     "nobody stands in for the next process": 20,
     "nobody looks after the one before": 141,
     "who is to end for another one accepts no more": 37,
-    "a disk that was full once is never tried again": 345,
+    "a disk that was full once is never tried again": 984,
 }
 
 
