@@ -77,6 +77,23 @@ def test_a_wrong_word_is_answered_by_what_to_write(line: str, tmp_path: Path) ->
         assert noise not in said, said
 
 
+def test_the_dev_stack_without_its_settings_is_told_where_they_are(tmp_path: Path) -> None:
+    """Pulumi itself says only that a passphrase is missing."""
+    own = {name: text for name, text in os.environ.items() if not name.startswith("PULUMI_CONFIG_PASSPHRASE")}
+    done = subprocess.run(
+        ["tools/up", "dev", "--nope"],
+        cwd=PROJECT,
+        env=own | {"XDG_STATE_HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "use 'make up', or 'tools/env --dev tools/up dev'" in done.stderr
+
+
 def test_a_missing_home_is_named_with_what_to_set() -> None:
     """As some CI runners and service managers start programs; not in the shell's own words."""
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}

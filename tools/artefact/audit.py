@@ -89,6 +89,14 @@ def not_looked_up(report: dict[str, Any], *, asked: Packages) -> list[str]:
     return [f"{name} {version}" for name, version in sorted(asked.keys() - answered)]
 
 
+def _auditor() -> Path:
+    """The environment of pip-audit, installed where it is missing; an ArtefactError where it can't be."""
+    done = subprocess.run([ROOT / "tools/venv", "audit"], check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ArtefactError("pip-audit could not be installed, as said above")
+    return Path(done.stdout.strip())
+
+
 def look_up(asked: Packages, *, auditor: Path, database: str | None) -> dict[str, Any]:
     """pip-audit's report; an ArtefactError where it made none."""
     contents = requirement_files(asked)
@@ -136,7 +144,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--database", metavar="URL", help="query address of another database that speaks OSV's API"
     )
-    parser.add_argument("--auditor", type=Path, required=True, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -146,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     locks = options.locks or sorted((ROOT / "requirements").glob("*.txt"))
     try:
         asked = packages(locks)
-        report = look_up(asked, auditor=options.auditor, database=options.database)
+        report = look_up(asked, auditor=_auditor(), database=options.database)
     except (ArtefactError, OSError) as error:
         print(f"audit: {error}", file=sys.stderr)
         print(
