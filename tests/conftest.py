@@ -1,11 +1,14 @@
 """How the tests are shared out where several processes run them (`-n 2 --dist loadscope`, as `tools/test` does)."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.hosts_of_run import begin_run, end_run
 
 # Fixtures of several folders.
 pytest_plugins = ["tests.aws_server"]
@@ -31,6 +34,13 @@ class _ByRoom(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return _room(nodeid)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """However a run is ended, what it started is ended."""
+    if begin_run():
+        signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by a signal"))
+        config.add_cleanup(end_run)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

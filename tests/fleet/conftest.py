@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.fleet.clones import Clone, clone
+from tests.hosts_of_run import removed_at_the_end
 from tests.infra.stacks import PROJECT, shipped
 
 # Two runs on one machine take different names and links.
@@ -120,15 +121,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     work = tmp_path_factory.mktemp("fleet")
     checkout = clone(work / "first", state=work / "state", stack=STACK)
     key = f"hs_test_canary_{secrets.token_hex(12)}"
-    hosts_tool("purge", order={"fleet": STACK})
     try:
-        checkout.pulumi("stack", "init", STACK)
-        checkout.configure(dev_config())
-        fleet = Fleet(checkout, key, work)
-        fleet.set_key(key)
-        yield fleet
+        with removed_at_the_end(STACK):
+            checkout.pulumi("stack", "init", STACK)
+            checkout.configure(dev_config())
+            fleet = Fleet(checkout, key, work)
+            fleet.set_key(key)
+            yield fleet
     finally:
-        hosts_tool("purge", order={"fleet": STACK})
         shutil.rmtree(work, ignore_errors=True)
 
 

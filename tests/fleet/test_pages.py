@@ -19,9 +19,10 @@ import yaml
 from tests.docs.pages import Command, Walk, walk
 from tests.docs.reader import Reader, new_reader
 from tests.fleet.clones import clone
-from tests.fleet.conftest import LINK, STACK, hosts_tool
+from tests.fleet.conftest import LINK, STACK
 from tests.fleet.test_changes import STOP_SSH
 from tests.fleet.waiting import wait_until
+from tests.hosts_of_run import removed_at_the_end
 from tests.infra.stacks import KEY
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts, pytest.mark.slow]
@@ -124,15 +125,14 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
         "web-prod-01": "api-dev-02",
         "claim-web-prod-01": "claim-api-dev-02",
     }
-    hosts_tool("purge", order={"fleet": NAME})
     try:
-        with walk("README.md") as page:
-            up = page.take()
-            said = reader.types(up)
-            page.rest()
-        yield Newcomer(reader, said)
+        with removed_at_the_end(NAME):
+            with walk("README.md") as page:
+                up = page.take()
+                said = reader.types(up)
+                page.rest()
+            yield Newcomer(reader, said)
     finally:
-        hosts_tool("purge", order={"fleet": NAME})
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.fleet.clones import Clone, Run, clone
-from tests.fleet.conftest import hosts_tool
+from tests.hosts_of_run import removed_at_the_end
 from tests.infra.stacks import PROJECT, shipped
 
 pytestmark = [pytest.mark.engine, pytest.mark.hosts]
@@ -70,20 +70,19 @@ def config() -> dict[str, Any]:
 def upgrade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgrade]:
     """The stack, brought up by the first commit; machines and stack are gone afterwards."""
     work = tmp_path_factory.mktemp("upgrade")
-    hosts_tool("purge", order={"fleet": STACK})
     try:
-        old = first_commit(work / "old", work / "state")
-        old.pulumi("stack", "init", STACK)
-        old.configure(config())
-        key = f"hs_test_canary_{secrets.token_hex(12)}"
-        old.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=key)
-        old.up()
-        new = clone(work / "new", state=work / "state", stack=STACK)
-        shutil.copy(old.folder / f"Pulumi.{STACK}.yaml", new.folder)
-        new.pulumi("stack", "select", STACK)
-        yield Upgrade(old, new)
+        with removed_at_the_end(STACK):
+            old = first_commit(work / "old", work / "state")
+            old.pulumi("stack", "init", STACK)
+            old.configure(config())
+            key = f"hs_test_canary_{secrets.token_hex(12)}"
+            old.pulumi("config", "set", "--secret", "apiKey", "--stack", STACK, stdin=key)
+            old.up()
+            new = clone(work / "new", state=work / "state", stack=STACK)
+            shutil.copy(old.folder / f"Pulumi.{STACK}.yaml", new.folder)
+            new.pulumi("stack", "select", STACK)
+            yield Upgrade(old, new)
     finally:
-        hosts_tool("purge", order={"fleet": STACK})
         shutil.rmtree(work, ignore_errors=True)
 
 

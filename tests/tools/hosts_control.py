@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.hosts_of_run import removed_at_the_end
 from tools.hosts.places import DEFAULT_FOLDER, FOLDER_VARIABLE, FleetPlaces, fleet_places
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASHER = "tests.tools.hosts_crasher"
 # The same folder in every run, so that a run finds what one before it left that was killed.
-_FOLDER = DEFAULT_FOLDER.with_name("tests")
+FOLDER = DEFAULT_FOLDER.with_name("tests")
 BRIDGE = "10.88.0.1/24"
 VERB_TIMEOUT_S = 300
 
@@ -120,7 +121,7 @@ class Control:
 @contextmanager
 def own_fleet(fleet: str, link_octet: int) -> Iterator[Control]:
     """A fleet of these tests' own: free of what a killed run left, and gone at the end, also after a failure."""
-    folder = _FOLDER / f"{fleet}-{link_octet}"
+    folder = FOLDER / f"{fleet}-{link_octet}"
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".tests-lock").open("w") as lock:
         try:
@@ -130,11 +131,8 @@ def own_fleet(fleet: str, link_octet: int) -> Iterator[Control]:
                 f"another run of the tests has the hosts of {folder}; wait for its end"
             ) from None
         control = Control(folder, fleet, link_octet)
-        control.ask("purge")
-        try:
+        with removed_at_the_end(fleet, folder):
             yield control
-        finally:
-            control.ask("purge")
         assert leftovers(control) == []
 
 
