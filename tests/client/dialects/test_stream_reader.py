@@ -204,3 +204,37 @@ def test_events_that_come_together_are_read_as_those_that_come_alone(
     ):
         assert getattr(together, name) == getattr(alone, name), name
     assert together.has_told_all(choices=1) == alone.has_told_all(choices=1)
+
+
+ROLE = event(
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+)
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_heads_wait_and_comments_between_them_do_not(cuts: list[int], newline: str) -> None:
+    """Whatever the cuts: a comment is passed on before what a head waits for has come, and in the end all is there."""
+    head, comment = ROLE.decode().replace("\n", newline).encode(), f": working{newline}{newline}".encode()
+    reader, passed = StreamReader(), b""
+    for piece in pieces(head + comment + head, cuts):
+        passed += reader.feed(piece)
+    assert passed.strip() == comment.strip()
+    assert not reader.has_begun
+    rest = event(delta("all", "stop"), newline=newline) + f"data: [DONE]{newline}{newline}".encode()
+    passed += reader.feed(rest)
+    assert sorted(passed) == sorted(head + comment + head + rest)
+    assert passed.endswith(head + head + rest)
+    assert reader.has_begun
+    assert reader.is_whole
+
+
+def test_heads_that_waited_long_are_passed_on() -> None:
+    """Then the answer has begun, and an error behind them is one within it."""
+    reader = StreamReader()
+    assert reader.feed(ROLE) == b""
+    assert reader.is_holding
+    assert reader.let_go() == ROLE
+    assert not reader.is_holding
+    assert reader.feed(event({"error": {"message": "overloaded"}})) == b""
+    assert reader.has_begun
+    assert reader.fault is not None

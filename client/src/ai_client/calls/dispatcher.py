@@ -260,7 +260,13 @@ class Dispatcher:
         except BaseException as error:
             attempt.failed(error)
             raise
-        stream = UpstreamStream(wire, attempt, call, clock=self._context.clock)
+        stream = UpstreamStream(
+            wire,
+            attempt,
+            call,
+            clock=self._context.clock,
+            heads_wait_s=self._context.options.retry.heads_wait_s,
+        )
         await stream.begin()
         return stream
 

@@ -30,7 +30,9 @@ class UpstreamStream:
     answer was handed on, comments aside, may be opened anew by whoever opened it (`reopen`); its reader sees one.
     """
 
-    def __init__(self, wire: WireStream, attempt: Attempt, call: Call, *, clock: Clock) -> None:
+    def __init__(
+        self, wire: WireStream, attempt: Attempt, call: Call, *, clock: Clock, heads_wait_s: float
+    ) -> None:
         self.status = wire.status
         self.headers: Mapping[str, str] = wire.headers
         self.model = call.model
@@ -45,6 +47,7 @@ class UpstreamStream:
         self._wire = wire
         self._attempt = attempt
         self._clock = clock
+        self._heads_wait_s = heads_wait_s
         family = api_of(call.request.endpoint).family
         self._reader: StreamReader | TypedStreamReader = (
             StreamReader(endpoint=call.request.endpoint, hides_usage=call.hides_usage)
@@ -58,6 +61,9 @@ class UpstreamStream:
         self._first = b""
         self._bytes = 0
         self._is_over = False
+        #: What is read while heads wait, and until when they do.
+        self._reading: asyncio.Future[bytes] | None = None
+        self._heads_until_s: float | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -89,7 +95,10 @@ class UpstreamStream:
     async def _next(self) -> bytes:
         while not self._is_over:
             try:
-                chunk = await (self._wire.read() if self.call.deadline_at_s is None else self._read_in_time())
+                is_plain = self._reading is None and not self._reader.is_holding
+                chunk = await (self._read() if is_plain else self._read_behind_heads())
+                if chunk is None:
+                    return self._reader.let_go()
                 passed = self._take(chunk) if chunk else b""
             except BaseException as error:
                 await self._end(error)
@@ -111,6 +120,24 @@ class UpstreamStream:
             self._look_for_id()
         return passed
 
+    def _read(self) -> Awaitable[bytes]:
+        return self._wire.read() if self.call.deadline_at_s is None else self._read_in_time()
+
+    async def _read_behind_heads(self) -> bytes | None:
+        """The next bytes; None where none came while the heads could wait. They are read on then."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._read())
+        if self._reader.is_holding:
+            now_s = self._clock.monotonic()
+            if self._heads_until_s is None:
+                self._heads_until_s = now_s + self._heads_wait_s
+            await asyncio.wait((self._reading,), timeout=max(0.0, self._heads_until_s - now_s))
+            if not self._reading.done():
+                return None
+        chunk = await self._reading
+        self._reading = None
+        return chunk
+
     async def _read_in_time(self) -> bytes:
         try:
             async with asyncio.timeout(self.call.remaining_s(self._clock.monotonic())):
@@ -130,6 +157,7 @@ class UpstreamStream:
         self._wire, self._attempt, self._reader = other._wire, other._attempt, other._reader
         self.usage, self.told_usage, self.cost_usd = other.usage, other.told_usage, other.cost_usd
         self._first, self._is_over, self.trouble = other._first, other._is_over, other.trouble
+        self._reading, self._heads_until_s = other._reading, other._heads_until_s
         self._look_for_id()
 
     def _note_first_byte(self) -> None:
@@ -210,6 +238,9 @@ class UpstreamStream:
                 passed_bytes=reader.delta_bytes if reader.has_begun or self.told_usage is not None else None,
                 has_finished=reader.body is not None or reader.has_told_all(choices=self._choices),
             )
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self._wire.aclose()
 
 

@@ -1,8 +1,9 @@
 """Reads a stream as it goes by: what may be passed on, whether it was whole, what went wrong, what it used.
 
 What is an error is not passed on: whoever reads gets it as an error of ours, and nothing of the event. Events are
-passed on whole and at once. An event's usual shape is read by a typed decoder that skips its texts, which takes a third
-of the time; every other shape is read in full and judged by `verdict`.
+passed on whole and at once, but for heads (`stream_heads`): they wait for something of the answer, so that an error
+behind them may be tried again. An event's usual shape is read by a typed decoder that skips its texts, which takes a
+third of the time; every other shape is read in full and judged by `verdict`.
 """
 
 from __future__ import annotations
@@ -10,52 +11,24 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
 
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage, parse_error_body
+from ai_client.dialects.plain_events import ABSENT, PlainChunk, are_plain, decode_chunk, decode_chunks
 from ai_client.dialects.sse import DONE, Event, EventSplitter, parse_object, payloads
+from ai_client.dialects.stream_heads import is_head
 from ai_client.dialects.usage import usage_from_json
-from ai_client.dialects.verdict import BROKEN_OFF, CHOICE_ENDPOINTS, END_TYPES, fault_of
+from ai_client.dialects.verdict import CHOICE_ENDPOINTS, END_TYPES, fault_of
 from ai_client.errors import MalformedResponseError
 
 END_EVENT: Final = b"data: [DONE]\n\n"
 # Of a body in a stream's place, as much as may matter.
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _BODY_STARTS: Final = (b"{", b"[", b"<")
-_ABSENT: Final = Raw(b"")
 # The usage, and the end marker.
 _END_EVENTS: Final = 2
 # `{"content":""}` is no text; what else a delta holds beside its text only makes the bound higher.
 _DELTA_FRAME_BYTES: Final = 14
-
-
-# What may tell of an error is no part of an event that is read plainly: where it holds anything, decoding fails.
-
-
-class _Choice(Struct):
-    index: int = 0
-    finish_reason: str | None = None
-    delta: Raw = _ABSENT
-    text: Raw = _ABSENT
-    error: None = None
-    usage: None = None
-    native_finish_reason: str | None = None
-
-
-class _Chunk(Struct):
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
-    service_tier: str | None = None
-    object: str = ""
-    error: None = None
-    base_resp: None = None
-    x_groq: None = None
-    type: None = None
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_chunks = msgspec.json.Decoder(list[_Chunk]).decode
 
 
 class StreamReader:
@@ -68,7 +41,9 @@ class StreamReader:
     __slots__ = (
         "_body",
         "_finished_choices",
+        "_held",
         "_is_done",
+        "_is_kept",
         "_is_known",
         "_is_withheld",
         "_open_choices",
@@ -102,9 +77,13 @@ class StreamReader:
         #: At least as many as the text has that came.
         self.delta_bytes = 0
         self._splitter = EventSplitter()
+        #: Heads, while nothing else came; None from then on.
+        self._held: list[bytes] | None = []
         self._open_choices: set[int] = set()
         self._finished_choices: set[int] = set()
         self._is_done = False
+        #: The last event is among the heads that wait.
+        self._is_kept = False
         self._is_known = False
         #: The last event was not passed on.
         self._is_withheld = False
@@ -125,6 +104,20 @@ class StreamReader:
             return b""
         if self.fault is not None or self.trouble is not None:
             return b""
+        return self._feed_on(chunk) if self._held is None else self._feed_first(chunk)
+
+    def _feed_first(self, chunk: bytes) -> bytes:
+        """Event by event, until something of the answer came; the rest as usual."""
+        passed = b""
+        while self._held is not None and chunk.startswith(b"data: {") and self._splitter.is_between_events:
+            end = chunk.find(b"\n\n") + 2
+            if end < 2:
+                break
+            passed += self._pass(self._splitter.feed(chunk[:end]))
+            chunk = chunk[end:]
+        return passed + self._feed_on(chunk) if chunk and not self.is_broken else passed
+
+    def _feed_on(self, chunk: bytes) -> bytes:
         if chunk.startswith(b"data: {") and chunk.endswith(b"\n\n") and self._splitter.is_between_events:
             return self._feed_lines(chunk)
         return self._pass(self._splitter.feed(chunk))
@@ -167,7 +160,7 @@ class StreamReader:
     def _read_usage(self, text: bytes) -> bool:
         """Whether it is an event that tells the usage, and nothing of an answer or of an error."""
         try:
-            chunk = _decode_chunk(text)
+            chunk = decode_chunk(text)
         except (msgspec.DecodeError, RecursionError):
             return False
         if chunk.choices or not chunk.usage or chunk.object in ("response", "error"):
@@ -181,10 +174,10 @@ class StreamReader:
     def _read_together(self, texts: list[bytes]) -> bool:
         """Several events at once, where all of them are plain: one call instead of many."""
         try:
-            chunks = _decode_chunks(b"[" + b",".join(texts) + b"]")
+            chunks = decode_chunks(b"[" + b",".join(texts) + b"]")
         except (msgspec.DecodeError, RecursionError):
             return False
-        if len(chunks) != len(texts) or not _are_plain(chunks):
+        if len(chunks) != len(texts) or not are_plain(chunks):
             return False  # and nothing is counted: they are read one by one
         self._count(chunks)
         return True
@@ -246,8 +239,18 @@ class StreamReader:
                 self._is_withheld = not self._read(event)
             elif event.raw != b"\n":  # that one belongs to the event before, whose CR came alone
                 self._is_withheld = False
-            if not self._is_withheld:
+            if self._is_withheld:
+                continue
+            if self._held is None:
                 passed.append(event.raw)
+                continue
+            self._is_kept = bool(event.data) or (self._is_kept and event.raw == b"\n")
+            if not self._is_kept:
+                passed.append(event.raw)
+                continue
+            self._held.append(event.raw)
+            if self.has_begun:
+                passed.append(self.let_go())
         return passed[0] if len(passed) == 1 else b"".join(passed)
 
     def _read(self, event: Event) -> bool:
@@ -271,30 +274,44 @@ class StreamReader:
         return is_passed
 
     def _read_object(self, text: bytes) -> bool:
-        return self._read_plainly(text) or self._read_fully(text)
+        is_passed = self._read_plainly(text) or self._read_fully(text)
+        if self._held is not None and self.has_begun and is_head(parse_object(text)):
+            self.has_begun = False
+        return is_passed
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether heads are kept back."""
+        return bool(self._held)
+
+    def let_go(self) -> bytes:
+        """The heads that are kept back: from now on the answer has begun."""
+        held, self._held = self._held or [], None
+        self.has_begun = True
+        return b"".join(held)
 
     def _read_plainly(self, text: bytes) -> bool:
         """Whether it is an event as most are, with choices and nothing that may be an error."""
         try:
-            return self._take(_decode_chunk(text))
+            return self._take(decode_chunk(text))
         except (msgspec.DecodeError, RecursionError):
             return False
 
-    def _take(self, chunk: _Chunk) -> bool:
+    def _take(self, chunk: PlainChunk) -> bool:
         chunks = [chunk]
-        if not _are_plain(chunks):
+        if not are_plain(chunks):
             return False
         self._count(chunks)
         return True
 
-    def _count(self, chunks: list[_Chunk]) -> None:
+    def _count(self, chunks: list[PlainChunk]) -> None:
         counted, told_at, known = 0, -1, self._open_choices
         for chunk in chunks:
             for choice in chunk.choices:
                 has_finished = bool(choice.finish_reason)  # some write "" until there is one
                 if has_finished or choice.index not in known:
                     self._note_choice(choice.index, is_finished=has_finished)
-                if choice.delta is _ABSENT:
+                if choice.delta is ABSENT:
                     counted += len(choice.text)
                 elif (delta_bytes := len(choice.delta)) > _DELTA_FRAME_BYTES:
                     counted += delta_bytes - _DELTA_FRAME_BYTES
@@ -348,21 +365,6 @@ class StreamReader:
     def _keep_usage(self, usage: dict[str, Any]) -> None:
         """Later counts replace earlier ones; Anthropic tells the input first and the output last."""
         self._usage.update({name: value for name, value in usage.items() if value is not None})
-
-
-def _are_plain(chunks: list[_Chunk]) -> bool:
-    """Whether each event is a part of an answer and tells of nothing else."""
-    for chunk in chunks:
-        if not chunk.choices or chunk.object == "error":
-            return False
-        for choice in chunk.choices:
-            if choice.delta is _ABSENT and choice.text is _ABSENT:
-                return False  # its text may stand elsewhere: Azure's `messages`
-            if choice.finish_reason and (
-                choice.finish_reason.lower() in BROKEN_OFF or choice.native_finish_reason in BROKEN_OFF
-            ):
-                return False
-    return True
 
 
 def is_whole_stream(body: bytes) -> bool:

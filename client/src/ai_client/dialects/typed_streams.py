@@ -125,6 +125,17 @@ class TypedStreamReader:
         self.has_told_fault = self.has_told_fault or (self.fault is not None and self.has_begun)
         return rest
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether heads are kept back."""
+        return bool(self._held)
+
+    def let_go(self) -> bytes:
+        """The heads that are kept back: from now on the answer has begun."""
+        held, self._held = self._held or [], None
+        self.has_begun = True
+        return b"".join(held)
+
     def _past_heads(self, chunk: bytes) -> bytes:
         """All that came, once more came than heads; until then comments alone."""
         if self._held is None or (not self._held and chunk.startswith(b":")):
