@@ -259,6 +259,7 @@ PriceMember = Literal[
     "image",
     "search",
     "minute",
+    "characters",
     "flex",
     "batch",
     "priority",

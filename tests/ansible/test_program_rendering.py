@@ -97,6 +97,7 @@ EVERYTHING: dict[str, Any] = {
             "cached_image_input": 2,
             "image_output": 32,
             "minute": 0.006,
+            "characters": 15,
             "regional": 1.1,
             "long_from": 200_000,
             "long": {"input": 2},

@@ -18,11 +18,12 @@ check` lists every mistake in it. In addition to the sections below, `[cost_tags
 `[model_costs]` one line for each model, or `*` for all others: `MODEL = DOLLARS` per million tokens, or members such
 as `input=2, output=8, cached_input=0.5, cache_write=2.5, cache_write_1h=4, reasoning=8, audio_input=40,
 audio_output=80, image_input=8, cached_image_input=2, image_output=32`, dollars each for `request=`, `image=`,
-`search=` and `minute=` (of sound), and tiers of service by a factor (`flex=0.5`) or by member (`priority.output=14`).
-`long_from=200000, long.input=4, long.output=12` is the price of a call with more input than `long_from`. A tier
-multiplies it, unless it has a factor of its own for a long input (`fast.long=1`). What is left out costs as its kind
-of token does: a model with sound costs what its sound does, unless `audio_input` and `audio_output` say more, and
-what a cache keeps for an hour 1.6 times what `cache_write` says.
+`search=` and `minute=` (of sound), dollars per million for `characters=` (of text that is read out), and tiers of
+service by a factor (`flex=0.5`) or by member (`priority.output=14`). `long_from=200000, long.input=4, long.output=12`
+is the price of a call with more input than `long_from`. A tier multiplies it, unless it has a factor of its own for a
+long input (`fast.long=1`). What is left out costs as its kind of token does: a model with sound costs what its sound
+does, unless `audio_input` and `audio_output` say more, and what a cache keeps for an hour 1.6 times what
+`cache_write` says.
 
 `regional=1.1` is what all tokens cost more where a call is answered in one place alone: always, at upstreams whose
 `base_url` names one (`eu.api.openai.com`, Vertex's locations but `global`, Bedrock's regions for models without

@@ -35,7 +35,8 @@ def test_sound_is_bounded_by_its_bytes_and_speech_by_its_text() -> None:
     """In both directions."""
     assert bound("audio/transcriptions", {"file": 5_000}, body_bytes=5_200).usage.input_tokens == 5_200
     spoken = bound("audio/speech", {"input": "ä" * 100}).usage
-    assert (spoken.input_tokens, spoken.output_tokens) == (200, 4_000)
+    assert (spoken.input_tokens, spoken.output_tokens, spoken.characters) == (200, 4_000, 200)
+    assert bound("audio/speech", {"input": ["ä" * 100]}, body_bytes=250).usage.characters == 250
 
 
 def test_what_is_passed_through_has_no_bound() -> None:

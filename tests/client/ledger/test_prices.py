@@ -126,6 +126,7 @@ def lines(draw: st.DrawFn) -> str:
         "image_output",
         "image",
         "minute",
+        "characters",
     )
     numbers = st.sampled_from(["0", "0.1", "0.7", "1.8", "3", "12.34", "0.0000000007", "2.0000000001"])
     said = {"input": draw(numbers), **draw(st.dictionaries(st.sampled_from(kinds), numbers))}
@@ -151,7 +152,7 @@ def test_no_call_costs_more_than_its_line_lets_it(
     price = Prices.from_settings({"m": price_of(line)}).of("m")
     asked = data.draw(st.sampled_from(["", "default", *price.tiers]))
     place = data.draw(st.sampled_from(["", "us", UNTOLD_REGION]))
-    seconds = data.draw(st.integers(0, 1000))
+    seconds, characters = data.draw(st.integers(0, 1000)), data.draw(st.integers(0, 1000))
     upper = Usage(
         read,
         written,
@@ -159,6 +160,7 @@ def test_no_call_costs_more_than_its_line_lets_it(
         long_cache_write_tokens=read,
         audio_input_tokens=read,
         seconds=seconds,
+        characters=characters,
         region=place,
     )
     stored = data.draw(st.integers(0, read))
@@ -175,6 +177,7 @@ def test_no_call_costs_more_than_its_line_lets_it(
         image_output_tokens=data.draw(st.integers(0, written)),
         cached_image_tokens=data.draw(st.integers(0, read)),
         seconds=data.draw(st.integers(0, seconds)),
+        characters=data.draw(st.integers(0, characters)),
         region=data.draw(st.sampled_from(["", "us"])) if place else "",
     )
     assert price.cost_nusd(usage) <= price.upper_bound_nusd(upper)
@@ -187,6 +190,8 @@ def test_no_call_costs_more_than_its_line_lets_it(
         ("input=2, output=8, reasoning=12", Usage(1000, 100, reasoning_tokens=50), "0.003"),
         ("input=2, output=8, request=0.001, image=0.04", Usage(0, 0, images=2), "0.081"),
         ("input=3, output=15, search=0.01", Usage(1000, 0, searches=3), "0.033"),
+        ("input=0, characters=15", Usage(0, 0, characters=11), "0.000165"),
+        ("input=0, characters=0.0001", Usage(0, 0, characters=11), "0.000000002"),
         ("input=2, output=8, flex=0.5", Usage(1000, 100, tier="flex"), "0.0014"),
         (
             "input=2, output=8, priority.input=3.5, priority.output=14",

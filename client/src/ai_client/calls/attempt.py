@@ -27,6 +27,7 @@ from ai_client.contract.statistics import Statistics
 from ai_client.contract.stores import EntryId, Ledger
 from ai_client.dialects.http_request import build_wire_request
 from ai_client.dialects.limit_headers import rate_limits
+from ai_client.dialects.media_bound import characters_of
 from ai_client.dialects.token_estimate import Estimate
 from ai_client.errors import (
     AIClientError,
@@ -308,7 +309,11 @@ class Attempt:
 
     def _settle(self, usage: Usage | None, passed_bytes: int) -> float | None:
         context, entry = self._context, self._entry
+        characters = characters_of(self._call.request.endpoint, self._call.request.body)
         if usage is None:
+            if context.ledger is not None and entry is not None and characters:
+                self._entry = None
+                return context.ledger.settle(entry, Usage(0, 0, characters=characters))
             self._end_money(executed=True, most=self._most(None, passed_bytes))
             return None
         context.scheduler.settle(self.permit, usage.input_tokens + usage.output_tokens)
@@ -322,8 +327,8 @@ class Attempt:
         target = self._call.target
         if usage.told_nusd is not None and (target is None or not target.upstream.tells_cost):
             usage = structs.replace(usage, told_nusd=None)
-        if images:
-            usage = structs.replace(usage, images=images)
+        if images or characters:
+            usage = structs.replace(usage, images=images or usage.images, characters=characters)
         return context.ledger.settle(entry, usage)
 
     def _settle_meters(self, cost: Cost) -> None:

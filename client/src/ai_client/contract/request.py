@@ -46,8 +46,9 @@ class Usage(Struct, frozen=True):
 
     `input_tokens` includes `cached_input_tokens` (read from its cache) and `cache_write_tokens`, which together are
     at most as many, and `audio_input_tokens`; `output_tokens` includes `reasoning_tokens` and `audio_output_tokens`.
-    `long_cache_write_tokens` are those of the written that are kept for an hour. `images`, `searches` and `seconds` of
-    sound are billed each. Tokens of pictures are a part of the input and of the output, as those of sound are.
+    `long_cache_write_tokens` are those of the written that are kept for an hour. `images`, `searches`, `seconds` of
+    sound and `characters` that are read out are billed each. Tokens of pictures are a part of the input and of the
+    output, as those of sound are.
     """
 
     input_tokens: int
@@ -71,6 +72,7 @@ class Usage(Struct, frozen=True):
     seconds: int = 0
     #: Where it was answered, if that was not left to the provider: a place costs more than anywhere.
     region: str = ""
+    characters: int = 0
 
     @property
     def total_tokens(self) -> int:

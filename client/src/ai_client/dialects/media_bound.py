@@ -1,7 +1,8 @@
 """The most that pictures and sound can make a provider bill. Pure.
 
 Pictures are bounded by the dearest that is known, sound by its bytes: neither depends on what a caller writes beside
-them. What comes back without a usage (speech, plain transcripts) is booked by these bounds.
+them. What comes back without a usage (speech, plain transcripts) is booked by these bounds, but for speech that is
+billed by its characters.
 """
 
 from __future__ import annotations
@@ -41,8 +42,17 @@ def media_bound(
         read = text_bytes + (0 if endpoint == "images/generations" else _MOST_EDITED * _EDITED_TOKENS)
         return Usage(read, count * _PICTURE_TOKENS + partial * _PARTIAL_TOKENS, images=count), text_bytes
     if endpoint == "audio/speech":
+        if any(isinstance(value, list | Mapping) for value in body.values()):
+            text_bytes = max(text_bytes, body_bytes)
         spoken = text_bytes * _SPOKEN_TOKENS_PER_BYTE
-        return Usage(text_bytes, spoken, audio_output_tokens=spoken), text_bytes
+        # Whoever counts a character twice (Azure's and MiniMax's Chinese) finds no more of them than bytes.
+        return Usage(text_bytes, spoken, audio_output_tokens=spoken, characters=text_bytes), text_bytes
     seconds = min(-(-body_bytes // _BYTES_PER_SECOND), _MOST_SECONDS)
     written = min(body_bytes, _MOST_TRANSCRIBED)
     return Usage(body_bytes, written, audio_input_tokens=body_bytes, seconds=seconds), text_bytes
+
+
+def characters_of(endpoint: str, body: Mapping[str, Any]) -> int:
+    """How many characters are to be read out; 0 where none are, or nobody knows."""
+    text = body.get("input") if endpoint == "audio/speech" else None
+    return len(text) if isinstance(text, str) else 0

@@ -140,8 +140,8 @@ class SpendLedger:
         open_entry = self._open.get(entry)
         if open_entry is None:
             return 0.0
-        if usage.seconds and not usage.total_tokens and open_entry.price.second_nusd is None:
-            self.billed_unknown(entry)  # its length alone says nothing without a price of a minute
+        if not open_entry.price.is_told_by(usage):
+            self.billed_unknown(entry)
             return open_entry.reserved_nusd / NANO_PER_DOLLAR
         nusd = open_entry.cost_nusd(usage)
         told = usage.told_nusd

@@ -32,7 +32,8 @@ class Price:
     """Prices of one model: of tokens in nano-dollars per million, of the rest in nano-dollars each.
 
     None: as the kind of token it is (kept for an hour: 1.6 times what is written, as Anthropic sells it; a picture that
-    is written: as sound is); an image, a search and a second of sound without a price cost nothing beside their tokens.
+    is written: as sound is); an image, a search, a second of sound and a character without a price cost nothing beside
+    their tokens.
     """
 
     input_nusd: int
@@ -57,6 +58,8 @@ class Price:
     second_nusd: int | None = None
     #: All tokens of a call by so many millionths, where it says where it is answered.
     regional_ppm: int | None = None
+    #: Of a million characters that are read out.
+    characters_nusd: int | None = None
     #: The most that a token can cost whose kind nobody chose, read and written.
     _dearest_read_nusd: int = field(default=0, init=False, compare=False, repr=False)
     _dearest_written_nusd: int = field(default=0, init=False, compare=False, repr=False)
@@ -68,6 +71,15 @@ class Price:
         written = (self.reasoning_nusd, self.image_output_nusd)
         object.__setattr__(self, "_dearest_read_nusd", _most((self.input_nusd, *read)))
         object.__setattr__(self, "_dearest_written_nusd", _most((self.output_nusd, *written)))
+
+    def is_told_by(self, usage: Usage) -> bool:
+        """Whether `usage` says what a call cost: without tokens it does where there is a price of what it has."""
+        if usage.total_tokens:
+            return True
+        if usage.characters:
+            of_tokens = self.input_nusd or self.output_nusd or self.audio_output_nusd
+            return self.characters_nusd is not None and not of_tokens
+        return not usage.seconds or self.second_nusd is not None
 
     def cost_nusd(self, usage: Usage) -> int:
         """Nano-dollars of one call.
@@ -163,7 +175,7 @@ class Price:
         return -(-total // TOKENS_PER_PRICE) + self._each_nusd(upper)
 
     def _each_nusd(self, usage: Usage) -> int:
-        if not (usage.images or usage.searches or usage.seconds):
+        if not (usage.images or usage.searches or usage.seconds or usage.characters):
             return self.request_nusd
         images, searches, seconds = max(usage.images, 0), max(usage.searches, 0), max(usage.seconds, 0)
         return (
@@ -171,6 +183,7 @@ class Price:
             + images * _or(self.image_nusd, 0)
             + searches * _or(self.search_nusd, 0)
             + seconds * _or(self.second_nusd, 0)
+            - (-max(usage.characters, 0) * _or(self.characters_nusd, 0) // TOKENS_PER_PRICE)
         )
 
 
@@ -219,6 +232,7 @@ class Prices:
             cached_image_input_nusd=_most(price.cached_image_input_nusd for price in listed),
             second_nusd=_most(price.second_nusd for price in listed),
             regional_ppm=_most(price.regional_ppm for price in listed),
+            characters_nusd=_most(price.characters_nusd for price in listed),
         )
 
     @classmethod
@@ -283,6 +297,7 @@ def _from_settings(price: "ModelPrice") -> Price:
         image_output_nusd=_nusd_or_none(price.image_output_usd_per_mtok),
         second_nusd=None if price.minute_usd is None else -(-_nusd(price.minute_usd) // 60),
         regional_ppm=None if price.regional_factor is None else _ppm(price.regional_factor),
+        characters_nusd=_nusd_or_none(price.characters_usd),
     )
 
 

@@ -6,6 +6,7 @@ claude-sonnet-4 = input=3, output=15, cache_write=3.75, cache_write_1h=6, long_f
 gpt-4o-audio = input=2.5, output=10, audio_input=40, audio_output=80
 gpt-image-1.5 = input=5, output=10, cached_input=1.25, image_input=8, cached_image_input=2, image_output=32
 whisper-1 = input=0, minute=0.006
+tts-1 = input=0, characters=15
 gpt-4.1 = input=2, output=8, request=0.001, image=0.04, flex=0.5, priority.input=3.5, priority.output=14
 gpt-5.4 = input=2.5, output=15, regional=1.1
 * = input=30, output=180
@@ -27,7 +28,8 @@ _PRICE = kinds.number(least=0, most=1e6)
 _WANTED = (
     "write `8`, or `input=8, output=24, cached_input=2` (US dollars per million tokens); also cache_write,"
     " cache_write_1h, reasoning, audio_input, audio_output, image_input, cached_image_input, image_output; request,"
-    " image, search, minute (US dollars each); flex, batch, priority, fast, scale (a factor, or `priority.input=14`);"
+    " image, search, minute (US dollars each); characters (US dollars per million that are read out);"
+    " flex, batch, priority, fast, scale (a factor, or `priority.input=14`);"
     " long_from=TOKENS with long (likewise), which a tier multiplies unless it has its own factor (`fast.long=1`);"
     " regional=FACTOR, where a call is answered in one place alone"
 )
@@ -67,6 +69,8 @@ class ModelPrice:
     minute_usd: float | None = None
     #: What all tokens cost more where a call is answered in one place alone.
     regional_factor: float | None = None
+    #: A million characters that are read out.
+    characters_usd: float | None = None
 
 
 _FIELDS = {
