@@ -9,76 +9,23 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from ai_client.testing import Simulator
-from tests.client.service_rig import running_service
-from tests.client.transport.upstreams import Connection, serving
+from tests.client.gateway.report_stage import Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SRT = b"1\n00:00:00,000 --> 00:00:03,000\nThe sun rises.\n"
 
 
-@dataclass
-class Stage:
-    """A caller, and an upstream that answers as it is told."""
-
-    client: httpx.AsyncClient
-    answer: bytes = b""
-    requests: list[bytes] = field(default_factory=list)
-
-    def whole(self, content: object, *, kind: str = "application/json", status: int = 200) -> None:
-        """The same whole answer to everything; None: without a body."""
-        body = (
-            content
-            if isinstance(content, bytes)
-            else b""
-            if content is None
-            else json.dumps(content).encode()
-        )
-        length = "" if status == 204 else f"content-length: {len(body)}\r\n"
-        self.answer = f"HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\n{length}\r\n".encode() + body
-
-    def stream(self, *events: dict[str, Any], end: str = "") -> None:
-        """A stream, and the connection's end."""
-        text = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + end
-        head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-        self.answer = (head + text).encode()
-
-
-@dataclass
-class _Base:
-    base_url: str
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     """One service a module."""
-    folder: Path = tmp_path_factory.mktemp("reports")
-    made: list[Stage] = []
-
-    async def serve(connection: Connection) -> None:
-        while await connection.read_request():
-            await connection.send(made[0].answer)
-            if b"connection: close" in made[0].answer:
-                return
-
-    async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(serving(serve))
-        place = cast("Simulator", _Base(f"http://localhost:{upstream.port}/v1"))
-        rig = await stack.enter_async_context(
-            running_service(folder, place, extra="rate_limit = 60000\n[models]\nfallback =\n")
-        )
-        client = await stack.enter_async_context(rig.client())
-        made.append(Stage(client, requests=upstream.requests))
-        yield made[0]
+    async with staged(tmp_path_factory.mktemp("reports")) as made:
+        yield made
 
 
 async def test_embeddings_of_messages(stage: Stage) -> None:

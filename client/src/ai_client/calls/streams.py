@@ -52,7 +52,11 @@ class UpstreamStream:
         self._reader: StreamReader | TypedStreamReader = (
             StreamReader(endpoint=call.request.endpoint, hides_usage=call.hides_usage)
             if family is Family.OPENAI
-            else TypedStreamReader(family, content_type=wire.headers.get("content-type", ""))
+            else TypedStreamReader(
+                family,
+                content_type=wire.headers.get("content-type", ""),
+                endpoint=call.request.endpoint,
+            )
         )
         self._note_stored: Callable[[Call, str], None] | None = None
         #: What went wrong, of which the upstream has told the caller itself.

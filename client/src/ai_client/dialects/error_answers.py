@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ai_client.dialects.limit_headers import (
@@ -25,6 +26,7 @@ from ai_client.errors import (
     RateLimitError,
     ServerError,
     UpstreamError,
+    redact,
 )
 from ai_client.platform.json_text import read_json
 
@@ -32,6 +34,8 @@ from ai_client.platform.json_text import read_json
 _LONGEST_MESSAGE = 500
 # Members of an error that say how many seconds to wait.
 _WAITS = ("resets_in_seconds", "retry_after", "retry_after_seconds")
+# Members of an error that programs read: of Azure's filter, Groq's failed calls of tools, OpenRouter's providers.
+_KNOWN_MEMBERS = frozenset(("innererror", "failed_generation", "metadata"))
 _TEXTS = ("message", "detail", "msg", "status_msg", "error_msg", "error_message", "errors", "title")
 # Words that stand for a status where an error has none of its own. MiniMax's numbers come as `base_resp_…`.
 _STATUS_BY_WORD = {
@@ -90,6 +94,8 @@ class UpstreamMessage:
     param: str | None = None
     #: How long to wait, as text: Google's `RetryInfo`, others' members of the error.
     retry_delay: str | None = None
+    #: What programs read of it beside these: see `_KNOWN_MEMBERS`.
+    members: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 def parse_error_body(body: bytes) -> UpstreamMessage:
@@ -114,8 +120,22 @@ def read_error(value: object) -> UpstreamMessage:
     code = _text(next(filter(None, codes), None))
     kind = _text(error.get("type")) or _text(error.get("status"))
     return UpstreamMessage(
-        _one_line(_spoken(said)), code, kind, _text(error.get("param")), _retry_delay(error)
+        _one_line(_spoken(said)),
+        code,
+        kind,
+        _text(error.get("param")),
+        _retry_delay(error),
+        _known_members(error),
     )
+
+
+def _known_members(error: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Without what looks like a key."""
+    if _KNOWN_MEMBERS.isdisjoint(error):
+        return None
+    text = json.dumps({name: error[name] for name in sorted(_KNOWN_MEMBERS & error.keys())})
+    members: Mapping[str, Any] = json.loads(redact(text))
+    return members
 
 
 def _retry_delay(error: Mapping[str, Any]) -> str | None:
@@ -262,9 +282,20 @@ def _error_from(
     elif status >= 400:
         error = BadRequestError("upstream", reason, status=status, param=said.param, upstream_code=said.code)
     else:
-        error = UpstreamError("upstream", f"answered with a redirect: {status}", status=status)
+        error = _redirected(status, headers.get("location", ""))
     error.request_id = request_id
+    error.upstream_members = said.members
     return error
+
+
+def _redirected(status: int, location: str) -> UpstreamError:
+    """It is not followed: a key goes to the address alone that it was given for."""
+    place = _one_line(location.partition("?")[0].partition("#")[0])
+    remedy = (
+        "Write the address that it leads to into base_url, up to the API's version, or mend the upstream."
+    )
+    to = f" to {place}" if place else ""
+    return UpstreamError("upstream", f"answered with a redirect{to} ({status})", status=status, remedy=remedy)
 
 
 def refuses_stream_options(error: AIClientError) -> bool:

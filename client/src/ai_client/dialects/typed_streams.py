@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ai_client.contract.apis import Family
 from ai_client.contract.request import Usage
+from ai_client.dialects.body_reader import read_answer
 from ai_client.dialects.error_answers import UpstreamMessage, read_error
 from ai_client.dialects.usage import drawn_of, of_pictures, searches_of, usage_from_json
 from ai_client.platform.json_text import read_json, word_of
@@ -53,6 +54,8 @@ class TypedStreamReader:
         "_is_event_stream",
         "_is_past_heads",
         "_is_picture",
+        "_is_sound",
+        "_kind",
         "_rest",
         "_rest_bytes",
         "_searches",
@@ -67,10 +70,16 @@ class TypedStreamReader:
         "stored_id",
     )
 
-    def __init__(self, family: Family, *, content_type: str = "text/event-stream") -> None:
+    def __init__(
+        self, family: Family, *, content_type: str = "text/event-stream", endpoint: str = ""
+    ) -> None:
         self._family = family
-        self._is_event_stream = content_type.startswith("text/event-stream")
-        #: Where a body comes in place of events.
+        # Some call their events by another type, or by none.
+        self._is_event_stream = family in _EVENTS_ONLY or content_type.lower().startswith("text/event-stream")
+        #: Sound is passed on as it comes; what may be something else is judged when it is whole.
+        self._is_sound = endpoint == "audio/speech" and not self._is_event_stream
+        self._kind = content_type
+        #: Where a body comes in place of events, or of sound.
         self._body: bytearray | None = None
         #: A part of the answer came, not only comments.
         self.has_begun = False
@@ -99,7 +108,7 @@ class TypedStreamReader:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now: all of it, but for an error at the very begin."""
-        if not self.delta_bytes and self._family in _EVENTS_ONLY and chunk.lstrip()[:1] in _BODY_STARTS:
+        if not self.delta_bytes and self._is_body(chunk):
             self._body = bytearray()
         self.delta_bytes += len(chunk)
         if self._body is not None:
@@ -117,8 +126,20 @@ class TypedStreamReader:
         self.has_told_fault = self.fault is not None
         return chunk
 
+    def _is_body(self, begin: bytes) -> bool:
+        first = begin.lstrip()[:1]
+        if self._is_sound:
+            kind = self._kind.partition(";")[0].strip().lower()
+            return kind.startswith("text/") or kind.endswith("json") or first == b"{"
+        return self._family in _EVENTS_ONLY and first in _BODY_STARTS
+
     def finish(self) -> bytes:
         """No more comes: a last line may lack its end."""
+        if self._is_sound and self._body is not None:
+            verdict = read_answer(bytes(self._body), {"content-type": self._kind}, "audio/speech")
+            if verdict.fault is None and verdict.trouble is None:
+                whole, self._body, self.has_begun = bytes(self._body), None, True
+                return whole
         self._look_through(b"\n")
         rest = self._past_heads(b"") if self._held and self.fault is None else b""
         self.has_begun = self.has_begun or bool(rest)
@@ -175,7 +196,9 @@ class TypedStreamReader:
     @property
     def is_whole(self) -> bool:
         """Whether the last event of a whole answer came."""
-        return self.fault is None and self._body is None and (self.is_complete or not self._is_event_stream)
+        if self.fault is not None or self._body is not None:
+            return False
+        return self.is_complete or not (self._is_event_stream or (self._is_sound and not self.has_begun))
 
     def _look_through(self, chunk: bytes) -> None:
         if b"\n" not in chunk and b"\r" not in chunk:

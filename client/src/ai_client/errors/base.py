@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 _SECRETS = re.compile(
     r"(?P<prefix>\b(?:hs_live_|hs_test_|sk-|pk-|rk_|ghp_|AKIA)|\b[Bb]earer\s+|\b[Bb]asic\s+)[A-Za-z0-9._~+/=\-]{4,}"
@@ -41,6 +42,8 @@ class AIClientError(Exception):
     error_type: ClassVar[str] = "api_error"
     code: ClassVar[str] = "internal_error"
     default_remedy: ClassVar[str] = "Report this with the request id."
+    #: Of the upstream's own error, what programs read: Azure's `innererror`, Groq's `failed_generation` …
+    upstream_members: Mapping[str, Any] | None = None
 
     def __init__(self, culprit: str, reason: str, *, remedy: str | None = None, request_id: str = "") -> None:
         self.culprit = redact(culprit)

@@ -50,7 +50,8 @@ def _request(
     if is_bodiless and api.model_names_upstream:
         query, body = _without_model(query)
     is_read = bool(body) and not is_bodiless and not is_form(content_type)
-    stream = body.get("stream") in (True, "true") or _asks_for_stream(query)
+    # Sound is heard as it comes, whatever it was asked for by.
+    stream = body.get("stream") in (True, "true") or _asks_for_stream(query) or api.endpoint == "audio/speech"
     passage = Passage(
         method=call.method,
         path=f"{found.path}?{query}" if query else found.path,

@@ -363,7 +363,8 @@ async def _stream(runtime: Runtime, call: IncomingCall, request: Request) -> Non
     stream = await runtime.client.stream(request)
     call.is_waiting = False
     send = call.send
-    answer = headers.returned(stream.headers)
+    call.sends_events, kind = headers.kind_of_stream(request.endpoint, stream.headers)
+    answer = headers.returned({**stream.headers, "content-type": kind})
     answer += runtime.own_limits.headers()
     answer += headers.OF_STREAMS
     answer.append((b"x-ai-model", headers.safe(stream.model)))

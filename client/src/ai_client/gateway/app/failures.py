@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ai_client.contract.apis import Family
 from ai_client.errors import (
@@ -54,6 +55,8 @@ class Failure:
     request_id: str = ""
     #: The methods that the path has, where this is none of them.
     allow: tuple[str, ...] = ()
+    #: Members of the upstream's own error that callers know.
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self, family: Family = Family.OPENAI) -> bytes:
         """The JSON text, as callers of that API know it."""
@@ -62,7 +65,9 @@ class Failure:
             return json.dumps(
                 {"type": "error", "error": said, "request_id": self.request_id or None}
             ).encode()
-        return error_body(kind=self.kind, code=self.code, message=self.message, param=self.param)
+        return error_body(
+            kind=self.kind, code=self.code, message=self.message, param=self.param, more=self.more
+        )
 
     def headers(self) -> Headers:
         """The headers, content type included."""
@@ -87,8 +92,25 @@ class Failure:
 
     def event(self, family: Family = Family.OPENAI) -> bytes:
         """It as an event of a stream that has begun already, where no status can be sent any more."""
-        name = b"event: error\n" if family is Family.ANTHROPIC else b""
-        return name + b"data: " + self.body(family) + b"\n\n"
+        name, body = b"", self.body(family)
+        if family is Family.ANTHROPIC:
+            name = b"event: error\n"
+        elif family is Family.RESPONSES:
+            name, body = b"event: response.failed\n", self._failed_response()
+        return name + b"data: " + body + b"\n\n"
+
+    def _failed_response(self) -> bytes:
+        """Codex and others go by the type, which ends a stream; OpenAI's SDKs raise where there is an `error`."""
+        error = json.loads(self.body())["error"]
+        response = {
+            "id": self.request_id,
+            "object": "response",
+            "status": "failed",
+            "output": [],
+            "error": {"code": self.code, "message": self.message},
+        }
+        event = {"type": "response.failed", "sequence_number": 0, "response": response, "error": error}
+        return json.dumps(event).encode()
 
 
 def invalid(
@@ -131,6 +153,8 @@ def from_error(error: AIClientError) -> Failure:
         code = QUOTA_SPENT
     retry_after_s = getattr(cause, "retry_after_s", None)
     may_retry = isinstance(error, AdmissionError | ClientClosedError)
-    return Failure(
+    failure = Failure(
         status, error.error_type, code, str(error), param, retry_after_s, may_retry, error.request_id
     )
+    members = cause.upstream_members
+    return failure if members is None else replace(failure, more=members)

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
+from ai_client.contract.apis import Family, api_of
 from ai_client.contract.request import CacheMode, Importance, Response
 from ai_client.gateway.app.failures import Failure, invalid
 from ai_client.gateway.http.asgi import Headers
@@ -197,8 +198,18 @@ _TAKERS = {
 }
 
 
+EVENTS = "text/event-stream"
 # nginx in front would hold events back until its buffers are full.
 OF_STREAMS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+def kind_of_stream(endpoint: str, headers: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether it is one of events, and its content type: of answers in words it is, whatever its upstream calls it."""
+    kind = headers.get("content-type", "")
+    if kind.lower().startswith(EVENTS):
+        return True, kind
+    is_in_words = api_of(endpoint).family in (Family.OPENAI, Family.RESPONSES, Family.ANTHROPIC)
+    return (True, EVENTS) if is_in_words else (False, kind or "application/octet-stream")
 
 
 def returned(headers: Mapping[str, str]) -> Headers:

@@ -48,6 +48,7 @@ class IncomingCall:
         "query",
         "receive",
         "send",
+        "sends_events",
         "steering",
         "timer",
     )
@@ -77,6 +78,8 @@ class IncomingCall:
         self.send = send
         #: The head of a streamed answer is out.
         self.has_begun = False
+        #: What can't be told as one more event, behind sound for example, is told by the connection's end.
+        self.sends_events = True
         #: The client has it, and has been given no leave yet to send it upstream.
         self.is_waiting = False
         self.is_taken_back = False
@@ -144,9 +147,12 @@ class IncomingCall:
             self._held_bytes = 0
 
     async def fail(self, failure: Failure) -> None:
-        """Answer with a failure: as an event where the answer has begun already."""
+        """Answer with a failure: as an event where the answer has begun already, or by breaking it off."""
         if not self.has_begun:
             await failure.send(self.send, self.family)
+            return
+        if not self.sends_events:
+            await self.send({"type": "http.response.abort"})
             return
         event = failure.event(self.family)
         await self.send({"type": "http.response.body", "body": event, "more_body": True})

@@ -99,7 +99,9 @@ class Routes:
 
 def family_of(path: str) -> Family:
     """Whose errors a caller of the path understands."""
-    return Family.ANTHROPIC if "/v1/messages" in path else Family.OPENAI
+    if "/v1/messages" in path:
+        return Family.ANTHROPIC
+    return Family.RESPONSES if "/v1/responses" in path else Family.OPENAI
 
 
 def _unknown(path: str) -> Failure:

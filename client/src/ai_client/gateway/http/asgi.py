@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -16,6 +17,7 @@ Headers = list[tuple[bytes, bytes]]
 UID_MARK = "@uid"
 
 JSON_TYPE = (b"content-type", b"application/json")
+_NO_MORE: Mapping[str, object] = MappingProxyType({})
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -31,6 +33,9 @@ async def respond_json(send: Send, status: int, value: object, headers: Headers 
     await respond(send, status, [JSON_TYPE, *(headers or [])], body)
 
 
-def error_body(*, kind: str, code: str, message: str, param: str | None = None) -> bytes:
-    """An error as OpenAI's clients know it."""
-    return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+def error_body(
+    *, kind: str, code: str, message: str, param: str | None = None, more: Mapping[str, object] = _NO_MORE
+) -> bytes:
+    """An error as OpenAI's clients know it, with `more` members."""
+    error = {**more, "message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": error}).encode()

@@ -163,10 +163,19 @@ class Exchange:
         try:
             if message["type"] == "http.response.start":
                 await self._start(message["status"], message["headers"])
+            elif message["type"] == "http.response.abort":
+                self._break_off()
             else:
                 await self._send_body(message.get("body", b""), more=message.get("more_body", False))
         except ConnectionError:
             self._has_ended = True
+
+    def _break_off(self) -> None:
+        """The caller gets what came, and no end of it."""
+        self.send_held()
+        self._has_ended = True
+        self.answered = CLOSED
+        self._connection.force_close()
 
     async def _start(self, status: int, headers: Headers) -> None:
         request, writer = self._request, self._request.writer
