@@ -233,7 +233,7 @@ class Dispatcher:
             answer = await (fetched if call.deadline_at_s is None else self._within_deadline(call, fetched))
             if answer.status >= 300:
                 raise self._error(call, answer, attempt.key)  # noqa: TRY301 - it ends the attempt as others do
-            verdict = read_answer(answer.body, answer.headers, call.request.endpoint)
+            verdict = read_answer(answer.body, answer.headers, call.request.endpoint, call.request.body)
             if verdict.fault is not None or verdict.trouble is not None:
                 raise self._error_within(call, answer, verdict, attempt.key)  # noqa: TRY301 - likewise
         except BaseException as error:

@@ -130,7 +130,7 @@ def decide(
 
     Whoever is asked to wait longer than `patience_s` does not: the failure says how long.
     """
-    if not is_passing(error) or (may_have_been_executed(error) and not resend_safe):
+    if not (error.may_go_again and is_passing(error)) or (may_have_been_executed(error) and not resend_safe):
         return GiveUp.FAILED
     if retry >= max_retries:
         return GiveUp.COUNT_SPENT if retry else GiveUp.FAILED

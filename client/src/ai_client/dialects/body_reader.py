@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -25,6 +26,8 @@ _SURELY_FEW_BYTES: Final = 1024 * 1024
 _PICTURES: Final = frozenset(("images/generations", "images/edits", "images/variations"))
 _ONLY_READ: Final = frozenset(("embeddings", "rerank"))
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
+_VECTOR: Final = re.compile(rb'"embedding"\s*:')
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _VECTORS: Final = re.compile(rb'\s*\{[^\[\]]{0,2000}"data"\s*:\s*\[\s*\{')
 
 
@@ -39,8 +42,10 @@ class BodyVerdict(Struct, frozen=True):
     trouble: str | None = None
 
 
-def read_answer(body: bytes, headers: Mapping[str, str], endpoint: str) -> BodyVerdict:
-    """The verdict on a whole answer of 200 of one of `contract.apis`. Never raises.
+def read_answer(
+    body: bytes, headers: Mapping[str, str], endpoint: str, asked: Mapping[str, Any] = _NOTHING
+) -> BodyVerdict:
+    """The verdict on a whole answer of 200 to `asked`, a request of one of `contract.apis`. Never raises.
 
     What is asked for may be sound or a file, and what is read back may be the failure of something stored.
     """
@@ -51,6 +56,8 @@ def read_answer(body: bytes, headers: Mapping[str, str], endpoint: str) -> BodyV
     if api.is_raw and not kind.endswith("json"):
         return _read_raw(body, kind, endpoint)
     verdict = read_body(body, endpoint)
+    if endpoint == "embeddings" and verdict.fault is None and verdict.trouble is None:
+        return _with_all_vectors(verdict, body, texts=_texts_of(asked.get("input")))
     if api.is_raw and verdict.trouble is not None:
         return BodyVerdict()
     if not api.is_metered and verdict.fault is not None:
@@ -139,6 +146,22 @@ def _vectors(body: bytes) -> BodyVerdict | None:
         return BodyVerdict(usage=_of_input(usage_from_json(json.loads(found[-1])), "embeddings"))
     except ValueError:
         return None
+
+
+def _texts_of(given: object) -> int:
+    """How many vectors are asked for: a list of numbers is one text."""
+    return 1 if not isinstance(given, list) or all(type(each) is int for each in given) else len(given)
+
+
+def _with_all_vectors(verdict: BodyVerdict, body: bytes, *, texts: int) -> BodyVerdict:
+    """Callers match vectors with their texts by their places, so that of a few none is worth anything."""
+    if texts < 2:
+        return verdict
+    data = verdict.value.get("data") if isinstance(verdict.value, dict) else None
+    came = len(data) if isinstance(data, list) else len(_VECTOR.findall(body))
+    if not came or came >= texts:
+        return verdict
+    return structs.replace(verdict, value=None, trouble=f"{came} vectors for {texts} texts")
 
 
 def _begin(body: bytes) -> str:

@@ -285,6 +285,7 @@ def _error_from(
         error = _redirected(status, headers.get("location", ""))
     error.request_id = request_id
     error.upstream_members = said.members
+    error.may_go_again = headers.get("x-should-retry", "").lower() != "false"
     return error
 
 

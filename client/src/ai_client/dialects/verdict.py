@@ -49,6 +49,8 @@ _LISTS: Final[Mapping[str, str]] = {
     "images/variations": "data",
     "moderations": "results",
 }
+# A picture that was refused is none, and what nobody judged is not harmless.
+_NEVER_EMPTY: Final = frozenset(_LISTS) - {"responses", "messages"}
 #: A response that goes on in the background.
 UNDER_WAY: Final = ("queued", "in_progress")
 _EMBEDDING_MEMBERS: Final = ("data", "embeddings", "embedding", "choices")
@@ -153,7 +155,9 @@ def missing_of(value: Mapping[str, Any], endpoint: str) -> str | None:
         return _missing_vectors(value)
     elif endpoint in _LISTS:
         name = _LISTS[endpoint]
-        if not isinstance(value.get(name), list) and value.get("status") not in UNDER_WAY:
+        told, is_under_way = value.get(name), value.get("status") in UNDER_WAY
+        is_there = isinstance(told, list) and bool(told or endpoint not in _NEVER_EMPTY)
+        if not is_there and not is_under_way:
             return f"holds no {name}"
     return None
 

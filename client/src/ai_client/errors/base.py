@@ -42,6 +42,8 @@ class AIClientError(Exception):
     error_type: ClassVar[str] = "api_error"
     code: ClassVar[str] = "internal_error"
     default_remedy: ClassVar[str] = "Report this with the request id."
+    #: False where the upstream says that the same request is not to come again.
+    may_go_again: bool = True
     #: Of the upstream's own error, what programs read: Azure's `innererror`, Groq's `failed_generation` …
     upstream_members: Mapping[str, Any] | None = None
 
