@@ -172,3 +172,33 @@ async def test_events_of_speech_come_one_by_one(stage: Stage) -> None:
     body = {"model": f"m-{next(NUMBERS)}", "input": "hello", "voice": "alloy", "stream_format": "sse"}
     async with asyncio.timeout(10), stage.client.stream("POST", "/v1/audio/speech", json=body) as answer:
         assert await anext(answer.aiter_raw()) == events
+
+
+@pytest.mark.parametrize(
+    ("word", "is_streamed"), [("true", True), ("True", True), ("False", False), ("1", None)]
+)
+async def test_a_form_says_whether_it_is_streamed(stage: Stage, word: str, is_streamed: bool | None) -> None:
+    """Portkey-AI/gateway#1376: in a form it is a text, which programs in Python write with a capital."""
+    events = b'data: {"type": "transcript.text.delta", "delta": "a"}\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\n"
+    stage.answer = head + events
+    if not is_streamed:
+        stage.whole({"text": "a"})
+    fields, files = {"model": f"m-{next(NUMBERS)}", "stream": word}, {"file": ("a.wav", b"RIFF")}
+    async with (
+        asyncio.timeout(10),
+        stage.client.stream("POST", "/v1/audio/transcriptions", data=fields, files=files) as answer,
+    ):
+        assert answer.status_code == (400 if is_streamed is None else 200)
+        if is_streamed is not None:
+            assert await anext(answer.aiter_raw()) == (events if is_streamed else b'{"text": "a"}')
+
+
+async def test_a_response_that_thinks_long_is_seen_to_begin(stage: Stage) -> None:
+    """vercel/ai#18154: what it begins with waits for what comes behind it, in case it fails, but not for long."""
+    begin = b'event: response.created\ndata: {"type": "response.created", "response": {"id": "resp_1"}}\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\n"
+    stage.answer = head + begin
+    body = {"model": f"m-{next(NUMBERS)}", "input": "hello", "stream": True}
+    async with asyncio.timeout(10), stage.client.stream("POST", "/v1/responses", json=body) as answer:
+        assert await anext(answer.aiter_raw()) == begin

@@ -27,7 +27,7 @@ class RetryOptions:
     #: The same where another model or upstream may answer: it is asked at once.
     longest_wait_before_fallback_s: float = 5.0
     #: So long the first events of a stream wait that hold nothing of its answer: an error behind them goes again.
-    heads_wait_s: float = 5.0
+    heads_wait_s: float = 2.0
     #: The upstream is known to answer an Idempotency-Key that it has seen with the first answer.
     upstream_is_idempotent: bool = False
 

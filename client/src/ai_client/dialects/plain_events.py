@@ -14,6 +14,15 @@ ABSENT: Final = Raw(b"")
 # What may tell of an error is no part of an event that is read plainly: where it holds anything, decoding fails.
 
 
+# Some write these, or nothing at all, until there is a reason.
+_NO_REASONS: Final = frozenset(("", "null", "none"))
+
+
+def is_reason(told: object) -> bool:
+    """Whether a choice says by this why it finished."""
+    return bool(told) and (not isinstance(told, str) or told.lower() not in _NO_REASONS)
+
+
 class PlainChoice(Struct):
     index: int = 0
     finish_reason: str | None = None

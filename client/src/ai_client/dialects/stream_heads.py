@@ -21,6 +21,8 @@ _BESIDE: Final = frozenset(
 
 def is_head(value: Mapping[str, Any]) -> bool:
     """Whether an event holds nothing of an answer, nor its end: what comes behind it may still fail as a whole."""
+    if value.get("type") == "ping":
+        return True
     choices = value.get("choices")
     if not isinstance(choices, list) or value.get("type") is not None:
         return False

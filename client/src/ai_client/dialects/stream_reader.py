@@ -14,7 +14,14 @@ import msgspec
 
 from ai_client.contract.request import Usage
 from ai_client.dialects.error_answers import UpstreamMessage, parse_error_body
-from ai_client.dialects.plain_events import ABSENT, PlainChunk, are_plain, decode_chunk, decode_chunks
+from ai_client.dialects.plain_events import (
+    ABSENT,
+    PlainChunk,
+    are_plain,
+    decode_chunk,
+    decode_chunks,
+    is_reason,
+)
 from ai_client.dialects.sse import DONE, Event, EventSplitter, parse_object, payloads
 from ai_client.dialects.stream_heads import is_head
 from ai_client.dialects.usage import usage_from_json
@@ -308,7 +315,7 @@ class StreamReader:
         counted, told_at, known = 0, -1, self._open_choices
         for chunk in chunks:
             for choice in chunk.choices:
-                has_finished = bool(choice.finish_reason)  # some write "" until there is one
+                has_finished = choice.finish_reason is not None and is_reason(choice.finish_reason)
                 if has_finished or choice.index not in known:
                     self._note_choice(choice.index, is_finished=has_finished)
                 if choice.delta is ABSENT:
@@ -338,7 +345,9 @@ class StreamReader:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 self.has_begun = True
-                self._note_choice(choice.get("index") or 0, is_finished=bool(choice.get("finish_reason")))
+                self._note_choice(
+                    choice.get("index") or 0, is_finished=is_reason(choice.get("finish_reason"))
+                )
         kind = value.get("type")
         if isinstance(kind, str):
             self.has_begun = True

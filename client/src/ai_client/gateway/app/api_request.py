@@ -51,7 +51,7 @@ def _request(
         query, body = _without_model(query)
     is_read = bool(body) and not is_bodiless and not is_form(content_type)
     # Sound is heard as it comes, whatever it was asked for by.
-    stream = body.get("stream") in (True, "true") or _asks_for_stream(query) or api.endpoint == "audio/speech"
+    stream = _truth(body.get("stream")) or _asks_for_stream(query) or api.endpoint == "audio/speech"
     passage = Passage(
         method=call.method,
         path=f"{found.path}?{query}" if query else found.path,
@@ -78,8 +78,14 @@ def _is_json(content_type: str) -> bool:
 
 
 def _asks_for_stream(query: str) -> bool:
-    """Programs in Python may write `True`."""
-    return dict(parse_qsl(query)).get("stream", "").lower() == "true"
+    return bool(_truth(dict(parse_qsl(query)).get("stream")))
+
+
+def _truth(told: object) -> bool | None:
+    """In forms and queries it is a text, which programs in Python write `True`; None where it is neither."""
+    if isinstance(told, str):
+        told = {"true": True, "false": False}.get(told.lower(), told)
+    return bool(told) if told is None or isinstance(told, bool) else None
 
 
 def _body_of(content: bytes, content_type: str, api: Api) -> dict[str, Any] | Failure:
@@ -108,6 +114,6 @@ def _check(body: Mapping[str, Any], api: Api) -> Failure | None:
         return invalid("messages must be a list of objects, at least one.", param="messages")
     if not isinstance(body.get("model", ""), str):
         return invalid("model must be a text.", param="model")
-    if body.get("stream") not in (None, True, False, "true", "false"):
+    if "stream" in body and _truth(body["stream"]) is None:
         return invalid("stream must be true or false.", param="stream")
     return None
