@@ -46,7 +46,9 @@ def media_bound(
             text_bytes = max(text_bytes, body_bytes)
         spoken = text_bytes * _SPOKEN_TOKENS_PER_BYTE
         # Whoever counts a character twice (Azure's and MiniMax's Chinese) finds no more of them than bytes.
-        return Usage(text_bytes, spoken, audio_output_tokens=spoken, characters=text_bytes), text_bytes
+        text = body.get("input")
+        characters = len(text.encode("utf-8", "replace")) if isinstance(text, str) else text_bytes
+        return Usage(text_bytes, spoken, audio_output_tokens=spoken, characters=characters), text_bytes
     seconds = min(-(-body_bytes // _BYTES_PER_SECOND), _MOST_SECONDS)
     written = min(body_bytes, _MOST_TRANSCRIBED)
     return Usage(body_bytes, written, audio_input_tokens=body_bytes, seconds=seconds), text_bytes
