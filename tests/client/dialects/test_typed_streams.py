@@ -107,3 +107,17 @@ def test_a_body_in_the_place_of_events_is_no_stream() -> None:
     assert reader.feed(b'{"error": {"message": "no"}}') + reader.finish() == b""
     assert reader.body == b'{"error": {"message": "no"}}'
     assert not reader.is_whole
+
+
+@pytest.mark.parametrize(
+    ("last", "is_whole"),
+    [(b"", True), (b"event: message_st", False), (b'event: message_stop\ndata: {"type":"m', False)],
+)
+def test_a_message_that_says_why_it_ended_gets_its_last_event(last: bytes, is_whole: bool) -> None:
+    """Unless a part of one more event came, which no reader could make anything of."""
+    reader = TypedStreamReader(Family.ANTHROPIC)
+    reader.feed(b'data: {"type": "message_start", "message": {"usage": {"input_tokens": 3}}}\n\n')
+    reader.feed(b'data: {"type": "content_block_start", "index": 0}\n\n')
+    reader.feed(b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}\n\n' + last)
+    assert (b"message_stop" in reader.finish()) is is_whole
+    assert reader.is_whole is is_whole

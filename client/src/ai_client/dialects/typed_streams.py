@@ -19,6 +19,8 @@ _LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024
 # Of these a caller can use nothing else: a body in the place of events is an error, or no answer to what was asked.
 _EVENTS_ONLY: Final = frozenset((Family.RESPONSES, Family.ANTHROPIC))
 _BODY_STARTS: Final = (b"{", b"[", b"<")
+# What readers of a message wait for; before it the event ends that came last.
+_MESSAGE_END: Final = b'\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\n'
 _CACHE_COUNTS: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 _RESPONSE_ENDS: Final = frozenset(("response.completed", "response.incomplete"))
 # What a stream begins with before anything of its answer.
@@ -50,6 +52,7 @@ class TypedStreamReader:
         "_family",
         "_has_head",
         "_has_pinged",
+        "_has_stopped",
         "_held",
         "_is_event_stream",
         "_is_past_heads",
@@ -91,6 +94,8 @@ class TypedStreamReader:
         #: What is kept back while heads are all that came; None from then on, and where a stream has none.
         self._held: list[bytes] | None = [] if self._is_event_stream and family in _HEADS else None
         self._has_head = self._has_pinged = self._is_past_heads = False
+        #: A message said why it ended, as it may without its last event.
+        self._has_stopped = False
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self._used: dict[str, Any] = {}
@@ -140,10 +145,16 @@ class TypedStreamReader:
             if verdict.fault is None and verdict.trouble is None:
                 whole, self._body, self.has_begun = bytes(self._body), None, True
                 return whole
+        last = b"".join(self._rest)
         self._look_through(b"\n")
+        if last.startswith((b"data:", b"event:")) and not last.endswith(b"}"):
+            self._has_stopped = False  # a part of one more event, which nobody could read
         rest = self._past_heads(b"") if self._held and self.fault is None else b""
         self.has_begun = self.has_begun or bool(rest)
         self.has_told_fault = self.has_told_fault or (self.fault is not None and self.has_begun)
+        if self._has_stopped and self.fault is None and not self.is_complete:
+            self.is_complete = True
+            return rest + _MESSAGE_END
         return rest
 
     @property
@@ -268,6 +279,10 @@ class TypedStreamReader:
         if kind == "message_start" and isinstance(message := event.get("message"), dict):
             self._use(message.get("usage"))
         elif kind == "message_delta":
+            delta = event.get("delta")
+            self._has_stopped = self._has_stopped or (
+                isinstance(delta, dict) and bool(delta.get("stop_reason"))
+            )
             self._use_later(event.get("usage"))
         elif kind == "message_stop":
             self.is_complete = True

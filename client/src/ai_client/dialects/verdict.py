@@ -51,6 +51,7 @@ _LISTS: Final[Mapping[str, str]] = {
 }
 # A picture that was refused is none, and what nobody judged is not harmless.
 _NEVER_EMPTY: Final = frozenset(_LISTS) - {"responses", "messages"}
+_BESIDE_PICTURES: Final = frozenset(("revised_prompt", "error", "index", "object", "created"))
 #: A response that goes on in the background.
 UNDER_WAY: Final = ("queued", "in_progress")
 _EMBEDDING_MEMBERS: Final = ("data", "embeddings", "embedding", "choices")
@@ -154,12 +155,24 @@ def missing_of(value: Mapping[str, Any], endpoint: str) -> str | None:
     elif endpoint == "embeddings":
         return _missing_vectors(value)
     elif endpoint in _LISTS:
-        name = _LISTS[endpoint]
-        told, is_under_way = value.get(name), value.get("status") in UNDER_WAY
-        is_there = isinstance(told, list) and bool(told or endpoint not in _NEVER_EMPTY)
-        if not is_there and not is_under_way:
-            return f"holds no {name}"
+        return _missing_list(value, endpoint)
     return None
+
+
+def _missing_list(value: Mapping[str, Any], endpoint: str) -> str | None:
+    name = _LISTS[endpoint]
+    told, is_under_way = value.get(name), value.get("status") in UNDER_WAY
+    is_there = isinstance(told, list) and bool(told or endpoint not in _NEVER_EMPTY)
+    if not is_there and not is_under_way:
+        return f"holds no {name}"
+    if name == "data" and isinstance(told, list) and not any(map(_is_picture, told)):
+        return "holds no picture"
+    return None
+
+
+def _is_picture(item: object) -> bool:
+    """Whether it holds one, and not only what was to be drawn, or why nothing was."""
+    return isinstance(item, dict) and any(item[name] for name in item if name not in _BESIDE_PICTURES)
 
 
 def _is_choice(choice: object) -> bool:
