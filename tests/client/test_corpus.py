@@ -3,10 +3,10 @@ runner.
 
 A file has `about`, `source` and `cases`. A case has a `name`, what is asked (`request`, merged into a chat request;
 `endpoint`; `fallback`; `budget_usd`, a hard one; `price`, a line of `[model_costs]`, for `models`, too; `told_cost`;
-`bills_cut_streams`),
-what the upstream `answers`, one entry an attempt (the last one again and again), and what is to `expect`. Everything
-runs twice, on the real library with cache and ledger before a real HTTP server, so that what is cached shows. In a
-request `{"repeat": TEXT, "times": N}` is a long text, and `{"each": VALUE, "times": N}` many items of a list.
+`bills_cut_streams`), what the upstream `answers`, one entry an attempt (the last one again and again), and what is to
+`expect`. Everything runs twice, on the real library with cache and ledger before a real HTTP server, so that what is
+cached shows. In a request or an answer `{"repeat": TEXT, "times": N}` is a long text, and `{"each": VALUE, "times": N}`
+many items of a list.
 
 An answer is as `ai_client.testing.played` has them. One that belongs to a provider of `docs/how-to/providers.md` lies
 there (`{"play": "PROVIDER/NAME"}`), and its case has `of`, the providers whose likenesses play it: each does so in a
@@ -138,7 +138,7 @@ class Upstream:
         self.models.append(body["model"])
         if answer == "good" or body["model"] == self.case.get("fallback"):
             return _good(is_stream=bool(body.get("stream")))
-        return dict(play(answer["play"]) if "play" in answer else answer)
+        return dict(play(answer["play"]) if "play" in answer else _grown(answer))
 
 
 def _good(*, is_stream: bool) -> dict[str, Any]:
@@ -196,7 +196,7 @@ async def _ask(client: AIAPIClient, case: dict[str, Any]) -> Outcome:
 
 
 def _grown(value: Any) -> Any:
-    """A request with its long texts and lists."""
+    """A request or an answer with its long texts and lists."""
     if isinstance(value, list):
         many = [
             [each["each"]] * each["times"] if isinstance(each, dict) and "each" in each else [each]
