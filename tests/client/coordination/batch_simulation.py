@@ -34,7 +34,7 @@ ANSWER_S = 3.0
 FAULTY_S = 900.0
 LIMIT_S = 20_000.0
 TERMS = BatchTerms(room_bytes=4_000)
-_TIMED = ("take", "begin", "hold", "release", "flight")
+_TIMED = ("add", "take", "begin", "hold", "release", "flight")
 _NAME = "batch"
 _FOLDER = Path("/dev/shm")
 

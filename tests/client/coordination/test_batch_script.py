@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,33 @@ async def test_the_script_answers_as_the_model_does(port: int, seed: int) -> Non
         except AssertionError as exc:
             raise AssertionError(f"seed {seed}, step {step}: {exc}") from exc
     await callers.link.close()
+
+
+async def test_lines_that_nobody_asks_for_are_told_by_how_long_they_wait(port: int) -> None:
+    """From when they came, or since a host last took or held any."""
+    link, new = _link(port), NewBatch("n", "id", 5, "a", b"identity", {"k": b"key"})
+    await link.open(new)
+    assert (await link.flight("id", idle_ms=0)).unasked_ms == 0
+    await link.add("id", NewChunk(0, 10, 1, 2, 2, b"sealed"), room_bytes=_ROOM)
+
+    async def unasked_ms() -> int:
+        return (await link.flight("id", idle_ms=20)).unasked_ms
+
+    async with asyncio.timeout(10):
+        while not 40 <= await unasked_ms() < 5_000:
+            await asyncio.sleep(0.01)
+    chunk = await link.take("a/1", idle_ms=3_600_000)
+    assert chunk is not None
+    assert (await link.flight("id", idle_ms=3_000)).unasked_ms == 0
+    async with asyncio.timeout(10):
+        while await unasked_ms() < 200:
+            await asyncio.sleep(0.01)
+    await link.hold("a/1", chunk)
+    assert (await link.flight("id", idle_ms=100)).unasked_ms == 0
+    for line in (1, 2):
+        await link.answer(chunk, line, b"result", failed=False)
+    assert (await link.flight("id", idle_ms=0)).unasked_ms == 0
+    await link.close()
 
 
 async def test_each_step_is_done_whole_or_not_at_all_where_memory_is_full(port: int) -> None:

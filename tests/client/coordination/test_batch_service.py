@@ -168,6 +168,36 @@ async def test_bad_lines_and_failures_are_told_in_the_errors_file(tmp_path: Path
         assert {each["id"] for each in errors} == {"batch_req_4", "batch_req_6"}
 
 
+async def test_a_batch_that_no_host_takes_says_so_after_two_minutes(tmp_path: Path) -> None:
+    """By the engine's clock. `status` and `fetch` tell, with the remedy, until a host takes some."""
+    async with _fleet(tmp_path, "h0", works=False) as fleet:
+        rig, output = fleet.hosts["h0"], tmp_path / "out.jsonl"
+        await rig.command("batch", "submit", str(_input(tmp_path / "in.jsonl", 3)))
+        told = await rig.command("batch", "status")
+        assert "no host has taken" not in told.out
+        with redis.Redis(port=fleet.port) as operator:
+            (batch,) = operator.hvals("{ai-client:test}.batches")
+            began_ms = (operator.time()[0] - 121) * 1000
+            operator.hset(f"{{ai-client:test}}.batch.{batch.decode()}", "waits_since", began_ms)
+        told = await rig.command("batch", "status")
+        assert "in: no host has taken any of its lines for 12" in told.out
+        assert "set `mode = true` of [batch] on at least one host" in told.out
+        (view,) = (await rig.command("batch", "status", "--json")).json()["batches"]
+        assert 121 <= view["unasked_s"] < 200
+        fetched = await rig.command("batch", "fetch", "in", "-o", str(output))
+        assert fetched.code == 3
+        assert "no host has taken" in fetched.err
+        waiting = await fleet.begin_command("h0", "batch", "fetch", "in", "-o", str(output), "--wait")
+        assert waiting.stderr is not None
+        async with asyncio.timeout(_DEADLINE_S):
+            while b"no host has taken" not in await waiting.stderr.readline():
+                pass
+        await fleet.start_worker("h0")
+        async with asyncio.timeout(_DEADLINE_S):
+            assert await waiting.wait() == 0
+        assert "no host has taken" not in (await rig.command("batch", "status")).out
+
+
 async def test_the_commands_say_what_is_missing(tmp_path: Path) -> None:
     """Without an engine, without a batch of that name, with another input, and with another host's key."""
     async with _fleet(tmp_path, "h0", works=False) as fleet:

@@ -153,6 +153,45 @@ async def test_the_way_to_a_slow_engine_takes_nothing_of_the_time_for_an_answer(
         await asyncio.gather(task, return_exceptions=True)
 
 
+class _Longest(random.Random):
+    """Every wait is as long as can be."""
+
+    def uniform(self, _: float, b: float) -> float:
+        return b
+
+
+async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_is_gone(
+    engine: tuple[RealEngine, int],
+) -> None:
+    """It asks once more before it sends anything, and does not put that off as it does other calls."""
+    server, port = engine
+    terms = Terms(call_ms=500, answer_ms=700, unripe_ms=300)
+    lease = Lease("h", "i", share=200, floor=4, now=moment(), remembers_share=True, terms=terms)
+    coordinator = Coordinator(
+        _endpoint(port),
+        account=ACCOUNT,
+        window=LeasedWindow(lease, None, boot=monotonic, wall=time),
+        admission=_Nobody(),
+        most=5,
+        terms=terms,
+        random_source=_Longest(),
+    )
+    task = asyncio.create_task(coordinator.run())
+    seen: list[tuple[float, Mode]] = []
+    async with asyncio.timeout(20):
+        while coordinator.status().mode is not Mode.LEASED or lease.answer is None:
+            await asyncio.sleep(0.01)
+        server.stop()
+        while not seen or seen[-1][1] is not Mode.FLOOR:
+            seen.append((monotonic(), coordinator.status().mode))
+            await asyncio.sleep(0.01)
+    expired = [at_s for at_s, mode in seen if mode is Mode.EXPIRED]
+    assert not expired or expired[-1] - expired[0] < 1.0
+    assert coordinator.status().limit == 4
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def test_the_documented_user_can_do_no_more(engine: tuple[RealEngine, int]) -> None:
     _, port = engine
     with redis.Redis(port=port, username="fleet", password="a-password") as connection:

@@ -17,7 +17,7 @@ from ai_client.batch.output import OutputError
 from ai_client.batch.shared.engine import BatchError, batch_of, found, patiently
 from ai_client.batch.shared.fetching import Fetching, FetchPlan
 from ai_client.batch.shared.sealing import HostKey, SealError, host_keys
-from ai_client.batch.shared.status import BatchView, view
+from ai_client.batch.shared.status import BatchView, unasked, view
 from ai_client.batch.shared.submission import Submission, SubmissionPlan
 from ai_client.batch.source import InputError
 from ai_client.cli.host import settings_of
@@ -26,7 +26,7 @@ from ai_client.cli.shared_work import host_name
 from ai_client.cli.table import table
 from ai_client.configure.shared_batches import batch_link, renew, sealing_keys
 from ai_client.coordination.batch_link import BatchLink
-from ai_client.coordination.batch_protocol import BatchState
+from ai_client.coordination.batch_protocol import BatchState, BatchTerms
 from ai_client.coordination.endpoint import EngineError
 from ai_client.settings import ConfigError, KeyMissingError, Settings
 
@@ -112,7 +112,8 @@ async def _submit(command: _Command) -> int:
         told=command.hear,
     )
     submission = Submission(plan, command.engine)
-    return _submitted(command, await _telling(submission.run(), lambda: _share_of(submission, plan.name)))
+    state = await _telling(command, submission.run(), lambda: _share_of(submission, plan.name))
+    return _submitted(command, state)
 
 
 def _submitted(command: _Command, state: BatchState) -> int:
@@ -147,13 +148,16 @@ def _name(options: argparse.Namespace) -> str:
         raise BatchError(f"--name: {exc}") from exc
 
 
-async def _telling(work: Coroutine[Any, Any, _T], how_far: Callable[[], str]) -> _T:
-    """What the work comes to; how far it is, every few seconds."""
+async def _telling(
+    command: _Command, work: Coroutine[Any, Any, _T], how_far: Callable[[], tuple[str, BatchState | None]]
+) -> _T:
+    """What the work comes to; how far it is, every few seconds, and whether nobody takes the batch's lines."""
 
     async def tell() -> None:
         while True:
             await asyncio.sleep(_TOLD_EVERY_S)
-            print(how_far(), file=sys.stderr)
+            far, state = how_far()
+            print("\n".join(filter(None, (far, await _unasked(command, state)))), file=sys.stderr)
 
     telling = asyncio.create_task(tell())
     try:
@@ -162,16 +166,27 @@ async def _telling(work: Coroutine[Any, Any, _T], how_far: Callable[[], str]) ->
         telling.cancel()
 
 
-def _share_of(submission: Submission, name: str) -> str:
+async def _unasked(command: _Command, state: BatchState | None) -> str:
+    """See `unasked`; "" where it is not known."""
+    if state is None:
+        return ""
+    try:
+        flight = await command.engine.flight(state.batch, idle_ms=BatchTerms().idle_ms)
+    except EngineError:
+        return ""
+    return unasked(state.name, flight.unasked_ms // 1000)
+
+
+def _share_of(submission: Submission, name: str) -> tuple[str, BatchState | None]:
     share = submission.offset / submission.size if submission.size else 1.0
     waits = "; the engine has no room for more, waiting for `batch fetch`" if submission.is_waiting else ""
-    return f"{name}: {share:.0%} submitted{waits}"
+    return f"{name}: {share:.0%} submitted{waits}", submission.state
 
 
-def _lines_of(fetching: Fetching, name: str) -> str:
+def _lines_of(fetching: Fetching, name: str) -> tuple[str, BatchState | None]:
     tally, state = fetching.tally, fetching.state
     lines = "" if state is None else f" of {state.lines}"
-    return f"{name}: {tally.answered + tally.failed + tally.rejected}{lines} lines fetched"
+    return f"{name}: {tally.answered + tally.failed + tally.rejected}{lines} lines fetched", state
 
 
 async def _status(command: _Command) -> int:
@@ -180,7 +195,8 @@ async def _status(command: _Command) -> int:
     if options.name is not None:
         index = {options.name: batch_of(index, options.name)}
     views = [each for _, batch in sorted(index.items()) if (each := await view(engine, batch)) is not None]
-    text = "\n".join(_as_table(views)) if views else "no shared batches"
+    told = [*_as_table(views), *(unasked(each.name, each.unasked_s) for each in views)]
+    text = "\n".join(filter(None, told)) if views else "no shared batches"
     command.say({"batches": [each.as_json() for each in views]}, text)
     return 0
 
@@ -213,7 +229,7 @@ async def _fetch(command: _Command) -> int:
         told=command.hear,
     )
     fetching = Fetching(plan, command.engine)
-    await _telling(fetching.run(), lambda: _lines_of(fetching, plan.name))
+    await _telling(command, fetching.run(), lambda: _lines_of(fetching, plan.name))
     tally = fetching.tally
     unwell = tally.failed + tally.rejected
     told = {
@@ -230,6 +246,8 @@ async def _fetch(command: _Command) -> int:
     if unwell and not options.json:
         print(f"failures are in {plan.errors}", file=sys.stderr)
     if not fetching.is_complete:
+        if warning := await _unasked(command, fetching.state):
+            print(warning, file=sys.stderr)
         return EXIT_UNFINISHED
     return EXIT_FAILED_LINES if unwell else 0
 

@@ -44,6 +44,8 @@ class SharedBatch:
     done: set[int] = field(default_factory=set)
     results: dict[int, bytes] = field(default_factory=dict)
     token: str = ""
+    #: Since when chunks of it wait.
+    waits_since_ms: int = 0
 
     def change(self, **changes: int | bool) -> None:
         """Some facts of the state."""
@@ -72,6 +74,8 @@ class BatchBooks:
     stream: dict[str, Chunk] = field(default_factory=dict)
     held: dict[str, _Held] = field(default_factory=dict)
     entries: int = 0
+    #: When each process last asked for a chunk, or held one.
+    asked_at_ms: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> BatchBooks:
         """As a replica or a dump has it."""
@@ -108,7 +112,7 @@ class BatchBooks:
         """The batches' ids by name."""
         return dict(self.names)
 
-    def add(self, batch: str, new: NewChunk, *, room_bytes: int) -> Addition:
+    def add(self, batch: str, new: NewChunk, *, room_bytes: int, now_ms: int = 0) -> Addition:
         """Adds a chunk, where the input is at its offset and there is room."""
         found = self._working(batch)
         if found is None:
@@ -119,6 +123,8 @@ class BatchBooks:
             return Addition(added, state.offset, state.last)
         found.chunks_added += 1
         found.chunks[found.chunks_added] = new.sealed
+        if state.open_chunks == 0:
+            found.waits_since_ms = now_ms
         found.change(
             offset=new.end, last=new.last, lines=state.lines + new.count,
             open_chunks=state.open_chunks + 1, size_bytes=state.size_bytes + len(new.sealed),
@@ -148,6 +154,8 @@ class BatchBooks:
 
     def take(self, consumer: str, *, idle_ms: int, now_ms: int) -> Chunk | None:
         """A chunk whose host is silent, else the next one."""
+        if self.stream:
+            self.asked_at_ms[consumer] = now_ms
         idle = (entry for entry in self.stream if self._idle_ms(entry, now_ms) >= idle_ms)
         fresh = (entry for entry in self.stream if entry not in self.held)
         entry = next(idle, None) or next(fresh, None)
@@ -184,7 +192,7 @@ class BatchBooks:
             return Hold.CANCELLED
         if not self._is_held(consumer, chunk):
             return Hold.LOST
-        self.held[chunk.entry].since_ms = now_ms
+        self.held[chunk.entry].since_ms = self.asked_at_ms[consumer] = now_ms
         return Hold.HELD
 
     def _is_held(self, consumer: str, chunk: Chunk) -> bool:
@@ -225,6 +233,7 @@ class BatchBooks:
             self._retire(chunk)
         elif self._is_held(consumer, chunk):
             self.held[chunk.entry].since_ms = now_ms - RELEASED_MS
+            self.asked_at_ms[consumer] = now_ms
 
     def page(
         self, batch: str, output: bytes, token: str, *, takes_over: bool, most: int, room_bytes: int
@@ -279,7 +288,7 @@ class BatchBooks:
             del self.names[name]
 
     def flight(self, batch: str, *, idle_ms: int, now_ms: int) -> InFlight:
-        """Lines that are held and have no result."""
+        """Lines that are held and have no result, and how long nobody asks for those that wait."""
         found = self._working(batch)
         done = set() if found is None else found.done
         lines, hosts = 0, []
@@ -288,7 +297,10 @@ class BatchBooks:
             if chunk.batch == batch and now_ms - held.since_ms < idle_ms:
                 lines += chunk.count - sum(number in done for number in range(chunk.first, chunk.last + 1))
                 hosts.append(host_of(held.consumer))
-        return InFlight(lines, tuple(sorted(set(hosts))))
+        unasked_ms = 0
+        if found is not None and found.state.open_chunks:
+            unasked_ms = now_ms - max(found.waits_since_ms, *self.asked_at_ms.values(), 0)
+        return InFlight(lines, tuple(sorted(set(hosts))), unasked_ms if unasked_ms >= 2 * idle_ms else 0)
 
 
 def host_of(consumer: str) -> str:

@@ -143,8 +143,9 @@ class BatchLink:
         await self._call("discard", batch, name)
 
     async def flight(self, batch: str, *, idle_ms: int) -> InFlight:
-        lines, *consumers = _list(await self._call("flight", batch, str(idle_ms)), least=1)
-        return InFlight(_number(lines), tuple(sorted({host_of(_text(each)) for each in consumers})))
+        lines, unasked_ms, *consumers = _list(await self._call("flight", batch, str(idle_ms)), least=2)
+        hosts = tuple(sorted({host_of(_text(each)) for each in consumers}))
+        return InFlight(_number(lines), hosts, _number(unasked_ms))
 
     async def _call(self, name: str, batch: str, *given: str | bytes) -> object:
         # Not given up in the middle of an answer, which the next call would take for its own.

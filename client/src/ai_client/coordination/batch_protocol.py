@@ -186,7 +186,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Lines of a batch that are held and not done, and by which hosts."""
+    """Lines of a batch that are held and not done, and by which hosts.
+
+    `unasked_ms`: for so long lines of it wait and no host has taken any, by the engine's clock; 0 where that is
+    shorter than twice the idle time.
+    """
 
     lines: int
     hosts: tuple[str, ...]
+    unasked_ms: int = 0

@@ -67,10 +67,31 @@ local function sealed_keys()
   return found
 end
 
+local function consumers()
+  local found = {}
+  for n, told in ipairs(redis.call('XINFO', 'CONSUMERS', lines, GROUP)) do
+    found[n] = {}
+    for i = 1, #told, 2 do found[n][told[i]] = told[i + 1] end
+  end
+  return found
+end
+
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- How long chunks of the batch wait while no host takes or holds any. Redis 7.0 sees only whom it gives something, so
+-- this must be longer than a chunk of a host that is gone takes to become another's.
+local function unasked_ms(idle_ms)
+  if number_of('open') == 0 then return 0 end
+  local unasked = now_ms() - number_of('waits_since')
+  for _, fact in ipairs(consumers()) do unasked = math.min(unasked, fact.idle) end
+  return unasked >= 2 * tonumber(idle_ms) and unasked or 0
+end
+
 local function drop_old_consumers()
-  for _, told in ipairs(redis.call('XINFO', 'CONSUMERS', lines, GROUP)) do
-    local fact = {}
-    for i = 1, #told, 2 do fact[told[i]] = told[i + 1] end
+  for _, fact in ipairs(consumers()) do
     if fact.pending == 0 and fact.idle > DAY_MS then redis.call('XGROUP', 'DELCONSUMER', lines, GROUP, fact.name) end
   end
 end
@@ -113,7 +134,9 @@ local function add(id, offset, finish, first, last, count, sealed, room)
   redis.call('HSET', chunks, chunk, sealed)
   redis.call('HSET', batch, 'offset', finish, 'last', last, 'chunks', chunk)
   redis.call('HINCRBY', batch, 'lines', count)
-  redis.call('HINCRBY', batch, 'open', 1)
+  if redis.call('HINCRBY', batch, 'open', 1) == 1 then
+    redis.call('HSET', batch, 'waits_since', string.format('%d', now_ms()))
+  end
   redis.call('HINCRBY', batch, 'bytes', #sealed)
   redis.call('XADD', lines, '0-*', 'batch', id, 'chunk', chunk, 'first', first, 'last', last, 'count', count)
   return 'added'
@@ -234,8 +257,9 @@ function call.discard(id, name)
 end
 
 function call.flight(id, idle_ms)
-  local found = { 0 }
+  local found = { 0, 0 }
   if redis.call('XLEN', lines) == 0 then return found end
+  if is_there() then found[2] = unasked_ms(idle_ms) end
   for _, held in ipairs(redis.call('XPENDING', lines, GROUP, '-', '+', PENDING_LOOKED_AT)) do
     local entry = redis.call('XRANGE', lines, held[1], held[1])[1]
     if entry and entry[2][2] == id and held[3] < tonumber(idle_ms) then

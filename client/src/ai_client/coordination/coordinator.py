@@ -150,7 +150,8 @@ class Coordinator:
 
     def _is_due(self) -> bool:
         now = self._window.now()
-        if self._now_s() < self._retry_at_s:
+        # A host whose lease has just ended may send nothing before it has asked once more: that is not put off.
+        if self._now_s() < self._retry_at_s and self._window.mode(now) is not Mode.EXPIRED:
             return False
         due = (each.due_in_ms(now, used=used, demand=demand) for each, used, demand in self._uses())
         return min(due) <= 0

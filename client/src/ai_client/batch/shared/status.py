@@ -11,7 +11,10 @@ from ai_client.coordination.batch_protocol import BatchTerms
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """`lines`: as many as are submitted. `in_flight`: held by `hosts` and not answered."""
+    """`lines`: as many as are submitted. `in_flight`: held by `hosts` and not answered.
+
+    `unasked_s`: for so long its lines wait and no host has taken any (`InFlight`).
+    """
 
     name: str
     stage: str
@@ -23,9 +26,20 @@ class BatchView:
     size_bytes: int
     submitted_from: str
     hosts: tuple[str, ...]
+    unasked_s: int
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def unasked(name: str, seconds: int) -> str:
+    """That nobody takes a batch's lines, and what to do; "" where somebody does."""
+    if not seconds:
+        return ""
+    return (
+        f"{name}: no host has taken any of its lines for {seconds} s; set `mode = true` of [batch] on at least one host "
+        "of this account, or see `shared_batch_waits` in the logs of those that have it"
+    )
 
 
 async def view(engine: BatchEngine, batch: str) -> BatchView | None:
@@ -45,4 +59,5 @@ async def view(engine: BatchEngine, batch: str) -> BatchView | None:
         size_bytes=state.size_bytes,
         submitted_from=state.host,
         hosts=flight.hosts,
+        unasked_s=flight.unasked_ms // 1000,
     )
