@@ -9,7 +9,14 @@ import pytest
 import redis
 
 from ai_client.coordination.budget_books import KEPT_PERIODS, BudgetBooks
-from ai_client.coordination.budget_protocol import MOST_LIMIT, NO_LIMIT, BudgetAnswer, BudgetRequest, Wish
+from ai_client.coordination.budget_protocol import (
+    MOST_LIMIT,
+    NO_LIMIT,
+    BudgetAnswer,
+    BudgetRequest,
+    Holding,
+    Wish,
+)
 from ai_client.coordination.budget_wire import SCRIPT, BudgetKeys, arguments, parse
 from tests.client.coordination.test_script import run_of
 
@@ -55,7 +62,8 @@ class _Hosts:
         returned = pick.randint(0, granted)
         period = pick.choice(["2026-11-28", "2026-11-29", "2026-11"])
         used = pick.randint(0, granted - returned)
-        return Wish(scope, period, limit, granted, returned, used, pick.choice([0, 50, 400, MOST_LIMIT]))
+        want, mark = pick.choice([0, 50, 400, MOST_LIMIT]), pick.choice(["", "0.8@1000", "1@1000"])
+        return Wish(scope, period, limit, granted, returned, used, want, pick.randint(0, used), mark)
 
     def said(self, request: BudgetRequest, answer: BudgetAnswer) -> None:
         self.known[request.host] = (request, answer)
@@ -80,12 +88,77 @@ def test_the_script_answers_as_the_model_does(link: redis.Redis, seed: int) -> N
             for gone in ("h3", "h6"):
                 books.forget(gone)
                 link.register_script(SCRIPT)(keys=_KEYS.of(()), args=[gone, ""])
+        if step % 60 == 59 and books.budgets:
+            lost = hosts.random.choice(sorted(books.budgets))
+            del books.budgets[lost]
+            link.delete(_KEYS.of((Wish(*lost, 0, 0, 0, 0, 0),))[2])
         request = hosts.next()
         expected = books.call(run, request)
         assert _call(link, request) == expected, f"seed {seed}, step {step}: {request}"
         seen.add((expected.is_recovering, expected.is_settled))
         hosts.said(request, expected)
     assert len(seen) == 4
+
+
+def _request(host: str, answer: BudgetAnswer | None, wish: Wish, *, waited: bool = False) -> BudgetRequest:
+    """As a host makes it that has written down all it was told."""
+    return BudgetRequest(
+        host=host,
+        ledger=f"ledger of {host}",
+        nonce=f"{host}.{0 if answer is None else answer.order}",
+        epoch="" if answer is None else answer.epoch,
+        ack=0 if answer is None else answer.order,
+        version=0 if answer is None else answer.version,
+        is_settled=answer is not None and answer.is_settled,
+        has_waited=waited,
+        reports=answer is not None and answer.is_recovering,
+        roster=("a", "b") if answer is not None and answer.is_recovering else (),
+        wishes=(wish,),
+    )
+
+
+class _Two:
+    """Hosts a and b, that share a budget of 100 and are settled."""
+
+    def __init__(self, link: redis.Redis) -> None:
+        self.link = link
+        self.answers: dict[str, BudgetAnswer] = {}
+        while not all(host in self.answers and self.answers[host].is_settled for host in "ab"):
+            for host in "ab":
+                self.call(host, want=0, waited=True)
+
+    def call(self, host: str, *, want: int, spent: int = 0, mark: str = "", waited: bool = False) -> Holding:
+        before = self.answers.get(host)
+        granted = before.holdings[0].granted if before else 0
+        wish = Wish("*", "2026-11", 100, granted, 0, spent, want, spent, mark)
+        self.answers[host] = answer = _call(self.link, _request(host, before, wish, waited=waited))
+        return answer.holdings[0]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_nothing_is_granted_twice_where_the_engine_evicted_a_key(link: redis.Redis, lost: int) -> None:
+    """The account, the roster, or the budget's book: whichever is gone, each host says first what it holds."""
+    two = _Two(link)
+    assert two.call("a", want=90).granted == 90
+    link.delete(_KEYS.of((Wish("*", "2026-11", 0, 0, 0, 0, 0),))[lost])
+    assert [two.call("b", want=50).granted for _ in range(4)] == [0, 0, 0, 0]
+    for _ in range(3):
+        two.call("a", want=90)
+        two.call("b", want=50)
+    assert {host: answer.holdings[0].granted for host, answer in two.answers.items()} == {"a": 90, "b": 10}
+
+
+def test_one_host_tells_what_all_have_spent(link: redis.Redis) -> None:
+    """Whoever asks first, and the same one where it asks again; another threshold is another's."""
+    two = _Two(link)
+    two.call("a", want=50)
+    two.call("b", want=50)
+    assert two.call("a", want=50, spent=45).spent == 45
+    assert two.call("b", want=50, spent=40).spent == 85
+    told = [two.call(host, want=50, spent=40, mark="0.8@100").teller for host in "baab"]
+    assert told == ["b"] * 4
+    assert two.call("a", want=50, spent=40, mark="1@100").teller == "a"
+    assert two.call("a", want=50, spent=40).teller == ""
 
 
 def test_old_periods_are_forgotten(link: redis.Redis) -> None:

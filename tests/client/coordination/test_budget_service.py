@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -178,6 +179,39 @@ async def test_hosts_share_a_budget_and_say_why_there_is_no_more(tmp_path: Path)
         async with httpx.AsyncClient() as client:
             metrics = (await client.get(f"http://127.0.0.1:{first.metrics_port}/metrics")).text
         assert 'ai_client_budget_allowance_left_usd{period="day",scope="all"}' in metrics
+
+
+async def test_one_host_tells_what_all_have_spent_of_a_shared_budget(tmp_path: Path) -> None:
+    """Each spends about half: no host alone reaches the threshold, and of all one tells that they have."""
+    async with _fleet(tmp_path, daily_usd=0.02) as fleet:
+        hosts = ("h0", "h1")
+        for host in hosts:
+            await _until_answered(fleet, host)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + _DEADLINE_S
+        for number in itertools.count():
+            told = [each for host in fleet.services for each in _alerts(fleet.services[host])]
+            if told:
+                break
+            assert loop.time() < end_s, "nobody told of it"
+            await _ask(fleet.services[hosts[number % 2]], f"part {number}")
+        calls = set()
+        with redis.Redis(port=fleet.port) as operator:
+            # Each host asks every 5 s: a second one would tell by then, too.
+            while len(calls) < 8:
+                calls.add(operator.hget("{ai-client:test}.budgets", ""))
+                await asyncio.sleep(0.05)
+        alerts = [each for host in fleet.services for each in _alerts(fleet.services[host])]
+        assert [(each["scope"], each["threshold"], each["limit_usd"]) for each in alerts] == [
+            ("all", 0.8, 0.02)
+        ]
+        assert alerts[0]["by_all_hosts"]
+        assert 0.016 <= alerts[0]["spent_usd"] <= 0.02
+
+
+def _alerts(rig: Rig) -> list[dict[str, Any]]:
+    lines = "".join(path.read_text() for path in (rig.folder / "log").glob("ai-client-*.jsonl")).splitlines()
+    return [each for each in map(json.loads, lines) if each["event"] == "budget_alert"]
 
 
 async def test_a_user_of_the_engine_with_the_documented_rights_may_share_budgets(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ai_client.coordination.window import LeasedWindow
 from tests.ansible.coordination_faults.slow import slow_way
 from tests.client.coordination.engine import RealEngine, programs
 from tests.client.coordination.fleet import ACCOUNT, KEYS, moment
-from tests.client.service_rig import free_port
+from tests.client.service_rig import free_port, until
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/coordination.md"
 CHANNEL = f"{{ai-client:{ACCOUNT}}}.pauses"
@@ -179,8 +179,9 @@ async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_i
     task = asyncio.create_task(coordinator.run())
     seen: list[tuple[float, Mode]] = []
     async with asyncio.timeout(20):
-        while coordinator.status().mode is not Mode.LEASED or lease.answer is None:
-            await asyncio.sleep(0.01)
+        await until(
+            lambda: coordinator.status().mode is Mode.LEASED and lease.answer is not None, what="a lease"
+        )
         server.stop()
         while not seen or seen[-1][1] is not Mode.FLOOR:
             seen.append((monotonic(), coordinator.status().mode))

@@ -7,7 +7,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ai_client.configure.assembly import LEDGER_NAME
 from ai_client.configure.coordination import account_of, host_of
+from ai_client.contract.events import BudgetAlert
 from ai_client.coordination.budget_protocol import NO_LIMIT, BudgetAnswer, BudgetRequest, BudgetTerms, Wish
 from ai_client.coordination.budget_seat import BudgetSeat, ToWrite
 from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import EngineError
+from ai_client.ledger.alerts import Alert, SharedAlerts, mark_of
 from ai_client.ledger.allowance import AllowanceFile, BudgetKey, Escrow, OnFile, Standing
 from ai_client.ledger.budgets import BudgetPlan
 from ai_client.ledger.lending import Lending, Wanted
@@ -67,9 +69,18 @@ class SharedBudget:
 class Borrower:
     """Which calls a host makes, as a pure state machine over what its file has; `BudgetRider` does as it says."""
 
-    def __init__(self, host: str, lending: Lending, *, instance: str, terms: BudgetTerms) -> None:
+    def __init__(
+        self,
+        host: str,
+        lending: Lending,
+        *,
+        instance: str,
+        terms: BudgetTerms,
+        alert_shares: Sequence[float] = (),
+    ) -> None:
         self.host = host
         self.lending = lending
+        self.alerts = SharedAlerts(alert_shares)
         self.terms = terms
         self.seat: BudgetSeat | None = None
         self.plans: dict[BudgetKey, Wanted] = {}
@@ -96,6 +107,7 @@ class Borrower:
                 terms=self.terms,
             )
         self.plans = self.lending.plan(found.standings, refused, now_s=now_ms / 1000, wall_s=wall_s)
+        self.alerts.keep(self.plans)
         return {
             key: plan.keep
             for key, plan in self.plans.items()
@@ -138,6 +150,19 @@ class Borrower:
             self._next_ms = now_ms + self._want_ms
         return grants, done
 
+    def to_tell(self, answer: BudgetAnswer) -> list[Alert]:
+        """Alerts of which this host is the one that tells them. To be asked once of each answer."""
+        assert self._asked is not None  # noqa: S101 - for the type checker
+        found = []
+        for wish, holding in zip(self._asked[0].wishes, answer.holdings, strict=True):
+            asked = self.alerts.due(wish.scope, wish.period) if wish.mark else None
+            self.alerts.heard(wish.scope, wish.period, spent=holding.spent, limit=holding.limit)
+            if asked is not None:
+                self.alerts.settled(asked)
+                if holding.teller == self.host:
+                    found.append(replace(asked, spent_nusd=holding.spent))
+        return found
+
     def failed(self, now_ms: int) -> None:
         """No answer came."""
         self._next_ms = now_ms + self.terms.call_ms
@@ -154,7 +179,10 @@ class Borrower:
     def _wish(self, each: Standing) -> Wish:
         plan = self.plans.get(each.key)
         limit, want = (NO_LIMIT, 0) if plan is None else (plan.limit, plan.want)
-        return Wish(each.scope, each.period, limit, each.granted, each.returned, each.used, want)
+        mark = "" if plan is None else mark_of(self.alerts.due(each.scope, each.period))
+        return Wish(
+            each.scope, each.period, limit, each.granted, each.returned, each.used, want, each.spent, mark
+        )
 
 
 class BudgetRider:
@@ -167,10 +195,12 @@ class BudgetRider:
         *,
         keys: BudgetKeys,
         escrow: Escrow,
+        tell: Callable[[BudgetAlert], None],
         boot_ms: Callable[[], int] = _boot_ms,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._borrower = borrower
+        self._tell = tell
         self._file = file
         self._keys = keys
         self._escrow = escrow
@@ -184,6 +214,7 @@ class BudgetRider:
     def declare(self, plan: BudgetPlan) -> None:
         """These budgets, from the next call on."""
         self._borrower.lending.declare(plan.budgets, plan.timezone)
+        self._borrower.alerts.shares = plan.alert_shares
 
     def is_due(self) -> bool:
         """Whether there is something to ask, or it is time."""
@@ -253,6 +284,9 @@ class BudgetRider:
         assert borrower.seat is not None  # noqa: S101 - for the type checker
         borrower.seat.written(done)
         self._stand(found, grants, request, answer)
+        if alerts := borrower.to_tell(answer):
+            for alert in await self._in_thread(partial(self._file.are_first, alerts, wall_s)):
+                self._tell(alert.as_event(wall_s, by_all_hosts=True))
 
     def _stand(
         self,
@@ -291,16 +325,25 @@ def plan_of(settings: Settings) -> BudgetPlan:
     return BudgetPlan.from_settings(settings.budget, settings.tenants)
 
 
-def rider_of(settings: Settings, state: Path, escrow: Escrow) -> BudgetRider | None:
-    """Who keeps this host's part in shared budgets; None where there are none."""
+def rider_of(
+    settings: Settings, state: Path, escrow: Escrow, *, tell: Callable[[BudgetAlert], None]
+) -> BudgetRider | None:
+    """Who keeps this host's part in shared budgets, and tells of their alerts; None where there are none."""
     if not escrow.account:
         return None
     plan = plan_of(settings)
     lending = Lending(plan.budgets, plan.timezone)
-    borrower = Borrower(host_of(settings), lending, instance=secrets.token_hex(8), terms=BudgetTerms())
+    borrower = Borrower(
+        host_of(settings),
+        lending,
+        instance=secrets.token_hex(8),
+        terms=BudgetTerms(),
+        alert_shares=plan.alert_shares,
+    )
     return BudgetRider(
         borrower,
         AllowanceFile(state / LEDGER_NAME, account=escrow.account),
         keys=BudgetKeys(escrow.account),
         escrow=escrow,
+        tell=tell,
     )

@@ -146,7 +146,10 @@ class ConcurrencyChanged(Struct, frozen=True, kw_only=True):
 
 
 class BudgetAlert(Struct, frozen=True, kw_only=True):
-    """A budget passed the share `threshold` of `limit_usd`. Sent once for each period and threshold."""
+    """A budget passed the share `threshold` of `limit_usd`. Sent once for each period and threshold.
+
+    `by_all_hosts`: hosts share it, `spent_usd` is what all of them spent, and one of them sends this.
+    """
 
     at: float
     scope: str
@@ -154,6 +157,7 @@ class BudgetAlert(Struct, frozen=True, kw_only=True):
     limit_usd: float
     spent_usd: float
     threshold: float
+    by_all_hosts: bool = False
 
 
 class StoreDegraded(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ class HostGrant:
     granted: int = 0
     returned: int = 0
     limit: int = NO_LIMIT
+    spent: int = 0
 
 
 @dataclass(slots=True)
@@ -52,14 +53,21 @@ class BudgetBook:
     retired: int = 0
     #: Order of the last call that wanted more than there was.
     hungry_at: int = 0
+    #: Who tells which threshold.
+    tellers: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> BudgetBook:
         """As a replica or a dump has it."""
-        return replace(self, entries={host: replace(entry) for host, entry in self.entries.items()})
+        entries = {host: replace(entry) for host, entry in self.entries.items()}
+        return replace(self, entries=entries, tellers=dict(self.tellers))
 
     @property
     def out(self) -> int:
         return self.retired + sum(entry.granted - entry.returned for entry in self.entries.values())
+
+    @property
+    def spent(self) -> int:
+        return self.retired + sum(entry.spent for entry in self.entries.values())
 
     @property
     def limit(self) -> int:
@@ -77,6 +85,8 @@ class BudgetBooks:
     is_recovering: bool = True
     fellows: dict[str, Fellow] = field(default_factory=dict)
     budgets: dict[tuple[str, str], BudgetBook] = field(default_factory=dict)
+    #: Those that are to be there: an engine that was told to evict takes one, and leaves the rest.
+    made: set[tuple[str, str]] = field(default_factory=set)
 
     def copy(self) -> BudgetBooks:
         """As a replica or a dump has it."""
@@ -84,11 +94,13 @@ class BudgetBooks:
             self,
             fellows={name: replace(fellow) for name, fellow in self.fellows.items()},
             budgets={key: book.copy() for key, book in self.budgets.items()},
+            made=set(self.made),
         )
 
     def call(self, run: str, request: BudgetRequest) -> BudgetAnswer:
         """Processes one call, in the engine process `run`."""
-        if run != self.run or (request.epoch == self.epoch and request.ack > self.order):
+        is_behind = request.epoch == self.epoch and request.ack > self.order
+        if run != self.run or is_behind or self._has_lost(request):
             self._begin_epoch(run, request)
         self.order += 1
         is_same = request.epoch == self.epoch
@@ -119,6 +131,12 @@ class BudgetBooks:
             self.fellows[host] = Fellow(has_reported=True, is_forgotten=True)
         elif self.fellows.pop(host, None) is not None:
             self.version += 1
+
+    def _has_lost(self, request: BudgetRequest) -> bool:
+        """Whether the roster or a book that the call is about is gone, and the account is not."""
+        keys = [(wish.scope, wish.period) for wish in request.wishes]
+        lost = [key for key in keys if key in self.made and key not in self.budgets]
+        return bool(lost) or (self.version > 0 and not self.fellows)
 
     def _begin_epoch(self, run: str, request: BudgetRequest) -> None:
         """These books may lack what another engine process granted: all hosts are to say what they hold."""
@@ -174,6 +192,7 @@ class BudgetBooks:
         # What was spent before the budget was shared was granted by nobody.
         entry.granted = max(entry.granted, wish.granted, wish.returned + wish.used)
         entry.returned = max(entry.returned, wish.returned)
+        entry.spent = wish.spent
         if wish.limit != NO_LIMIT:
             entry.limit = wish.limit
         need = wish.want - (entry.granted - entry.returned)
@@ -188,13 +207,17 @@ class BudgetBooks:
             free=book.limit - book.out,
             limit=book.limit,
             is_hungry=book.hungry_at > 0 and self.order - book.hungry_at <= 2 * len(self.fellows),
+            spent=book.spent,
+            teller=book.tellers.setdefault(wish.mark, request.host) if wish.mark else "",
         )
 
     def _book(self, wish: Wish) -> BudgetBook:
         key = (wish.scope, wish.period)
         if key not in self.budgets:
             self.budgets[key] = BudgetBook()
+            self.made.add(key)
             alike = [each for each in self.budgets if each[0] == key[0] and len(each[1]) == len(key[1])]
             if len(alike) > KEPT_PERIODS:
                 del self.budgets[alike[0]]
+                self.made.discard(alike[0])
         return self.budgets[key]

@@ -40,6 +40,10 @@ class Wish:
     #: Spent, and set aside for calls in flight.
     used: int
     want: int
+    #: Without what is in flight.
+    spent: int = 0
+    #: A threshold that all hosts have passed, which this one is ready to tell; "" for none.
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,10 @@ class Holding:
     limit: int
     #: Whether some host wants more than there is.
     is_hungry: bool
+    #: What all hosts have spent, as each said last; what lost ledgers held counts as spent.
+    spent: int = 0
+    #: The one host that tells the wish's `mark`.
+    teller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ai_client.coordination.budget_protocol import BudgetAnswer, BudgetRequest, 
 SCRIPT = (files("ai_client.coordination") / "budgets.lua").read_text("utf-8")
 DIGEST = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - how engines name scripts
 _HEAD = 7
-_HOLDING = 5
+_HOLDING = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def arguments(request: BudgetRequest) -> list[str]:
         "\n".join(request.roster),
     ]  # fmt: skip
     for wish in request.wishes:
-        amounts = (wish.limit, wish.granted, wish.returned, wish.used, wish.want)
-        told += [wish.scope, wish.period, *map(str, amounts)]
+        amounts = (wish.limit, wish.granted, wish.returned, wish.used, wish.want, wish.spent)
+        told += [wish.scope, wish.period, *map(str, amounts), wish.mark]
     return told
 
 
@@ -48,7 +48,7 @@ def parse(reply: object) -> BudgetAnswer:
     epoch, order, version, settled, recovering, missing, roster, *amounts = (
         each.decode() if isinstance(each, bytes) else each for each in reply
     )
-    rows = [[int(each) for each in amounts[at : at + _HOLDING]] for at in range(0, len(amounts), _HOLDING)]
+    rows = [amounts[at : at + _HOLDING] for at in range(0, len(amounts), _HOLDING)]
     return BudgetAnswer(
         epoch=str(epoch),
         order=int(order),
@@ -58,7 +58,7 @@ def parse(reply: object) -> BudgetAnswer:
         missing=int(missing),
         roster=tuple(sorted(str(roster).split("\n"))) if roster else None,
         holdings=tuple(
-            Holding(granted, returned, free, limit, bool(hungry))
-            for granted, returned, free, limit, hungry in rows
+            Holding(int(granted), int(returned), int(free), int(limit), bool(hungry), int(spent), str(teller))
+            for granted, returned, free, limit, hungry, spent, teller in rows
         ),
     )

@@ -120,10 +120,30 @@ local function settle(account, q, fellow)
   if not others or witnessed then fellow.settled = 1 end
 end
 
+local function read_made()
+  local packed = redis.call('HGET', KEYS[1], 'made')
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+-- Whether the roster or a book that the call is about is gone, and the account is not: an eviction takes one key.
+local function has_lost(account, wishes)
+  if account.version > 0 and redis.call('EXISTS', KEYS[2]) == 0 then return true end
+  for i, w in ipairs(wishes) do
+    if redis.call('EXISTS', KEYS[i + 2]) == 0 then
+      for _, each in ipairs(read_made()) do
+        if each[1] == w.scope and each[2] == w.period then return true end
+      end
+    end
+  end
+  return false
+end
+
 -- Notes a budget that is new, and forgets the oldest of its kind where there are many.
 local function note_made(scope, period)
-  local packed = redis.call('HGET', KEYS[1], 'made')
-  local made, alike, kept = packed and cmsgpack.unpack(packed) or {}, {}, {}
+  local made, alike, kept = {}, {}, {}
+  for _, each in ipairs(read_made()) do
+    if each[1] ~= scope or each[2] ~= period then made[#made + 1] = each end
+  end
   made[#made + 1] = { scope, period }
   for _, each in ipairs(made) do
     if each[1] == scope and #each[2] == #period then alike[#alike + 1] = each end
@@ -136,15 +156,25 @@ local function note_made(scope, period)
   redis.call('HSET', KEYS[1], 'made', cmsgpack.pack(kept))
 end
 
--- A book: {retired, hungry_at, out, limit}; an entry: {ledger, granted, returned, limit}
+-- A book: {retired, hungry_at, out, limit, spent, tellers}; an entry: {ledger, granted, returned, limit, spent}.
+-- A release that knows nothing of what is spent leaves it out where it writes.
+local function sum_of_spent(key)
+  local sum, flat = 0, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    if flat[i] ~= '' then sum = sum + (cmsgpack.unpack(flat[i + 1])[5] or 0) end
+  end
+  return sum
+end
+
 local function read_book(key, scope, period)
   local packed = redis.call('HGET', key, '')
   if not packed then
     note_made(scope, period)
-    return { retired = 0, hungry_at = 0, out = 0, limit = NO_LIMIT }
+    return { retired = 0, hungry_at = 0, out = 0, limit = NO_LIMIT, spent = 0, tellers = {} }
   end
   local b = cmsgpack.unpack(packed)
-  return { retired = b[1], hungry_at = b[2], out = b[3], limit = b[4] }
+  return { retired = b[1], hungry_at = b[2], out = b[3], limit = b[4], spent = b[5] or sum_of_spent(key),
+           tellers = b[6] or {} }
 end
 
 local function smallest_limit(key, host, own)
@@ -165,6 +195,7 @@ local function entry_of(key, book, q)
   if packed then
     local e = cmsgpack.unpack(packed)
     entry.before = e[4]
+    book.spent = book.spent - (e[5] or 0)
     if e[1] == q.ledger then
       entry.granted, entry.returned, entry.limit = e[2], e[3], e[4]
       book.out = book.out - (e[2] - e[3])
@@ -195,16 +226,19 @@ local function account_for(account, fellow, q, key, w)
     entry.granted, held = entry.granted + given, held + given
     if given < need then book.hungry_at = account.order end
   end
-  book.out = book.out + held
-  redis.call('HSET', key, q.host, cmsgpack.pack({ q.ledger, entry.granted, entry.returned, entry.limit }))
-  redis.call('HSET', key, '', cmsgpack.pack({ book.retired, book.hungry_at, book.out, book.limit }))
+  book.out, book.spent = book.out + held, book.spent + w.spent
+  if w.mark ~= '' and not book.tellers[w.mark] then book.tellers[w.mark] = q.host end
+  redis.call('HSET', key, q.host, cmsgpack.pack({ q.ledger, entry.granted, entry.returned, entry.limit, w.spent }))
+  redis.call('HSET', key, '', cmsgpack.pack({ book.retired, book.hungry_at, book.out, book.limit, book.spent, book.tellers }))
   local hungry = book.hungry_at > 0 and account.order - book.hungry_at <= 2 * redis.call('HLEN', KEYS[2])
-  return entry.granted, entry.returned, book.limit - book.out, book.limit, flag(hungry)
+  return entry.granted, entry.returned, book.limit - book.out, book.limit, flag(hungry), book.retired + book.spent,
+         book.tellers[w.mark] or ''
 end
 
 local function call(run, q, wishes)
   local account = read_account()
-  if account.run ~= run or (q.epoch == account.epoch and q.ack > account.order) then begin_epoch(account, run, q) end
+  local is_behind = q.epoch == account.epoch and q.ack > account.order
+  if account.run ~= run or is_behind or has_lost(account, wishes) then begin_epoch(account, run, q) end
   account.order = account.order + 1
   local same = q.epoch == account.epoch
   local fellow = fellow_of(account, q)
@@ -248,9 +282,9 @@ if ARGV[2] == '' then return forget(ARGV[1]) end
 local q = { host = ARGV[1], ledger = ARGV[2], nonce = ARGV[3], epoch = ARGV[4], roster = ARGV[10] }
 for i, name in ipairs({ 'ack', 'version', 'settled', 'waited', 'reports' }) do q[name] = tonumber(ARGV[i + 4]) end
 local wishes = {}
-for i = 11, #ARGV, 7 do
-  local w = { scope = ARGV[i], period = ARGV[i + 1] }
-  for j, name in ipairs({ 'limit', 'granted', 'returned', 'used', 'want' }) do w[name] = tonumber(ARGV[i + 1 + j]) end
+for i = 11, #ARGV, 9 do
+  local w = { scope = ARGV[i], period = ARGV[i + 1], mark = ARGV[i + 8] }
+  for j, name in ipairs({ 'limit', 'granted', 'returned', 'used', 'want', 'spent' }) do w[name] = tonumber(ARGV[i + 1 + j]) end
   wishes[#wishes + 1] = w
 end
 return call(run_id(), q, wishes)

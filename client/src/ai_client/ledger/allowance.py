@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ai_client.ledger.alerts import Alert
 from ai_client.ledger.budgets import ALL_TENANTS
 from ai_client.ledger.schema import open_ledger
 from ai_client.platform.sqlite_file import Transaction
@@ -166,6 +167,12 @@ class AllowanceFile:
                 db.execute(
                     "INSERT OR IGNORE INTO meta(name, value) VALUES(?, '1')", (_SETTLED + self._account,)
                 )
+
+    def are_first(self, alerts: Sequence[Alert], now_s: float) -> list[Alert]:
+        """Those that no process on this file has told."""
+        db = self._open()
+        with Transaction(db):
+            return [each for each in alerts if each.is_first(db, now_s)]
 
     def close(self) -> None:
         """Calling it twice is fine."""

@@ -11,10 +11,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from ai_client.contract.events import BudgetAlert
 from ai_client.errors import BudgetExceeded
+from ai_client.ledger.alerts import Alert, AlertKey, scope_name
 from ai_client.ledger.allowance import Escrow
-from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span, fits, is_allowed, shares_passed
+from ai_client.ledger.budgets import Budget, BudgetPlan, Span, fits, is_allowed, shares_passed
 from ai_client.ledger.late import Correction, correct
 from ai_client.ledger.owner import Fate, Note
 from ai_client.ledger.periods import Period
@@ -32,7 +32,6 @@ _END: Final = (
     " cached_input_tokens = ? WHERE id = ? AND fate IN (0, 4)"
 )
 _MAX_TAGSETS: Final = 1_000
-_ALERT: Final = "INSERT OR IGNORE INTO alert(period, scope, limit_nusd, share, told_at) VALUES(?, ?, ?, ?, ?)"
 
 
 class CrashPoint(StrEnum):
@@ -113,16 +112,6 @@ class ReserveRefusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
-    """A budget's booked amount has reached a share of its limit, for the first time in its period."""
-
-    budget: Budget
-    period: str
-    spent_nusd: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Committed:
     """One commit: what became of each ask, in order."""
 
@@ -178,7 +167,7 @@ class Book:
         self._crash_hook = crash_hook
         self._totals = Totals(db, plan)
         self._tagsets: dict[str, int] = {}
-        self._told: set[tuple[str, str, int, float]] = set()
+        self._told: set[AlertKey] = set()
 
     def commit(
         self,
@@ -222,7 +211,7 @@ class Book:
             self._tagsets.clear()
             raise
         if alerts:
-            self._told.update(_alert_key(alert) for alert in alerts)
+            self._told.update(alert.key for alert in alerts)
         self._crash_hook(CrashPoint.COMMIT_DONE)
         return Committed(outcomes, alerts)
 
@@ -301,15 +290,13 @@ class Book:
         alerts = []
         for day, tenant in {(ending.day, ending.tenant) for ending in endings}:
             for budget, amount in self._totals.stand(day, tenant).checks:
+                if amount.allowed_nusd is not None:
+                    continue  # of a budget that hosts share, one of them tells what all have spent
                 for share in shares_passed(budget, amount, self._plan.alert_shares):
                     alert = Alert(budget, period_name(budget, day), amount.spent_nusd, share)
-                    if _alert_key(alert) not in self._told and self._is_first(alert, now_s):
+                    if alert.key not in self._told and alert.is_first(self._db, now_s):
                         alerts.append(alert)
         return tuple(alerts)
-
-    def _is_first(self, alert: Alert, now_s: float) -> bool:
-        """Of all processes, this one tells it."""
-        return self._db.execute(_ALERT, (*_alert_key(alert), now_s)).rowcount == 1
 
 
 def _refusal(stand: Stand, ask: Ask) -> ReserveRefusal | None:
@@ -319,15 +306,6 @@ def _refusal(stand: Stand, ask: Ask) -> ReserveRefusal | None:
         if amount.allowed_nusd is not None and not is_allowed(amount, ask.reserve_nusd):
             return ReserveRefusal(budget, amount.held_nusd + amount.spent_nusd, amount.allowed_nusd)
     return None
-
-
-def _alert_key(alert: Alert) -> tuple[str, str, int, float]:
-    return (alert.period, alert.budget.scope, alert.budget.limit_nusd, alert.share)
-
-
-def scope_name(scope: str) -> str:
-    """The scope as users read it."""
-    return "all" if scope == ALL_TENANTS else scope
 
 
 def as_error(refusal: ReserveRefusal, ask: Ask, period: Period, escrow: Escrow) -> BudgetExceeded:
@@ -345,16 +323,4 @@ def as_error(refusal: ReserveRefusal, ask: Ask, period: Period, escrow: Escrow) 
         resets_at=period.day_ends_at_s if budget.span is Span.DAY else period.month_ends_at_s,
         allowed_usd=None if refusal.allowed_nusd is None else refusal.allowed_nusd / NANO_PER_DOLLAR,
         trouble=escrow.trouble,
-    )
-
-
-def as_event(alert: Alert, at: float) -> BudgetAlert:
-    """What listeners are told of it."""
-    return BudgetAlert(
-        at=at,
-        scope=scope_name(alert.budget.scope),
-        period=alert.period,
-        limit_usd=alert.budget.limit_nusd / NANO_PER_DOLLAR,
-        spent_usd=alert.spent_nusd / NANO_PER_DOLLAR,
-        threshold=alert.share,
     )

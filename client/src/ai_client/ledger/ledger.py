@@ -26,7 +26,6 @@ from ai_client.ledger.book import (
     Granted,
     ReserveRefusal,
     as_error,
-    as_event,
     survive,
 )
 from ai_client.ledger.budgets import BudgetPlan
@@ -256,7 +255,7 @@ class SpendLedger:
         if (trouble := self._late.commit(file.correct)) is not None:
             self._failed(trouble, [])
         for alert in committed.alerts:
-            self._events.emit(as_event(alert, self._clock.wall()))
+            self._events.emit(alert.as_event(self._clock.wall()))
         # Entries come in order of their numbers; those that are not booked have negative ones.
         if not file.look_after(lowest_open=next((entry for entry in self._open if entry > 0), None)):
             self._abandon(file)

@@ -37,8 +37,8 @@ def unasked(name: str, seconds: int) -> str:
     if not seconds:
         return ""
     return (
-        f"{name}: no host has taken any of its lines for {seconds} s; set `mode = true` of [batch] on at least one host "
-        "of this account, or see `shared_batch_waits` in the logs of those that have it"
+        f"{name}: no host has taken any of its lines for {seconds} s; set `mode = true` of [batch] on at least one "
+        "host of this account, or see `shared_batch_waits` in the logs of those that have it"
     )
 
 

@@ -65,7 +65,7 @@ class Quota:
         self._endpoint: Endpoint | None = None
         self._coordinator: Coordinator | None = None
         self.escrow = escrow_of(settings)
-        self._rider = rider_of(settings, state, self.escrow)
+        self._rider = rider_of(settings, state, self.escrow, tell=events.emit)
         self._tasks: list[asyncio.Task[None]] = []
 
     def serve(self, client: AIAPIClient) -> None:
