@@ -6,7 +6,8 @@ import asyncio
 import random
 import re
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, time
@@ -20,7 +21,7 @@ from ai_client.coordination.lease import Lease, Mode
 from ai_client.coordination.link import EngineLink, Listener
 from ai_client.coordination.protocol import Kind, QuotaRequest, Terms
 from ai_client.coordination.window import LeasedWindow
-from tests.ansible.coordination_faults.slow import slow_way
+from tests.ansible.coordination_faults.slow import carry, slow_way
 from tests.client.coordination.engine import RealEngine, programs
 from tests.client.coordination.fleet import ACCOUNT, KEYS, moment
 from tests.client.service_rig import free_port, until
@@ -277,10 +278,11 @@ async def test_a_setting_that_does_not_fit_the_engine_is_named(
         ("LOADING Valkey is loading the dataset in memory", "is still loading its data", False),
         ("READONLY You can't write against a read only replica.", "is a replica; name the primary", False),
         ("MASTERDOWN Link with MASTER is down", "is a replica that has lost its primary", False),
-        ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS Not enough good replicas", False),
-        ("MISCONF Errors writing to the AOF file: No space left", "MISCONF Errors writing to the AOF", False),
+        ("NOREPLICAS Not enough good replicas to write.", "has too few replicas", False),
+        ("MISCONF Errors writing to the AOF file: No space left", "it can't save to its disk", False),
         ("OOM command not allowed when used memory > 'maxmemory'.", "is out of memory", False),
-        ("BUSY Valkey is busy running a script.", "BUSY Valkey is busy running a script", False),
+        ("BUSY Valkey is busy running a script.", "end it with `SCRIPT KILL`", False),
+        ("ERR max number of clients reached", "raise its maxclients", False),
         ("MOVED 3999 127.0.0.1:6381", "is a node of a cluster", True),
         ("CROSSSLOT Keys in request don't hash to the same slot", "is a node of a cluster", True),
         (
@@ -313,6 +315,121 @@ async def test_what_engines_refuse_with_is_told_by_its_remedy(
             await link.call(KEYS, [_request()])
         await link.close()
     assert caught.value.is_lasting is is_lasting
+
+
+async def test_scripts_that_the_engine_forgot_are_sent_again(engine: tuple[RealEngine, int]) -> None:
+    """By SCRIPT FLUSH, or because another engine took its place."""
+    server, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    (first,) = await link.call(KEYS, [_request()])
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        operator.script_flush()
+    (later,) = await link.call(KEYS, [_request()])
+    assert later.order > first.order
+    await link.close()
+
+
+async def test_an_engine_without_room_for_connections_is_told(engine: tuple[RealEngine, int]) -> None:
+    """It answers the first command of a connection with it, whichever that is."""
+    server, port = engine
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        operator.config_set("maxclients", 1)
+        link = EngineLink(_endpoint(port), timeout_s=3)
+        with pytest.raises(EngineError, match="raise its maxclients"):
+            await link.call(KEYS, [_request()])
+    await link.close()
+
+
+async def test_a_connection_that_the_engine_closed_meanwhile_is_no_failure(
+    engine: tuple[RealEngine, int],
+) -> None:
+    """One that was restarted, or that closes what is idle for a while: the next call makes another one."""
+    server, port = engine
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    (first,) = await link.call(KEYS, [_request()])
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+        operator.execute_command("CLIENT", "KILL", "USER", "fleet")
+    reader = link._connection._reader if link._connection else None
+    assert reader is not None
+    await until(reader.at_eof, what="the end of the connection")
+    (later,) = await link.call(KEYS, [_request()])
+    assert later.order > first.order
+    await link.close()
+
+
+@asynccontextmanager
+async def _deaf_way(port: int, target_port: int) -> AsyncIterator[asyncio.Event]:
+    """A way on which nothing goes any more once the event is set, on connections of before: nobody is told."""
+    is_cut = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_engine, to_engine = await asyncio.open_connection("127.0.0.1", target_port)
+        is_old = not is_cut.is_set()
+
+        def unless_cut(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+            return lambda piece: None if is_old and is_cut.is_set() else write(piece)
+
+        await asyncio.gather(
+            carry(reader, unless_cut(to_engine.write)), carry(from_engine, unless_cut(writer.write))
+        )
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        yield is_cut
+
+
+async def _heard_by(listener: Listener, link: EngineLink) -> bytes:
+    heard = asyncio.create_task(listener.next())
+    while not heard.done():
+        await link.publish(CHANNEL, b"pause")
+        await asyncio.sleep(0.02)
+    return heard.result()
+
+
+async def test_a_listener_whose_connection_was_dropped_without_a_word_notices(
+    engine: tuple[RealEngine, int],
+) -> None:
+    """As a NAT or a balancer drops what is idle: it asks whether anybody is there, and connects anew."""
+    _, port = engine
+    way = free_port()
+    link = EngineLink(_endpoint(port), timeout_s=3)
+    async with _deaf_way(way, port) as is_cut, asyncio.timeout(20):
+        listener = Listener(_endpoint(way), CHANNEL, timeout_s=0.3, ping_s=0.2)
+        assert await _heard_by(listener, link) == b"pause"
+        is_cut.set()
+        with pytest.raises(EngineError, match="did not answer in time"):
+            await listener.next()
+        assert await _heard_by(listener, link) == b"pause"
+        await listener.close()
+    await link.close()
+
+
+async def test_a_listener_goes_on_through_silence_and_connects_anew_where_calls_fail(
+    engine: tuple[RealEngine, int],
+) -> None:
+    """A primary that was demoted answers, too; what listens there hears nothing of hosts that go elsewhere."""
+    server, port = engine
+    listener = Listener(_endpoint(port), CHANNEL, timeout_s=3, ping_s=0.1)
+    heard = asyncio.create_task(listener.next())
+    with redis.Redis(unix_socket_path=str(server.socket)) as operator:
+
+        def listening() -> str:
+            told = str(operator.execute_command("CLIENT", "LIST", "TYPE", "pubsub"))
+            return " ".join(re.findall(r"\bid=\d+", told))
+
+        await until(lambda: bool(listening()), what="a listener")
+        first = listening()
+        pings = operator.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
+        await until(
+            lambda: operator.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] > pings + 3,
+            what="pings",
+        )
+        assert listening() == first
+        listener.doubt()
+        await until(lambda: listening() not in ("", first), what="another connection")
+        operator.publish(CHANNEL, b"pause")
+    async with asyncio.timeout(10):
+        assert await heard == b"pause"
+    await listener.close()
 
 
 async def test_an_engine_that_hangs_is_given_up_and_its_answer_is_never_taken_for_another(

@@ -213,6 +213,7 @@ class Coordinator:
 
     def _fail(self, trouble: str) -> None:
         self._failures += 1
+        self._listener.doubt()
         self._retry_at_s = self._now_s() + self._random.uniform(*_RETRY_S)
         self._note_trouble(trouble)
 

@@ -39,6 +39,8 @@ from ai_client.coordination.wire import SCRIPT, Keys, arguments, parse
 _LEASES = (SCRIPT, hashlib.sha1(SCRIPT.encode()).hexdigest())  # noqa: S324 - how engines name scripts
 _BUDGETS = (budget_wire.SCRIPT, budget_wire.DIGEST)
 DEFAULT_PORT = 6379
+#: So long a listener waits before it asks whether the engine is still there: as often as calls are made.
+PING_S = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,14 @@ async def _connect(endpoint: Endpoint, timeout_s: float) -> Connection:
     connected: Awaitable[None] = connection.connect()  # type: ignore[no-untyped-call]
     await connected
     return connection
+
+
+async def _is_over(connection: Connection) -> bool:
+    """Whether the engine closed it since the last answer: it was restarted, or closes what is idle (`timeout`)."""
+    try:
+        return await connection.can_read()
+    except RedisError:
+        return True
 
 
 class EngineLink:
@@ -189,7 +199,7 @@ class EngineLink:
         return await connection.read_response()
 
     async def _opened(self) -> Connection:
-        if self._is_stale:
+        if self._is_stale or (self._connection is not None and await _is_over(self._connection)):
             self._is_stale = False
             await self.close()
         if self._connection is None:
@@ -203,17 +213,27 @@ class EngineLink:
 
 
 class Listener:
-    """Reads a channel on a connection of its own."""
+    """Reads a channel on a connection of its own.
 
-    def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float) -> None:
+    Where no message comes it asks every `ping_s` whether anybody is there: what lies between drops connections that
+    carry nothing, without a word and whatever the kernel's keep-alive does.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float, ping_s: float = PING_S) -> None:
         self._endpoint = endpoint
         self._channel = channel
         self._timeout_s = timeout_s
+        self._ping_s = ping_s
         self._connection: Connection | None = None
+        self._is_doubted = False
 
     def renew(self, endpoint: Endpoint) -> None:
         """This endpoint, when it connects anew: what listens goes on listening."""
         self._endpoint = endpoint
+
+    def doubt(self) -> None:
+        """The engine gave no answer elsewhere: at the next silence it connects anew, as another may serve there now."""
+        self._is_doubted = True
 
     async def next(self) -> bytes:
         """The next message. Raises EngineError; the call after it connects anew."""
@@ -232,12 +252,17 @@ class Listener:
 
     async def _read(self) -> object:
         if self._connection is None:
+            self._is_doubted = False
             connection = await _connect(self._endpoint, self._timeout_s)
             await connection.send_command("SUBSCRIBE", self._channel)
-            # Between two messages any time may pass: the kernel's keep-alive finds a peer that is gone.
-            connection.socket_timeout = None
             self._connection = connection
-        return await self._connection.read_response()
+        reply: object = await self._connection.read_response(timeout=self._ping_s)
+        if reply is None and not self._is_doubted:
+            await self._connection.send_command("PING")
+            reply = await self._connection.read_response()
+        elif reply is None:
+            await self.close()
+        return reply
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -292,6 +317,19 @@ _SAYINGS = (
         "serves only its own machine while its user `default` has no password; set `user default resetpass`",
     ),
 )
+# The same of what may pass by itself.
+_PASSING_SAYINGS = (
+    ("max number of clients", "has no room for another connection; raise its maxclients"),
+    (
+        "BUSY ",
+        "is busy with a script that takes too long; find out whose it is, and end it with `SCRIPT KILL`",
+    ),
+    (
+        "NOREPLICAS",
+        "takes no writes, as it has too few replicas (min-replicas-to-write); bring a replica back",
+    ),
+    ("MISCONF", "takes no writes, as it can't save to its disk; see its log, and make room there"),
+)
 # None of these passes by itself.
 _LASTING = (AuthenticationError, NoPermissionError, MovedError, ClusterCrossSlotError)
 
@@ -309,7 +347,7 @@ def _reason(endpoint: Endpoint, error: Exception) -> str:
     text = str(error)[:200]
     if isinstance(error, AuthenticationError) and endpoint.user is None:
         return _WANTS_USER
-    for words, reason in _SAYINGS:
+    for words, reason in (*_SAYINGS, *_PASSING_SAYINGS):
         if words in str(error):
             return reason.format(text.rpartition(": ")[2])
     for kind, reason in _REASONS:
