@@ -14,6 +14,7 @@ from time import monotonic, time
 
 import pytest
 import redis
+import trustme
 
 from ai_client.coordination.coordinator import Coordinator
 from ai_client.coordination.endpoint import Endpoint, EngineError
@@ -240,7 +241,7 @@ async def test_what_is_wrong_is_told_without_the_password(
     [
         (("--requirepass", "x"), {"user": None}, "wants a user and a password; set user (`default`"),
         ((), {"url": "redis://127.0.0.1:PORT/99"}, "has no database of that number"),
-        (("--cluster-enabled", "yes"), {}, "is a node of a cluster"),
+        (("--cluster-enabled", "yes", "--cluster-port", "PORT"), {}, "is a node of a cluster"),
         (
             ("--replicaof", "127.0.0.1 1", "--replica-serve-stale-data", "no"),
             {},
@@ -260,7 +261,8 @@ async def test_a_setting_that_does_not_fit_the_engine_is_named(
     """As those see it who set it up for the first time."""
     port = free_port()
     words = ["--port", str(port), "--bind", "127.0.0.1", "--user", *_documented_user()[1:]]
-    engine = RealEngine(programs()[0], tmp_path, *words, *options).start()
+    own = [str(free_port()) if each == "PORT" else each for each in options]
+    engine = RealEngine(programs()[0], tmp_path, *words, *own).start()
     url = str(changes.get("url", "redis://127.0.0.1:PORT")).replace("PORT", str(port))
     endpoint = replace(_endpoint(port), **{**changes, "url": url})  # type: ignore[arg-type]  # by their names
     link = EngineLink(endpoint, timeout_s=1)
@@ -315,6 +317,36 @@ async def test_what_engines_refuse_with_is_told_by_its_remedy(
             await link.call(KEYS, [_request()])
         await link.close()
     assert caught.value.is_lasting is is_lasting
+
+
+@pytest.mark.parametrize("names", ["127.0.0.1", "another.example"])
+async def test_an_engine_is_known_by_the_name_in_its_certificate(tmp_path: Path, names: str) -> None:
+    """Of an authority that is trusted, too: a certificate of another name is anybody's."""
+    authority, port = trustme.CA(), free_port()
+    certificate = authority.issue_cert(names)
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = (
+        "--tls-cert-file",
+        str(tmp_path / "certificate.pem"),
+        "--tls-key-file",
+        str(tmp_path / "key.pem"),
+    )
+    words = ("--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no", *files)
+    engine = RealEngine(programs()[1], tmp_path, *words, "--user", *_documented_user()[1:]).start()
+    url = f"rediss://127.0.0.1:{port}"
+    link = EngineLink(replace(_endpoint(port), url=url, ca_path=tmp_path / "ca.pem"), timeout_s=3)
+    try:
+        if names == "127.0.0.1":
+            (answer,) = await link.call(KEYS, [_request()])
+            assert answer.kind is Kind.HELLO
+        else:
+            with pytest.raises(EngineError, match="is that of endpoint"):
+                await link.call(KEYS, [_request()])
+    finally:
+        await link.close()
+        engine.stop()
 
 
 async def test_scripts_that_the_engine_forgot_are_sent_again(engine: tuple[RealEngine, int]) -> None:

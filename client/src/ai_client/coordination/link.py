@@ -310,7 +310,8 @@ _SAYINGS = (
     ("SELECT is not allowed in cluster mode", _NO_CLUSTER),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "has a certificate that is not accepted ({}); see ca_path of [coordination]",
+        "has a certificate that is not accepted ({}); "
+        "see that its name is that of endpoint, and ca_path of [coordination]",
     ),
     (
         "DENIED",
