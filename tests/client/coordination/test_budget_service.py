@@ -44,12 +44,12 @@ class _Fleet:
         options = ("--port", str(self.port), "--bind", "127.0.0.1")
         self.engine = RealEngine(programs()[0], self.folder, *options).start()
 
-    async def start(self, host: str) -> Rig:
+    async def start(self, host: str, *, called: str = "") -> Rig:
         place = self.folder / host
         place.mkdir(exist_ok=True)
         extra = (
             f"rate_limit = 60000\n[coordination]\nendpoint = redis://127.0.0.1:{self.port}\naccount = test\n"
-            f"host = {host}\n[budget]\nshared = true\ndaily_usd = {self.daily_usd}\n"
+            f"host = {called or host}\n[budget]\nshared = true\ndaily_usd = {self.daily_usd}\n"
         )
         service = running_service(place, self.simulator, extra=extra, starts_within_s=_DEADLINE_S)
         self.services[host] = rig = await self.stack.enter_async_context(service)
@@ -179,6 +179,23 @@ async def test_hosts_share_a_budget_and_say_why_there_is_no_more(tmp_path: Path)
         async with httpx.AsyncClient() as client:
             metrics = (await client.get(f"http://127.0.0.1:{first.metrics_port}/metrics")).text
         assert 'ai_client_budget_allowance_left_usd{period="day",scope="all"}' in metrics
+
+
+async def test_a_host_with_another_name_says_what_it_waits_for(tmp_path: Path) -> None:
+    """Callers that its budgets refuse meanwhile, and its health check."""
+    async with _fleet(tmp_path, daily_usd=0.1) as fleet:
+        await _until_answered(fleet, "h0")
+        await fleet.kill("h0")
+        rig = await fleet.start("h0", called="renamed")
+        # It has what its ledger was granted before.
+        answers = [await _ask(rig, f"another name {number}") for number in range(40)]
+        text = next(text for status, text in answers if status == 429)
+        for told in ("changed its engine, account or name", "three minutes", "Try again when that is over"):
+            assert told in text
+        async with rig.client() as client:
+            check = (await client.get("/health")).json()["checks"]["coordination"]
+        assert check["ok"]
+        assert "changed its engine, account or name" in check["detail"]
 
 
 async def test_one_host_tells_what_all_have_spent_of_a_shared_budget(tmp_path: Path) -> None:

@@ -195,6 +195,38 @@ async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_i
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_hosts_of_one_name_are_told_so(engine: tuple[RealEngine, int]) -> None:
+    """As clones of one machine have it: each takes the other's place in the books, and both use the same slots."""
+    _, port = engine
+    terms = Terms(call_ms=500, answer_ms=700, unripe_ms=300)
+
+    def coordinator(instance: str) -> Coordinator:
+        lease = Lease("vm", instance, share=5, floor=1, now=moment(), remembers_share=True, terms=terms)
+        return Coordinator(
+            _endpoint(port),
+            account=ACCOUNT,
+            window=LeasedWindow(lease, None, boot=monotonic, wall=time),
+            admission=_Nobody(),
+            most=5,
+            terms=terms,
+            random_source=random.Random(1),  # noqa: S311 - jitter
+        )
+
+    first, second = coordinator("i"), coordinator("j")
+    tasks = [asyncio.create_task(first.run())]
+    await until(lambda: first.status().calls > 4, what="calls of one alone")
+    assert first.status().trouble is None
+    tasks.append(asyncio.create_task(second.run()))
+    for each in (first, second):
+        await until(
+            lambda each=each: "uses this host's name" in (each.status().trouble or ""),  # type: ignore[misc]
+            what="word of the other",
+        )
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def test_the_documented_user_can_do_no_more(engine: tuple[RealEngine, int]) -> None:
     _, port = engine
     with redis.Redis(port=port, username="fleet", password="a-password") as connection:

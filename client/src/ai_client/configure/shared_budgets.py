@@ -21,7 +21,7 @@ from ai_client.coordination.budget_protocol import NO_LIMIT, BudgetAnswer, Budge
 from ai_client.coordination.budget_seat import BudgetSeat, ToWrite
 from ai_client.coordination.budget_wire import BudgetKeys
 from ai_client.coordination.endpoint import EngineError
-from ai_client.ledger.alerts import Alert, SharedAlerts, mark_of
+from ai_client.ledger.alerts import Alert, SharedAlerts, mark_of, scope_name
 from ai_client.ledger.allowance import AllowanceFile, BudgetKey, Escrow, OnFile, Standing
 from ai_client.ledger.budgets import BudgetPlan
 from ai_client.ledger.lending import Lending, Wanted
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ai_client.coordination.link import EngineLink
 
 _NOT_ASKED = "the coordination engine was not asked yet"
+_FOUNDING = "the coordination engine's books are new; nothing is granted for 20 s, until other hosts had time to report"
 _ALONE = "no other host was told of this one yet; of each that is gone for good, run: ai-client fleet --forget HOST"
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -173,8 +174,22 @@ class Borrower:
             return _NOT_ASKED
         if self.seat.answer.is_recovering:
             missing = self.seat.answer.missing
-            return f"the coordination engine's books are new, and {missing} hosts are to say what they hold"
-        return None if self.seat.answer.is_settled else _ALONE
+            if missing == 0:
+                return _FOUNDING
+            hosts = "1 host is" if missing == 1 else f"{missing} hosts are"
+            return f"the coordination engine's books are new, and {hosts} to say first what was granted there"
+        return self._smaller() if self.seat.answer.is_settled else _ALONE
+
+    def _smaller(self) -> str | None:
+        """Whether another host declares less of a budget than this one, which then rules."""
+        if self._asked is None or self.seat is None or self.seat.answer is None:
+            return None
+        for wish, holding in zip(self._asked[0].wishes, self.seat.answer.holdings, strict=False):
+            if NO_LIMIT < holding.limit < wish.limit:
+                limits = f"{holding.limit / NANO_PER_DOLLAR:g}, this one ${wish.limit / NANO_PER_DOLLAR:g}"
+                remedy = "the smaller rules until its period ends; declare the same on all hosts"
+                return f"another host declares ${limits} as the budget of {scope_name(wish.scope)}: {remedy}"
+        return None
 
     def _wish(self, each: Standing) -> Wish:
         plan = self.plans.get(each.key)

@@ -27,6 +27,11 @@ _RETRY_S = (1.0, 4.0)
 _TOLD_S = 0.2
 _LONGEST_PAUSE_S = 3600.0
 _MOST_TO_TELL = 64
+# A name that was lost twice in this time is another host's, too: each of both calls every 16 s.
+_NAMESAKE_S = 90.0
+_NAMESAKE = (
+    "coordination engine: another process uses this host's name; give each its own host in [coordination]"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,8 @@ class Coordinator:
         self._mode: Mode | None = None
         #: The epoch that is being recovered, as it was logged; "" where none is.
         self._recovering = ""
+        self._displaced = 0
+        self._displaced_at_s: deque[float] = deque(maxlen=2)
         self._calls = self._failures = self._told = self._heard = 0
 
     async def run(self) -> None:
@@ -191,7 +198,7 @@ class Coordinator:
         for (lease, _, _), request in zip(uses, requests, strict=True):
             lease.failed(number=request.number)
         if answers and self._now_s() >= self._retry_at_s:
-            self._note_trouble(None)
+            self._note_trouble(self._namesake())
         self._note_epoch()
 
     async def _refusal(self) -> EngineError | None:
@@ -202,14 +209,17 @@ class Coordinator:
             return exc
         return None
 
+    def _namesake(self) -> str | None:
+        """Whether another process is in the books under this host's name, again and again: both use the same slots."""
+        displaced, now_s = self._window.requests.displaced, self._now_s()
+        if displaced > self._displaced:
+            self._displaced_at_s.append(now_s)
+            self._displaced = displaced
+        again = len(self._displaced_at_s) == 2 and now_s - self._displaced_at_s[0] < _NAMESAKE_S
+        return _NAMESAKE if again else None
+
     def _late(self, answer: QuotaAnswer) -> str:
-        return (
-            "coordination engine: an answer came too late"
-            if answer.kind is not Kind.STALE
-            else (
-                "coordination engine: another process uses this host's name; give each its own host in [coordination]"
-            )
-        )
+        return "coordination engine: an answer came too late" if answer.kind is not Kind.STALE else _NAMESAKE
 
     def _fail(self, trouble: str) -> None:
         self._failures += 1

@@ -102,6 +102,9 @@ class Lease:
         self._viewed: Moment | None = None
         self._pending: tuple[QuotaRequest, Moment] | None = None
         self._pending_leased = False
+        self._granted_in = ""
+        #: How often the books took this process for a new one of its host, though it was in them: another has its name.
+        self.displaced = 0
 
     def as_json(self) -> dict[str, Any]:
         """For the next process of this host, which goes on with it: this one must use none of it any more."""
@@ -261,6 +264,10 @@ class Lease:
         if answer.kind is Kind.GRANTED or self._contact is not None:
             # A host that was never in the books goes on with its share until they know of it.
             self._contact = sent
+        if answer.kind is Kind.HELLO:
+            self.displaced += answer.epoch == self._granted_in
+        else:
+            self._granted_in = answer.epoch
         if answer.epoch != self._epoch:
             self._epoch = answer.epoch
             self._answered.clear()

@@ -99,12 +99,20 @@ class DeadlineExceeded(AIClientError):  # noqa: N818 - a name that users know
         self.earliest_s = earliest_s
 
 
+_SHARED_WAITS = "Try again when that is over; raising the budget does not help."
+_SHARED_REMEDY = (
+    "Try again in some seconds, when this host may have more of it; "
+    "else raise the budget, or wait for the next period."
+)
+
+
 class BudgetExceeded(AIClientError):  # noqa: N818 - a name that users know
     """A budget's hard stop: `scope` ("all" or a tenant), `period` ("day" or "month"), in US dollars.
 
     `allowed_usd` is what this host may use of a budget that hosts share, where that is what was used up.
 
-    Remedy: raise the budget, or wait until `resets_at` (seconds since the epoch).
+    Remedy: raise the budget, or wait until `resets_at` (seconds since the epoch); of a shared one also what the message
+    says, as this host may be granted more at any time.
     """
 
     http_status = 429
@@ -134,7 +142,9 @@ class BudgetExceeded(AIClientError):  # noqa: N818 - a name that users know
                 f"hosts share the {period}'s budget of {scope} (${limit_usd:.4f}), this one may use "
                 f"${allowed_usd:.4f} of it, ${spent_usd:.4f} are spent or reserved and this may cost ${asked_usd:.4f}"
             )
-        super().__init__(culprit, f"{reason}; {trouble}" if allowed_usd is not None and trouble else reason)
+            reason = f"{reason}; {trouble}" if trouble else reason
+        remedy = None if allowed_usd is None else _SHARED_WAITS if trouble else _SHARED_REMEDY
+        super().__init__(culprit, reason, remedy=remedy)
         self.scope = scope
         self.period = period
         self.limit_usd = limit_usd

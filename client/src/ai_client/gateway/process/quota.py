@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 _LEASES = "shared_quota"
 _NOT_SHARED = "this host shares its quota with no other: [coordination] has no endpoint"
 
+_LEFT = (
+    "this host changed its engine, account or name, and what it had lent there is to come back first; "
+    "that takes three minutes"
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +72,8 @@ class Quota:
         self.escrow = escrow_of(settings)
         self._rider = rider_of(settings, state, self.escrow, tell=events.emit)
         self._tasks: list[asyncio.Task[None]] = []
+        #: Whether what this host lent under other books is to come back first.
+        self._waits = False
 
     def serve(self, client: AIAPIClient) -> None:
         """The client whose admission the window is: the first, or the one that took its place."""
@@ -88,8 +95,13 @@ class Quota:
     async def _keep(self, seat: Seat) -> None:
         """Call the engine, once what this host lent under other books is back."""
         if seat.asks_in_s and self._coordinator is None:
-            _log.warning("quota_waits", extra=json_log.fields({"seconds": round(seat.asks_in_s)}))
+            _log.warning(
+                "quota_waits", extra=json_log.fields({"seconds": round(seat.asks_in_s), "reason": _LEFT})
+            )
+            self._waits = True
+            self.escrow.trouble = f"the coordination engine is not asked yet: {_LEFT}"
             await asyncio.sleep(seat.asks_in_s)
+            self._waits = False
             note_joined(self._settings, self._state)
         coordinator = self._coordinator or await self._begin(seat)
         await coordinator.run()
@@ -233,8 +245,11 @@ class Quota:
         limit = f"{status.limit} requests a minute of {status.slots}, {status.mode}"
         if status.trouble is not None:
             return Check(False, f"{status.trouble}; this host continues with {limit}")
+        if self._waits:
+            return Check(True, f"{status.limit} requests a minute, {status.mode}: {_LEFT}")
+        hosts = "1 host" if status.hosts == 1 else f"{status.hosts} hosts"
         recovering = f"; {RECOVERING}" if status.is_recovering and status.mode is Mode.LEASED else ""
-        return Check(True, f"{limit}; {status.hosts} hosts{recovering}")
+        return Check(True, f"{limit}; {hosts}{recovering}")
 
     def as_json(self) -> dict[str, Any] | None:
         """For the status page."""
