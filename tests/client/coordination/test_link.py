@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import shlex
@@ -163,9 +164,12 @@ class _Longest(random.Random):
 
 
 async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_is_gone(
-    engine: tuple[RealEngine, int],
+    engine: tuple[RealEngine, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It asks once more before it sends anything, and does not put that off as it does other calls."""
+    """It asks once more before it sends anything, and does not put that off as it does other calls.
+
+    That the limit has another source is a warning; where it began with, is none.
+    """
     server, port = engine
     terms = Terms(call_ms=500, answer_ms=700, unripe_ms=300)
     lease = Lease("h", "i", share=200, floor=4, now=moment(), remembers_share=True, terms=terms)
@@ -184,6 +188,9 @@ async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_i
         await until(
             lambda: coordinator.status().mode is Mode.LEASED and lease.answer is not None, what="a lease"
         )
+        assert not any(
+            each.levelno >= logging.WARNING and each.message == "quota_mode" for each in caplog.records
+        )
         server.stop()
         while not seen or seen[-1][1] is not Mode.FLOOR:
             seen.append((monotonic(), coordinator.status().mode))
@@ -191,6 +198,12 @@ async def test_a_host_whose_lease_ended_has_its_floor_at_once_where_the_engine_i
     expired = [at_s for at_s, mode in seen if mode is Mode.EXPIRED]
     assert not expired or expired[-1] - expired[0] < 1.0
     assert coordinator.status().limit == 4
+    await until(
+        lambda: any(
+            each.levelno == logging.WARNING and each.message == "quota_mode" for each in caplog.records
+        ),
+        what="a warning",
+    )
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

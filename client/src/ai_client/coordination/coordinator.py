@@ -251,7 +251,9 @@ class Coordinator:
         self._window.renew()
         mode = self._window.mode(self._window.now())
         if mode is not self._mode:
-            level = logging.INFO if mode is Mode.LEASED else logging.WARNING
+            # Where a service begins says nothing of the engine: whether that answers, the first call shows.
+            is_usual = mode is Mode.LEASED or self._mode is None
+            level = logging.INFO if is_usual else logging.WARNING
             limit = self._window.limit_requests
             _log.log(level, "quota_mode", extra=json_log.fields({"mode": mode.value, "limit": limit}))
             self._mode = mode

@@ -263,7 +263,7 @@ class RoutingSettings:
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """`[batch]`: whether this host processes files from a spool folder."""
+    """`[batch]`: whether this host processes files from a spool folder, and batches that hosts share."""
 
     mode: bool = field(default=False, metadata=reads("mode", kinds.boolean))
     spool_dir: Path = field(
