@@ -6,6 +6,7 @@ import pytest
 
 from ai_client.contract.request import Usage
 from ai_client.errors import BudgetExceeded
+from ai_client.ledger.alerts import Alert
 from ai_client.ledger.allowance import AllowanceFile, BudgetKey, Escrow, Standing
 from ai_client.ledger.budgets import ALL_TENANTS, Budget, BudgetPlan, Span
 from ai_client.ledger.ledger import SpendLedger
@@ -63,6 +64,22 @@ async def test_a_host_spends_what_it_was_granted_and_no_more(stage: Stage, allow
     with pytest.raises(BudgetExceeded) as caught:
         await reserve(ledger, 1)
     assert caught.value.allowed_usd is None, "its own limit holds, too"
+
+
+async def test_of_a_shared_budget_the_ledger_alone_tells_nothing(
+    stage: Stage, allowance: AllowanceFile
+) -> None:
+    """What all hosts have spent it does not know; who does tells it once, of all processes on its file."""
+    ledger = _ledger(stage, Escrow("account"))
+    _grant(allowance, 10)
+    ledger.settle(await reserve(ledger, 9), Usage(0, 9_000))
+    ledger.flush()
+    assert _standing(allowance).spent == dollars(9)
+    alert = Alert(_BUDGET, _TODAY[1], dollars(9), 0.8)
+    assert allowance.are_first([alert], 0.0) == [alert]
+    another = AllowanceFile(stage.path, account="account")
+    assert another.are_first([alert], 0.0) == []
+    another.close()
 
 
 async def test_what_is_in_use_is_never_given_back(stage: Stage, allowance: AllowanceFile) -> None:
