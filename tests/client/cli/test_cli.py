@@ -43,6 +43,25 @@ async def test_serve_without_a_key_says_where_one_belongs(tmp_path: Path) -> Non
     assert "Traceback" not in done.err
 
 
+async def test_serve_without_a_trail_that_is_wanted_says_why(tmp_path: Path) -> None:
+    """As on a file system that is read-only by now: nobody may call unseen."""
+    path, key = tmp_path / "ai.conf", tmp_path / "key"
+    path.write_text(
+        f"[logging]\nlog_dir = {tmp_path}\n[gateway]\nsocket = {tmp_path}/s\nport = 0\n[audit]\nenabled = true\n"
+    )
+    key.write_text(service_rig.TEST_KEY)
+    in_the_way = tmp_path / "audit.head"
+    in_the_way.mkdir()
+    state = {"STATE_DIRECTORY": str(tmp_path / "state")}
+    serve = ("serve", "--config", str(path), "--key-file", str(key))
+    done = await service_rig.ai_client(*serve, environment=state)
+    assert done.code == 78
+    assert done.err == (
+        f"{in_the_way}: [audit] enabled: the trail can't be opened (Is a directory); "
+        "make folder and files the service user's, or set enabled = false\n"
+    )
+
+
 async def test_no_command_shows_the_help_with_examples() -> None:
     """Exit code 2."""
     done = await service_rig.ai_client()

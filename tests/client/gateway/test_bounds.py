@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +22,12 @@ from ai_client.gateway.app.incoming import IncomingCall
 from ai_client.gateway.http.asgi import Receive, Scope, Send, respond_json
 from ai_client.gateway.http.crowd import Crowd
 from ai_client.gateway.http.shared import Bounds
+from ai_client.testing import Simulator
 from tests.client.gateway.gateway_socket import served
-from tests.client.service_rig import until
+from tests.client.service_rig import running_service, until
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 FEW = Bounds(connections=6, per_caller=3, trusted_uids=frozenset())
 
 
@@ -163,3 +169,25 @@ async def test_bodies_beyond_the_memory_for_them_are_refused_and_small_ones_neve
         call.ended()
     assert room.taken == 0
     assert room.refused == 1
+
+
+@pytest.mark.slow
+async def test_connections_to_the_metrics_take_no_descriptors_of_callers(tmp_path: Path) -> None:
+    """firedancer-io/firedancer#2354, prometheus/client_java#2284: who opens them without end is asked for no token."""
+    start = ("bash", "-c", f'ulimit -n 400; exec {sys.executable} -m ai_client.cli "$@"', "serve")
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator())
+        rig = await stack.enter_async_context(running_service(tmp_path, simulator, start=start))
+        writers = []
+        for _ in range(500):
+            _, writer = await asyncio.open_connection("127.0.0.1", rig.metrics_port)
+            writers.append(writer)
+        client = await stack.enter_async_context(rig.client())
+        scraper = await stack.enter_async_context(httpx.AsyncClient())
+        for seed in range(3):
+            answer = await client.post("/v1/chat/completions", json=CHAT | {"seed": seed})
+            assert answer.status_code == 200, answer.text
+            metrics = await scraper.get(f"http://127.0.0.1:{rig.metrics_port}/metrics")
+            assert metrics.status_code == 200
+        for writer in writers:
+            writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from ai_client.configure.launch import Launch
 from ai_client.configure.sources import Sources
 from ai_client.gateway.process.service import Service
+from ai_client.platform import given_file
 from ai_client.platform.clock import ManualClock
 from ai_client.testing import Simulator
 from tests.client.service_rig import TEST_KEY, running_service, until
@@ -47,8 +49,12 @@ class _Stage:
         self.service = Service(sources, operators=frozenset({0}), announce=lambda _: None, clock=self.clock)
 
     async def reload(self, *texts: str) -> tuple[bool, dict[str, Any]]:
-        """Reload, with the file holding each of `texts` in turn: another one after each look of the service."""
-        self.file.write_text(texts[0])
+        """Reload, with the file holding each of `texts` in turn: another one after each look of the service.
+
+        Without texts the file is left as it is.
+        """
+        for text in texts[:1]:
+            self.file.write_text(text)
         task = asyncio.create_task(self.service.reload())
         for text in texts[1:]:
             await self._waits(task)
@@ -105,6 +111,54 @@ async def test_fewer_settings_are_taken_once_they_stand_still(stage: _Stage) -> 
     assert (await stage.reload(_HALVES[2]))[0]
     assert stage.service._settings.budget.daily_usd is None
     assert (await stage.reload(_HALVES[2]))[1]["changed"] == []
+
+
+@pytest.mark.parametrize("which", ["ai-client.conf", "key", "key.next", "ca.pem"])
+async def test_a_pipe_in_the_place_of_a_file_holds_up_no_reload(
+    stage: _Stage, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up with the reason, whichever of the files it is; the next reload takes what is there then."""
+    monkeypatch.setattr(given_file, "PATIENCE_S", 0.05)
+    (stage.file.parent / "ca.pem").write_text("")
+    place = stage.file.with_name(which)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    text = AFTER + f"[security]\ncert_path = {place}\n" if which == "ca.pem" else AFTER
+    done, told = await (stage.reload() if place == stage.file else stage.reload(text))
+    assert not done
+    assert "is a pipe, and nobody writes to its end" in told["error"]
+    assert stage.service._settings.budget.daily_usd == 5
+    place.unlink()
+    (stage.file.parent / "key").write_text(TEST_KEY)
+    assert (await stage.reload(AFTER))[0]
+    assert stage.service._settings.budget.daily_usd == 500
+
+
+async def test_a_thousand_reloads_at_once_are_two(stage: _Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fluent/fluent-bit#8457: none is dropped, and none reads what another reads: the last text counts."""
+    reads: list[int] = []
+    settled = stage.service._config.settled
+
+    async def counted() -> bytes | None:
+        reads.append(len(told))
+        return await settled()
+
+    monkeypatch.setattr(stage.service._config, "settled", counted)
+    told: list[asyncio.Task[tuple[bool, dict[str, Any]]]] = []
+    stage.file.write_text(AFTER.replace("500", "50"))
+    told.append(asyncio.create_task(stage.service.reload()))
+    await until(lambda: stage.clock.next_at_s is not None, what="a look at the file")
+    told += [asyncio.create_task(stage.service.reload()) for _ in range(1000)]
+    await asyncio.sleep(0)
+    stage.clock.advance(10)
+    await until(lambda: told[0].done() or stage.clock.next_at_s is not None, what="the end of the first")
+    stage.file.write_text(AFTER)
+    while not all(each.done() for each in told):
+        await asyncio.sleep(0.001)
+        stage.clock.advance(10)
+    assert all(each.result()[0] for each in told)
+    assert reads == [1, 1001]
+    assert stage.service._settings.budget.daily_usd == 500
 
 
 async def test_the_service_keeps_its_budget_where_its_file_is_emptied(tmp_path: Path) -> None:

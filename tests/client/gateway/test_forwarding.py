@@ -8,7 +8,7 @@ from typing import Any
 
 from ai_client.contract.request import CacheMode, Request, Response
 from ai_client.gateway.app.forwarder import Forwarder
-from ai_client.gateway.http.asgi import UID_MARK, Message
+from ai_client.gateway.http.asgi import UID_MARK, Message, Receive, Scope, Send, respond
 from ai_client.settings import TenantSettings
 from tests.client.gateway.bare_app import CHAT, bare_app
 from tests.client.gateway.gateway_socket import served
@@ -29,6 +29,24 @@ class _Upstream:
 
     async def stream(self, request: Request) -> Any:
         raise AssertionError(f"nobody asked for a stream: {request}")
+
+
+async def test_the_bytes_of_an_answers_headers_come_back_as_they_are(tmp_path: Path) -> None:
+    """They have no encoding that all agree on; of this service's own servers it is UTF-8."""
+    value = "attachment; filename=€é.mp3".encode()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def answer(_: Scope, __: Receive, send: Send) -> None:
+        await respond(send, 200, [(b"content-disposition", value)], b"{}")
+
+    async with served(answer, tmp_path / "socket"):
+        forwarder = Forwarder(tmp_path / "socket")
+        await forwarder.forward(send, method="GET", path="/v1/files/file-1/content", headers={}, body=b"")
+        await forwarder.aclose()
+    assert dict(sent[0]["headers"])[b"content-disposition"] == value
 
 
 async def test_the_next_process_serves_the_caller_and_not_whoever_passes_on(tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from ai_client.admission.meter_log import MeterLog
+from ai_client.client import AIAPIClient
+from ai_client.gateway.process.limit_memory import LimitMemory
 from ai_client.testing import Fault, Simulator
 from tests.client.service_rig import Rig, running_service, until
 
@@ -111,3 +117,25 @@ async def test_a_reload_raises_one_limit_and_lowers_another(tmp_path: Path, firs
         assert (await rig.command("reload")).code == 0
         more = max(0, second - first), max(0, first - second)
         assert (await goes("gpt-4.1"), await goes("deepseek-v3.2")) == more
+
+
+async def test_limits_that_can_not_be_read_keep_nobody_from_serving_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next process was lost, and no descriptor is left: who handed over serves, and knows less."""
+
+    class Client:
+        def restore(self, _: object) -> None:
+            """What is parked."""
+
+        def remember_limits(self, _: object, *, is_first: bool) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    memory = LimitMemory(tmp_path)
+    client = cast(AIAPIClient, Client())
+    memory.begin(client, is_first=False)
+    memory.try_again(client)
+    memory._meters = MeterLog(tmp_path / "window")
+    memory.recall(client)
+    memory.close()
+    assert [record.message for record in caplog.records] == ["limits_not_kept", "limits_not_known"]

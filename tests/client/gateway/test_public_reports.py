@@ -88,6 +88,27 @@ async def test_a_files_name_goes_up_as_it_came(stage: Stage, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("€.mp3".encode(), "€.mp3"),
+        ("Müller.mp3".encode(), "Müller.mp3"),
+        (b"M\xfcller.mp3", "Müller.mp3"),
+        (b"\xff.mp3", "ÿ.mp3"),
+    ],
+)
+async def test_a_files_name_comes_back_as_it_was(stage: Stage, name: bytes, told: str) -> None:
+    """unbit/uwsgi#331, karpetrosyan/httpx-aiohttp#28: UTF-8 byte for byte; what is none, as the Latin-1 that it was."""
+    stage.answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 3\r\n"
+        b'content-disposition: attachment; filename="' + name + b'"\r\n\r\nID3'
+    )
+    answer = await stage.client.get("/v1/files/file-1/content")
+    assert (answer.status_code, answer.content) == (200, b"ID3"), answer.text
+    headers = dict(answer.headers.raw)
+    assert headers[b"content-disposition"] == f'attachment; filename="{told}"'.encode(), headers
+
+
+@pytest.mark.parametrize(
     ("form", "kind", "content"),
     [
         ("srt", "text/plain; charset=utf-8", SRT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +157,22 @@ def test_a_file_that_is_taken_away_is_made_anew(tmp_path: Path, how: str) -> Non
     file.write(b"two\n")
     file.close()
     assert path.read_bytes() == b"two\n"
+
+
+def test_a_line_that_a_full_disk_took_in_part_spoils_no_other(tmp_path: Path) -> None:
+    """Its write is an error, and what is written when there is room again stands on lines of its own."""
+    file = daily(tmp_path, HandClock(START_S))
+    file.write(b'{"line":1}\n')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15, limits[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"No space left|File too large"):
+                file.write(b'{"line":2}\n')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file.write(b'{"line":3}\n')
+    file.write(b'{"line":4}\n')
+    file.close()
+    (path,) = tmp_path.iterdir()
+    assert path.read_bytes() == b'{"line":1}\n{"li\n{"line":3}\n{"line":4}\n'

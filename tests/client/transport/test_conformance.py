@@ -45,6 +45,23 @@ async def test_a_request_and_its_answer_go_through_whole(make: Make) -> None:
     assert transport.statistics().in_use == 0
 
 
+async def test_bytes_of_a_header_go_on_as_they_came(make: Make) -> None:
+    """aio-libs/aiohttp#3279: a file's name in UTF-8, in Latin-1 or in neither; each byte is a letter."""
+    values = ["attachment; filename=€.mp3".encode(), b"attachment; filename=\xe9.mp3", b"\xff\xfe\x80"]
+
+    async def handler(connection: Connection) -> None:
+        for value in values:
+            await connection.read_request()
+            head = b"HTTP/1.1 200 OK\r\ncontent-disposition: " + value + b"\r\ncontent-length: 2\r\n\r\n{}"
+            await connection.send(head)
+
+    async with serving(handler) as upstream:
+        transport = make(pool_size=1)
+        for value in values:
+            answer = await transport.fetch(post(upstream.url))
+            assert answer.headers["content-disposition"].encode("latin-1") == value
+
+
 async def test_a_get_has_no_body(make: Make) -> None:
     """The models endpoint is a plain GET."""
     async with serving(answer_all) as upstream:

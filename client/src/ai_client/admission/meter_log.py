@@ -105,7 +105,7 @@ class MeterLog:
 
     def _contents(self) -> Iterator[bytes]:
         for path in sorted(self._folder.iterdir()):
-            if _FILE_NAME.fullmatch(path.name):
+            if _FILE_NAME.fullmatch(path.name) and path.is_file():
                 yield path.read_bytes()
 
 

@@ -6,6 +6,7 @@ still writes, and a line is one `write` to a file opened for appending, so lines
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -39,9 +40,13 @@ class DailyFile:
         self._ends_s = 0.0
         self._path = folder
         self._looked_s = 0.0
+        self._is_torn = False
 
     def write(self, line: bytes) -> None:
-        """Append one line, its newline included. Raises OSError."""
+        """Append one line, its newline included. Raises OSError.
+
+        Of a line that a full disk took in part the rest is lost; the next one begins a line of its own.
+        """
         now_s = self._wall_clock()
         if self._descriptor is None or now_s >= self._ends_s or now_s < self._ends_s - 86_400:
             self._open(now_s)
@@ -50,7 +55,13 @@ class DailyFile:
             if not self._is_in_place(self._descriptor):
                 self._open(now_s)
         if self._descriptor is not None:
-            os.write(self._descriptor, line)
+            self._append(self._descriptor, b"\n" + line if self._is_torn else line)
+
+    def _append(self, descriptor: int, content: bytes) -> None:
+        written = os.write(descriptor, content)
+        self._is_torn = 0 < written < len(content) or (self._is_torn and not written)
+        if written < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _is_in_place(self, descriptor: int) -> bool:
         """Whether the file that is open is the one that has its name: it may have been deleted, or rotated away."""
@@ -69,6 +80,7 @@ class DailyFile:
 
     def _open(self, now_s: float) -> None:
         self.close()
+        self._is_torn = False
         today = datetime.fromtimestamp(now_s, UTC).date()
         self._path = self._folder / f"{self._stem}-{today.isoformat()}.jsonl"
         self._looked_s = now_s

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ai_client.platform.given_file import read_given
+
 DEFAULT_KEY_PATH = Path("/etc/ai-client/key")
 NEXT_SUFFIX = ".next"
 KEY_VARIABLES = ("AI_CLIENT_API_KEY", "HOLYSHEEP_API_KEY")
@@ -71,7 +73,7 @@ def read_keys(
 def _holds_text(path: Path) -> bool:
     """Whether a file is there and more than blank: so is the unit's default of a credential that is not there."""
     try:
-        return bool(path.read_bytes().strip())
+        return bool(read_given(path).strip())
     except FileNotFoundError:
         return False
     except OSError:
@@ -101,7 +103,7 @@ def read_key(
 
 def _from_file(path: Path, prefixes: Sequence[str], variables: Sequence[str]) -> LoadedKey:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_given(path).decode().strip()
     except OSError as exc:
         remedy = f"write the key there, name another file with --key-file, or set {variables[0]}"
         if variables is not KEY_VARIABLES:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ai_client.platform.given_file import read_given
 from ai_client.settings import ini, kinds
 from ai_client.settings.ini import Document, Entry, Problem
 from ai_client.settings.prices import ANY_MODEL, price_of
@@ -63,11 +64,12 @@ def load(path: Path) -> Settings:
 def read_config(path: Path) -> bytes:
     """What a file holds. Raises ConfigError where it is missing or unreadable."""
     try:
-        return path.read_bytes()
+        return read_given(path)
     except OSError as exc:
         remedies = {
             PermissionError: "run it as root or as the service's user",
             IsADirectoryError: "name the file in it with --config",
+            TimeoutError: "write a file, by a rename",
         }
         remedy = remedies.get(type(exc), "write the file, or name it with --config")
         problem = Problem(None, None, None, f"can't be read ({exc.strerror})", remedy)

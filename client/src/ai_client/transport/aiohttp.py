@@ -61,7 +61,7 @@ class AiohttpTransport:
             raise
         finally:
             self._pool.give_back()
-        return WireResponse(answer.status, plain_headers(answer.headers), body)
+        return WireResponse(answer.status, plain_headers(answer.raw_headers), body)
 
     async def open(self, request: WireRequest) -> WireStream:
         progress = RequestProgress(request, request.timeouts or self._options.timeouts)
@@ -173,7 +173,7 @@ class _AiohttpStream:
 
     def __init__(self, answer: aiohttp.ClientResponse, progress: RequestProgress, pool: Pool) -> None:
         self.status = answer.status
-        self.headers = plain_headers(answer.headers)
+        self.headers = plain_headers(answer.raw_headers)
         self._answer = answer
         self._progress = progress
         self._pool = pool

@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -125,9 +125,16 @@ DROPPED_HEADERS = frozenset(
 )
 
 
-def plain_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Lower-case names, without those that end at the transport."""
-    return {low: value for name, value in headers.items() if (low := name.lower()) not in DROPPED_HEADERS}
+def plain_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Lower-case names, without those that end at the transport; of values each byte is a letter (latin-1).
+
+    What stands in a header has no encoding that all agree on. So it goes on as it came.
+    """
+    return {
+        low: value.decode("latin-1")
+        for name, value in raw
+        if (low := name.decode("latin-1").lower()) not in DROPPED_HEADERS
+    }
 
 
 # Descriptors and memory of this host.

@@ -108,7 +108,7 @@ class _HttpxStream:
 
     def __init__(self, response: httpx.Response, progress: RequestProgress, pool: Pool) -> None:
         self.status = response.status_code
-        self.headers = plain_headers(response.headers)
+        self.headers = plain_headers(response.headers.raw)
         self._response = response
         self._pieces = response.aiter_bytes()
         self._progress = progress

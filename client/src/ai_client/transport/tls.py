@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from ai_client.errors import ConfigurationError, TLSVerificationError
+from ai_client.platform.given_file import read_given
 from ai_client.transport.base import TransportOptions
 
 
@@ -15,7 +16,9 @@ def make_tls_context(options: TransportOptions) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.ca_path is not None:
         try:
-            context.load_verify_locations(cadata=Path(options.ca_path).read_text("ascii"))
+            context.load_verify_locations(
+                cadata=read_given(Path(options.ca_path), patience_s=0).decode("ascii")
+            )
         except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"cert_path {options.ca_path}",

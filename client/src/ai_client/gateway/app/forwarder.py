@@ -11,7 +11,7 @@ from ai_client.gateway.app.failures import Failure
 from ai_client.gateway.http.asgi import Headers, Send
 
 # They belong to one connection, not to the answer.
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"})
 
 
 class Forwarder:
@@ -52,8 +52,8 @@ class Forwarder:
         try:
             async with self._session.request(method, url, headers=headers, data=body or None) as answer:
                 passed: Headers = [
-                    (name.lower().encode("latin-1"), value.encode("latin-1"))
-                    for name, value in answer.headers.items()
+                    (name.lower(), value)
+                    for name, value in answer.raw_headers
                     if name.lower() not in _HOP_BY_HOP
                 ]
                 passed.append((b"connection", b"close"))

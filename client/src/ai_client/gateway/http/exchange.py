@@ -60,11 +60,25 @@ KEPT, CLOSED = _SentAnswer(keeps=True), _SentAnswer(keeps=False)
 
 
 def _texts_of(headers: Headers) -> list[tuple[str, str]]:
-    """As texts, with nothing in them that would end a line. In one piece where nothing is: this is for each answer."""
-    texts = b"\n".join(chain.from_iterable(headers)).decode("latin-1").split("\n")
+    """As texts, with nothing in them that would end a line. In one piece where nothing is: this is for each answer.
+
+    aiohttp writes them as UTF-8: what is that already goes out byte for byte.
+    """
+    try:
+        texts = b"\n".join(chain.from_iterable(headers)).decode().split("\n")
+    except UnicodeDecodeError:
+        texts = []
     if len(texts) == 2 * len(headers) and "".join(texts).isprintable():
         return list(zip(texts[::2], texts[1::2], strict=True))
-    return [(name.decode("latin-1"), _UNSAFE.sub("?", value.decode("latin-1"))) for name, value in headers]
+    return [(name.decode("latin-1"), _UNSAFE.sub("?", _text_of(value))) for name, value in headers]
+
+
+def _text_of(value: bytes) -> str:
+    """The old meaning of bytes that are no UTF-8 is Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 class Exchange:

@@ -98,7 +98,8 @@ class Server:
         self._wall_clock = wall_clock
         self._state: Connections | None = None
         self._servers: list[asyncio.Server] = []
-        self._ticker: asyncio.Task[None] | None = None
+        #: The next tick. No task: one that is cancelled ends a turn of the loop later, and may find none.
+        self._ticker: asyncio.TimerHandle | None = None
         self.on_tick: Callable[[], None] = lambda: None
         #: How long an answer may stay unread now.
         self.unread_s: Callable[[], float] = lambda: self._bounds.unread_s
@@ -139,7 +140,7 @@ class Server:
             self.stop_accepting()
             raise
         if self._ticker is None:
-            self._ticker = loop.create_task(self._tick(self._state))
+            self._tick_later(self._state)
 
     def stop_accepting(self) -> None:
         """What is in the sockets' queues is for whoever accepts next."""
@@ -171,6 +172,7 @@ class Server:
         cut |= await _close(state, limit_s=max(CLOSE_S, until_s - loop.time()))
         if self._ticker is not None:
             self._ticker.cancel()
+            self._ticker = None
         return len(cut)
 
     async def run_out(
@@ -196,16 +198,17 @@ class Server:
                 return
             await asyncio.sleep(RUN_OUT_LOOK_S)
 
-    async def _tick(self, state: Connections) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._bounds.tick_s)
-            self._set_date(state)
-            now_s, unread_s = loop.time(), self.unread_s()
-            for connection in list(state.open):
-                connection.close_if_too_slow(now_s=now_s, arrival_s=self._bounds.arrival_s, unread_s=unread_s)
-            _spare_memory(state, most_bytes=self._bounds.unread_bytes)
-            self.on_tick()
+    def _tick_later(self, state: Connections) -> None:
+        self._ticker = asyncio.get_running_loop().call_later(self._bounds.tick_s, self._tick, state)
+
+    def _tick(self, state: Connections) -> None:
+        self._tick_later(state)  # first: whatever fails below, there is a next one
+        self._set_date(state)
+        now_s, unread_s = asyncio.get_running_loop().time(), self.unread_s()
+        for connection in list(state.open):
+            connection.close_if_too_slow(now_s=now_s, arrival_s=self._bounds.arrival_s, unread_s=unread_s)
+        _spare_memory(state, most_bytes=self._bounds.unread_bytes)
+        self.on_tick()
 
     def _set_date(self, state: Connections) -> None:
         state.shared.common_headers = {

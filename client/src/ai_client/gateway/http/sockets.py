@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,37 @@ class ListenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class BoundFile:
+    """The Unix socket's file that was made here, and is ours to remove: not what has its name by then."""
+
+    path: Path
+    #: Device, inode and time, as an inode is given again; None: not known, of a release that handed over without it.
+    mark: tuple[int, int, int] | None
+
+    @classmethod
+    def made(cls, path: Path) -> BoundFile:
+        """What was bound at `path` just now. Raises OSError."""
+        return cls(path, _mark(path))
+
+    def remove(self) -> None:
+        """Where it is still there. A folder that can't be written to keeps it, and the next start takes it away."""
+        with suppress(OSError):
+            if self.mark is None or _mark(self.path) == self.mark:
+                self.path.unlink()
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
 class Listeners:
-    """The gateway's sockets. `bound_path` is the Unix socket's file where it was made here, and is ours to remove."""
+    """The gateway's sockets. `bound` is the Unix socket's file where it was made here."""
 
     unix: socket.socket
     tcp: socket.socket | None
-    bound_path: Path | None
+    bound: BoundFile | None
 
     def all(self) -> list[socket.socket]:
         """Both, where there are two."""
@@ -40,8 +66,8 @@ class Listeners:
         """
         for sock in self.all():
             sock.close()
-        if self.bound_path is not None and not keep_path:
-            self.bound_path.unlink(missing_ok=True)
+        if self.bound is not None and not keep_path:
+            self.bound.remove()
 
     def describe(self) -> str:
         """Where callers find them."""
@@ -77,13 +103,13 @@ def _address(sock: socket.socket) -> str:
 def open_listeners(gateway: GatewaySettings, environment: Mapping[str, str]) -> Listeners:
     """The sockets that systemd passed, by their names; what it did not pass is bound here. Raises ListenError."""
     passed = _passed(environment)
-    unix, bound_path = passed.get(UNIX_NAME), None
+    unix, bound = passed.get(UNIX_NAME), None
     if unix is None:
-        unix, bound_path = _bind_unix(gateway.socket), gateway.socket
+        unix, bound = _bind_unix(gateway.socket)
     tcp = passed.get(TCP_NAME)
     if tcp is None and gateway.port:
         tcp = bind_tcp(gateway.host, gateway.port, setting="[gateway] port")
-    return Listeners(unix, tcp, bound_path)
+    return Listeners(unix, tcp, bound)
 
 
 def _passed(environment: Mapping[str, str]) -> dict[str, socket.socket]:
@@ -101,7 +127,7 @@ def _passed(environment: Mapping[str, str]) -> dict[str, socket.socket]:
     return found
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(path: Path) -> tuple[socket.socket, BoundFile]:
     if len(os.fsencode(path)) > 107:
         raise ListenError(f"[gateway] socket {path} is too long for a Unix socket; use 107 bytes at most")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -112,12 +138,13 @@ def _bind_unix(path: Path) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(mask)
+        bound = BoundFile.made(path)
         sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
         remedy = "make its folder, writable for the service's user"
         raise ListenError(f"[gateway] socket {path} can't be bound ({exc.strerror}); {remedy}") from exc
-    return sock
+    return sock, bound
 
 
 def _remove_stale(path: Path) -> None:

@@ -6,7 +6,7 @@ import resource
 
 from ai_client.gateway.http.shared import Bounds
 
-#: For files, logs and connections upstream.
+#: For files, logs, and those who look at metrics.
 _OWN = 256
 _MOST_CONNECTIONS = 8192
 _LEAST_CONNECTIONS = 16

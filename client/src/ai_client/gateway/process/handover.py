@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_client.configure.launch import HANDOVER_VARIABLE, Launch, child_environment
-from ai_client.gateway.http.sockets import TCP_NAME, UNIX_NAME, Listeners
+from ai_client.gateway.http.sockets import TCP_NAME, UNIX_NAME, BoundFile, Listeners
 from ai_client.gateway.process.process_handle import ProcessHandle
 from ai_client.platform import json_log
 
@@ -67,14 +67,27 @@ class Estate:
     """What goes over: sockets by name, and the Unix socket's file where it is ours to remove in the end."""
 
     sockets: Mapping[str, socket.socket]
-    bound_path: Path | None
+    bound: BoundFile | None
 
     @classmethod
     def of(cls, listeners: Listeners, metrics: socket.socket | None) -> Estate:
         """All that listens."""
         named = {UNIX_NAME: listeners.unix, TCP_NAME: listeners.tcp, METRICS_NAME: metrics}
         sockets = {name: sock for name, sock in named.items() if sock is not None}
-        return cls(sockets, listeners.bound_path)
+        return cls(sockets, listeners.bound)
+
+
+def told_of(bound: BoundFile | None) -> dict[str, Any]:
+    """Of the Unix socket's file, for the next process."""
+    if bound is None:
+        return {"bound_path": None}
+    return {"bound_path": str(bound.path), "bound_mark": bound.mark}
+
+
+def bound_of(will: dict[str, Any]) -> BoundFile | None:
+    """What `told_of` said."""
+    path, mark = will["bound_path"], will.get("bound_mark")
+    return BoundFile(Path(path), tuple(mark) if mark else None) if path else None
 
 
 class _Channel:
@@ -134,8 +147,7 @@ class Successor:
         ours, theirs = socket.socketpair()
         with theirs:
             numbers = {name: sock.fileno() for name, sock in {**estate.sockets, _CHANNEL: theirs}.items()}
-            bound_path = None if estate.bound_path is None else str(estate.bound_path)
-            will = json.dumps({"sockets": numbers, "bound_path": bound_path, "detach": True})
+            will = json.dumps({"sockets": numbers, **told_of(estate.bound), "detach": True})
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220  a fork of 1 ms, once a release
                     launch.arguments,
@@ -264,12 +276,12 @@ class Inheritance:
             sockets[name] = socket.socket(fileno=number)
             sockets[name].setblocking(False)
         channel = sockets.pop(_CHANNEL)
-        return cls(Estate(sockets, Path(will["bound_path"]) if will["bound_path"] else None), channel)
+        return cls(Estate(sockets, bound_of(will)), channel)
 
     def listeners(self) -> Listeners:
         """The gateway's sockets."""
         sockets = self._estate.sockets
-        return Listeners(sockets[UNIX_NAME], sockets.get(TCP_NAME), self._estate.bound_path)
+        return Listeners(sockets[UNIX_NAME], sockets.get(TCP_NAME), self._estate.bound)
 
     def metrics(self) -> socket.socket | None:
         """The metrics' socket, where there is one."""

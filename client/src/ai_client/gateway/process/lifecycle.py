@@ -64,10 +64,12 @@ class Lifecycle:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def cancel_tasks(self) -> None:
-        """Those that still run."""
-        for task in self._tasks:
+    async def end_tasks(self) -> None:
+        """Those that still run: cancelled, and ended when it returns."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_tick_too(self, work: Callable[[], None]) -> None:
         """Has `work` done with each tick."""
@@ -75,8 +77,9 @@ class Lifecycle:
 
     def on_tick(self) -> None:
         """Called by the server again and again: tells systemd, or the next process, that the event loop turns."""
+        loop = asyncio.get_running_loop()
         for work in self._also:
-            work()
+            loop.call_soon(work)  # each by itself: what one of them raises is logged, and keeps nothing else
         every_s = self._own_notifier.watchdog_s
         now_s = self._clock.monotonic()
         if every_s is not None and now_s - self._last_watchdog_s >= every_s / 2:

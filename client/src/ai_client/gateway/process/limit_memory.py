@@ -38,28 +38,41 @@ class LimitMemory:
         if is_first:
             client.restore({"parked": self._parked()})
         try:
-            self._meters = MeterLog(self._folder)
-            client.remember_limits(self._meters, is_first=is_first)
+            self._take(client)
         except OSError as error:
             # The service is worth more than its memory.
             _log.error("limits_not_kept", extra=json_log.fields({"reason": str(error)}))
+
+    def _take(self, client: AIAPIClient) -> None:
+        """Raises OSError, and then nothing is taken."""
+        meters = MeterLog(self._folder)
+        try:
+            client.remember_limits(meters, is_first=self._is_first)
+        except OSError:
+            meters.close()
+            raise
+        self._meters = meters
 
     def try_again(self, client: AIAPIClient) -> None:
         """Where there was no room on the disk as this process began: with all that counts by now."""
         if self._meters is not None or self._client is None:
             return
         try:
-            self._meters = MeterLog(self._folder)
+            self._take(client)
         except OSError:
             return
-        client.remember_limits(self._meters, is_first=self._is_first)
         client.note_limits_again()
 
     def recall(self, client: AIAPIClient) -> None:
         """What other processes have sent since counts in `client`, too."""
         client.restore({"parked": self._parked()})
-        if self._meters is not None:
+        if self._meters is None:
+            return
+        try:
             client.remember_limits(self._meters, is_first=True)
+        except OSError as error:
+            # Whoever asks serves again next, and has to.
+            _log.error("limits_not_known", extra=json_log.fields({"reason": str(error)}))
 
     def __call__(self, event: Event) -> None:
         """The listener: a long pause is on disk before the next request."""

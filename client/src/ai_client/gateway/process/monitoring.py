@@ -23,7 +23,7 @@ from ai_client.gateway.watch.span_exporter import make_exporter
 from ai_client.gateway.watch.upstreams import UpstreamWatch
 from ai_client.platform import json_log
 from ai_client.platform.clock import Clock
-from ai_client.settings import Settings
+from ai_client.settings import ConfigError, Problem, Settings
 
 CERTIFICATE_EVERY_S = 6 * 3600.0
 
@@ -45,7 +45,8 @@ class Monitoring:
         clock: Clock,
     ) -> None:
         """`look` tells what is so now, given when the upstream's certificate expires; `upstreams` how they are;
-        `shared` what the host shares with others, for the status page."""
+        `shared` what the host shares with others, for the status page. Raises ConfigError where an audit trail that is
+        wanted can't be kept: without it nobody may call."""
         self.upstreams = UpstreamWatch(settings, clock=clock)
         self.checkup = Checkup(self.upstreams.default, clock=clock.monotonic)
         events.subscribe(EventLog(clock=clock.monotonic), *LOGGED_KINDS)
@@ -89,12 +90,19 @@ class Monitoring:
 def _audit_trail(settings: Settings, events: EventStream, clock: Clock) -> AuditTrail | None:
     if not settings.audit.enabled:
         return None
-    trail = AuditTrail(
-        settings.logging.log_dir,
-        retention_days=settings.audit.retention_days,
-        events=events,
-        on_anchor=tell_journal,
-        clock=clock.wall,
-    )
+    folder = settings.logging.log_dir
+    try:
+        trail = AuditTrail(
+            folder,
+            retention_days=settings.audit.retention_days,
+            events=events,
+            on_anchor=tell_journal,
+            clock=clock.wall,
+        )
+    except OSError as exc:
+        reason = f"the trail can't be opened ({exc.strerror})"
+        remedy = "make folder and files the service user's, or set enabled = false"
+        problem = Problem(None, "audit", "enabled", reason, remedy)
+        raise ConfigError(path=str(exc.filename or folder), problems=(problem,)) from exc
     events.subscribe(trail, Settled, Failed)
     return trail

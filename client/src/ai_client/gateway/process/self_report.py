@@ -15,6 +15,7 @@ from ai_client.coordination.host_report import HostReport
 from ai_client.gateway.watch.spending import Spent
 from ai_client.ledger.prices import NANO_PER_DOLLAR
 from ai_client.platform import seal
+from ai_client.platform.given_file import read_given
 from ai_client.platform.seal import Files
 from ai_client.settings import KeyPair
 
@@ -97,6 +98,6 @@ def _release_of(program: Path) -> str:
 
 def _digest(path: Path | None) -> str:
     try:
-        return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+        return "" if path is None else hashlib.sha256(read_given(path)).hexdigest()
     except OSError:
         return ""

@@ -49,7 +49,6 @@ HANDOVER_DRAIN_S = 3600.0
 UNREAD_S = 60.0
 UNREAD_BUSY_S = 5.0
 
-
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +94,8 @@ class Service:
         self._next = self._succession()
         self._spool: SpoolChild | None = None
         self._reloading = asyncio.Lock()
+        # One that waits for its turn, and has read nothing: it reads what all who ask meanwhile mean.
+        self._due: asyncio.Task[tuple[bool, dict[str, Any]]] | None = None
 
     def _remember(self) -> None:
         """What counts for the next process too is kept from now on."""
@@ -219,8 +220,8 @@ class Service:
             ends.callback(self._limit_memory.close)
             ends.push_async_callback(self._assembly.aclose)
             ends.push_async_callback(self._monitoring.metrics.stop)
-            self._life.cancel_tasks()
-            await self._quota.stop()
+            ends.push_async_callback(self._quota.stop)
+            await self._life.end_tasks()
 
     def _close_listeners(self) -> None:
         self._listeners.close(keep_path=self._next.is_over)
@@ -289,12 +290,15 @@ class Service:
     async def reload(self) -> tuple[bool, dict[str, Any]]:
         """Read configuration and key anew and put them in place together; where either is wrong, change nothing.
 
-        Goes on to its end where who asked for it leaves.
+        Goes on to its end where who asked for it leaves. Who asks while one is due gets the answer of that one.
         """
-        return await asyncio.shield(self._life.in_background(self._reload()))
+        if self._due is None:
+            self._due = self._life.in_background(self._reload())
+        return await asyncio.shield(self._due)
 
     async def _reload(self) -> tuple[bool, dict[str, Any]]:
         async with self._reloading:
+            self._due = None
             self._life.notifier.reloading()
             try:
                 config = await self._config.settled()

@@ -9,12 +9,16 @@ from socket import socket
 
 from ai_client.gateway.http.asgi import Headers, Receive, Scope, Send, respond, respond_json
 from ai_client.gateway.http.server import Server
+from ai_client.gateway.http.shared import Bounds
 from ai_client.gateway.http.sockets import bind_tcp
 from ai_client.gateway.watch.observer import Observer
 from ai_client.gateway.watch.page import NO_STORE, respond_page
 from ai_client.settings import MonitoringSettings
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+# Prometheus and some people who look. It asks for no token, as a rule: whoever opens connections without end must take
+# none of the descriptors and the memory that callers of the gateway need.
+BOUNDS = Bounds(connections=64, per_caller=64, unread_bytes=16 * 1024 * 1024)
 
 
 class MetricsListener:
@@ -26,7 +30,7 @@ class MetricsListener:
         self._monitoring = monitoring
         self._observer = observer
         self._names = _local_names(monitoring.metrics_host)
-        self._server = Server(self._app, wall_clock=wall_clock)
+        self._server = Server(self._app, wall_clock=wall_clock, bounds=BOUNDS)
         self._socket: socket | None = None
 
     @property
