@@ -118,23 +118,30 @@ class Dispatcher:
         failure: AIClientError | None = None,
     ) -> Answer:
         """Tries, each after the failure of the one before: of the same model, then of the next."""
-        while True:
-            if failure is not None:
-                await self._go_on(call, course, failure)
-            try:
-                attempt = await begin(self._context, call, course.key, patience_s=self._patience_s(course))
-                answer = await once(attempt, call)
-            except LeaseEndedError:
-                # Nothing was sent: it is admitted again under what may be used now.
-                call.attempts, failure = max(0, call.attempts - 1), None
-            except AIClientError as error:
-                failure = error
-            else:
-                if course.fallbacks_paid:
-                    # It answered: this is no outage that falls back on everything, which the budget is for.
-                    self._budget.give_back(course.fallbacks_paid)
-                    course.fallbacks_paid = 0
-                return answer
+        try:
+            while True:
+                if failure is not None:
+                    await self._go_on(call, course, failure)
+                try:
+                    attempt = await begin(
+                        self._context, call, course.key, patience_s=self._patience_s(course)
+                    )
+                    answer = await once(attempt, call)
+                except LeaseEndedError:
+                    # Nothing was sent: it is admitted again under what may be used now.
+                    call.attempts, failure = max(0, call.attempts - 1), None
+                except AIClientError as error:
+                    failure = error
+                else:
+                    if course.fallbacks_paid:
+                        # It answered: this is no outage that falls back on everything, which the budget is for.
+                        self._budget.give_back(course.fallbacks_paid)
+                        course.fallbacks_paid = 0
+                    return answer
+        finally:
+            # An error holds the frames that it came through. Where one holds it too, both and the request's body stay
+            # until the collector looks for cycles; so here and below none does.
+            failure = None
 
     async def _go_on(self, call: Call, course: Course, failure: AIClientError) -> None:
         """Returns when the next try may begin; raises what the call ends with where there is none."""
@@ -148,6 +155,7 @@ class Dispatcher:
             again = self._again(call, failure, course)
         except AIClientError as final:
             if not self._fall_back(call, course, final):
+                del failure
                 raise
             return
         await self._wait(call, failure, again)
@@ -181,7 +189,10 @@ class Dispatcher:
         """The key that replaces `refused`, for one more try. Raises `error` where there is none."""
         other = None if call.resent_for_key else call.keys.after_refusal(refused)
         if other is None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         call.resent_for_key = True
         if self._context.reporter.events.active:
             self._context.reporter.key_rotated(refused.fingerprint, other.fingerprint)
@@ -209,7 +220,10 @@ class Dispatcher:
         if isinstance(verdict, Again):
             return verdict
         if verdict is GiveUp.FAILED:
-            raise error
+            try:
+                raise error
+            finally:
+                del error
         raise MaxRetriesExceeded(
             f"request {call.request_id}",
             attempts=call.attempts,

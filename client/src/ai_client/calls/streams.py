@@ -191,7 +191,10 @@ class UpstreamStream:
         if trouble is not None and self._reader.has_told_fault:
             self.trouble = trouble
         elif trouble is not None:
-            raise trouble
+            try:
+                raise trouble
+            finally:
+                del trouble  # see `Dispatcher._until_answered`
         if rest:
             return rest
         raise StopAsyncIteration

@@ -68,6 +68,9 @@ class Flights(Generic[T]):
             except AIClientError as error:
                 if not is_shared or not self._is_leaders_own(error):
                     raise
+            finally:
+                # It holds the error, which holds this frame: see `Dispatcher._until_answered`.
+                del waiter
 
     async def aclose(self) -> None:
         """Cancels every call; those who wait for one are cancelled with it."""
@@ -96,10 +99,12 @@ class Flights(Generic[T]):
             self._forget(key, flight)
             for waiter in flight.waiters:
                 waiter.cancel()
+            del flight  # its task keeps the cancellation, which holds this frame
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the waiters' to hear
             self._forget(key, flight)
             _hand_on(error, flight.waiters)
+            flight.waiters.clear()  # they hold the error, which holds this frame
         else:
             self._forget(key, flight)
             flight.land()
@@ -108,7 +113,7 @@ class Flights(Generic[T]):
                     waiter.set_result(result)
 
     async def _leave(self, key: str, flight: _Flight[T], waiter: asyncio.Future[T]) -> None:
-        del flight.waiters[waiter]
+        flight.waiters.pop(waiter, None)
         if not flight.waiters and not flight.task.done():
             # Whoever comes now must not join a call that is being called off.
             self._forget(key, flight)

@@ -35,7 +35,7 @@ class _Shared(Generic[S]):
     """One open stream, what it has said so far, and how many read it."""
 
     def __init__(
-        self, source: S, *, on_whole: Callable[[S, bytes], None], on_sealed: Callable[[], None]
+        self, source: S, *, on_whole: Callable[[S, bytes], None], on_sealed: "Callable[[_Shared[S]], None]"
     ) -> None:
         self.source = source
         self.chunks: list[bytes] = []
@@ -87,12 +87,13 @@ class _Shared(Generic[S]):
 
     async def aclose(self) -> None:
         """The last reader has left."""
-        self._on_sealed()
+        self._on_sealed(self)
         if not self.is_over:
             self.is_over = self.is_broken = True
         if self._pull is not None:
             self._pull.cancel()
             await asyncio.wait([self._pull])
+        self.error = None  # it holds the frames that it came through, and they this
         await self.source.aclose()
 
     async def _pull_directly(self) -> None:
@@ -122,7 +123,7 @@ class _Shared(Generic[S]):
         self._recorded_bytes += len(chunk)
         if self._recorded_bytes > MAX_RECORDED_BYTES and not self.is_long:
             self.is_long = True
-            self._on_sealed()
+            self._on_sealed(self)
 
     def _pulled(self, pull: asyncio.Task[None]) -> None:
         self._pull = None
@@ -139,7 +140,7 @@ class _Shared(Generic[S]):
         self.is_broken = isinstance(error, asyncio.CancelledError)
         if error is None and not self.is_long:
             self._on_whole(self.source, b"".join(self.chunks))
-        self._on_sealed()
+        self._on_sealed(self)
 
     def _wake(self) -> None:
         for changed in self._changed:
@@ -280,8 +281,9 @@ class StreamFlights(Generic[S]):
         def whole(source: S, body: bytes) -> None:
             self._on_whole(key, source, body)
 
-        def seal() -> None:
-            if self._open.get(key) is shared:
+        # Not by its name here: a stream that holds who holds it stays until the collector comes.
+        def seal(sealed: _Shared[S]) -> None:
+            if self._open.get(key) is sealed:
                 del self._open[key]
 
         shared = _Shared(source, on_whole=whole, on_sealed=seal)

@@ -192,6 +192,7 @@ class AnswerRoom:
                     raise error
             return b"".join(pieces)
         finally:
+            pieces.clear()  # an error holds this frame, and is held by it
             self.taken -= size
 
     def _refusal(self, host: str) -> HostResourcesError:

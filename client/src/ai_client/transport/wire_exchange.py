@@ -113,7 +113,12 @@ class WireExchange:
         self.buffered_bytes = 0
 
     def leave(self) -> None:
-        """Nobody waits for the rest: the upstream must not go on for nobody."""
+        """Nobody waits for the rest: the upstream must not go on for nobody, and what came takes no memory.
+
+        The error that was raised holds this by its traceback, and must not be held by it.
+        """
+        self.pieces.clear()
+        self.error, self.is_whole = None, True
         self._let_go()
         connection, self.connection = self.connection, None
         if connection is not None:
