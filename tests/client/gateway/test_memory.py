@@ -87,9 +87,9 @@ ENDS: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("how", ["whole", "stream", "merged"])
 @pytest.mark.parametrize("end", ENDS)
-async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, end: str, stream: bool) -> None:
+async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, end: str, how: str) -> None:
     """aio-libs/aiohttp#10548, python/cpython#109534: an error holds the frames that it came through.
 
     Held by one of them, forty refused requests of nine megabytes were a gigabyte, which no bound on bodies counts.
@@ -110,13 +110,13 @@ async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, en
         cache = ResponseCache(tmp_path, scope="tests", max_bytes=10_000_000)
         client = AIAPIClient(TEST_KEY, f"http://localhost:{upstream.port}/v1", cache=cache)
         app = bare_app(client)
-        await _ended(app, end, stream=stream)
+        await _ended(app, end, how)
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             for _ in range(2):
-                await _ended(app, end, stream=stream)
+                await _ended(app, end, how)
             await asyncio.sleep(0)
             gc.collect()
             left = [each for each in gc.garbage if isinstance(each, Request | WireRequest | IncomingCall)]
@@ -128,8 +128,14 @@ async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, en
     assert not left, left
 
 
-async def _ended(app: GatewayApp, end: str, *, stream: bool) -> None:
-    fields = {"messages": [{"role": "user", "content": end}], "temperature": 0, "stream": stream}
+async def _ended(app: GatewayApp, end: str, how: str) -> None:
+    fields: dict[str, Any] = {
+        "messages": [{"role": "user", "content": end}],
+        "temperature": 0,
+        "stream": how == "stream",
+    }
+    if how == "merged":
+        fields = {"input": [end]}
     body = json.dumps({"model": "gpt-4.1"} | fields).encode()
     sent: list[Message] = []
 
@@ -139,10 +145,13 @@ async def _ended(app: GatewayApp, end: str, *, stream: bool) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    late = [(b"x-ai-deadline", b"0.1")] if end != "left" else []
-    task = asyncio.create_task(app({**CHAT, "headers": late}, receive, send))
+    headers = [(b"x-ai-merge", b"true")] if how == "merged" else []
+    if end != "left":
+        headers.append((b"x-ai-deadline", b"0.1"))
+    path = "/v1/embeddings" if how == "merged" else CHAT["path"]
+    task = asyncio.create_task(app({**CHAT, "path": path, "headers": headers}, receive, send))
     if end == "left":
         await asyncio.sleep(0.05)
         task.cancel()
     await asyncio.wait([task])
-    assert sent[0]["status"] >= 400 or (stream and ENDS[end].startswith(_STREAM))
+    assert sent[0]["status"] >= 400 or (how == "stream" and ENDS[end].startswith(_STREAM))

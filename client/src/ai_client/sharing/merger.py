@@ -89,6 +89,9 @@ class Merger:
         except asyncio.CancelledError:
             await self._leave(group, batch, caller)
             raise
+        finally:
+            # They hold the error, which holds this frame: see `Dispatcher._until_answered`.
+            del caller, batch
 
     async def aclose(self) -> None:
         """Cancels what is gathered and under way, and everybody who waits for it."""
@@ -163,6 +166,7 @@ class Merger:
                     caller.answer.set_result(answer)
         finally:
             self._under_way.discard(batch)
+            del batch  # its task keeps a cancellation, which holds this frame
 
     async def _alone(self, caller: _Caller) -> None:
         try:
