@@ -19,8 +19,8 @@ from ai_client.gateway.app.incoming import IncomingCall
 from ai_client.gateway.http.asgi import Message
 from ai_client.transport.base import WireRequest
 from tests.client.gateway.bare_app import CHAT, bare_app
-from tests.client.service_rig import TEST_KEY
-from tests.client.transport.upstreams import Connection, serving
+from tests.client.service_rig import TEST_KEY, until
+from tests.client.transport.upstreams import Connection, Upstream, serving
 
 HANGS = b"hangs"
 BODY = json.dumps({"model": "gpt-4.1", "messages": [{"role": "user", "content": "hello"}]}).encode()
@@ -110,13 +110,13 @@ async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, en
         cache = ResponseCache(tmp_path, scope="tests", max_bytes=10_000_000)
         client = AIAPIClient(TEST_KEY, f"http://localhost:{upstream.port}/v1", cache=cache)
         app = bare_app(client)
-        await _ended(app, end, how)
+        await _ended(app, end, how, upstream)
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             for _ in range(2):
-                await _ended(app, end, how)
+                await _ended(app, end, how, upstream)
             await asyncio.sleep(0)
             gc.collect()
             left = [each for each in gc.garbage if isinstance(each, Request | WireRequest | IncomingCall)]
@@ -128,7 +128,7 @@ async def test_whatever_ends_a_call_its_body_is_freed_at_once(tmp_path: Path, en
     assert not left, left
 
 
-async def _ended(app: GatewayApp, end: str, how: str) -> None:
+async def _ended(app: GatewayApp, end: str, how: str, upstream: Upstream) -> None:
     fields: dict[str, Any] = {
         "messages": [{"role": "user", "content": end}],
         "temperature": 0,
@@ -149,9 +149,10 @@ async def _ended(app: GatewayApp, end: str, how: str) -> None:
     if end != "left":
         headers.append((b"x-ai-deadline", b"0.1"))
     path = "/v1/embeddings" if how == "merged" else CHAT["path"]
+    before = len(upstream.requests)
     task = asyncio.create_task(app({**CHAT, "path": path, "headers": headers}, receive, send))
     if end == "left":
-        await asyncio.sleep(0.05)
+        await until(lambda: len(upstream.requests) > before, what="the request upstream")
         task.cancel()
     await asyncio.wait([task])
     assert sent[0]["status"] >= 400 or (how == "stream" and ENDS[end].startswith(_STREAM))
