@@ -23,38 +23,41 @@ def needles(secret: str) -> dict[str, bytes]:
 
 def in_text(text: str, secret: str) -> list[str]:
     """Names of the encodings in which a text holds the secret."""
-    data = text.encode(errors="replace")
-    return [name for name, needle in needles(secret).items() if needle.lower() in data.lower()]
+    data = text.encode(errors="replace").lower()
+    return [name for name, needle in needles(secret).items() if needle.lower() in data]
 
 
-def in_files(roots: Iterable[Path], secret: str, *, allowed: Iterable[Path] = ()) -> list[str]:
-    """Every file below the roots that holds the secret, with the encoding; `allowed` files may."""
-    wanted = needles(secret)
+def in_files(roots: Iterable[Path], *secrets: str, allowed: Iterable[Path] = ()) -> list[str]:
+    """Every file below the roots that holds one of the secrets, with the encoding; `allowed` files may.
+
+    A file of which many hosts have the same one is read once.
+    """
+    wanted = [found for secret in secrets for found in needles(secret).items()]
     exempt = {path.resolve() for path in allowed}
+    seen: set[tuple[int, ...]] = set()
     hits = []
-    for path in _files(roots):
-        if path.resolve() in exempt:
+    for path, look in _files(roots):
+        same = (look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+        if same in seen or path.resolve() in exempt:
             continue
+        seen.add(same)
         with contextlib.suppress(OSError):
             data = path.read_bytes()
-            hits += [f"{path}: {name}" for name, needle in wanted.items() if needle in data]
+            hits += [f"{path}: {name}" for name, needle in wanted if needle in data]
     return hits
 
 
-def _files(roots: Iterable[Path]) -> Iterator[Path]:
+def _files(roots: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """What can be read to its end: no link, pipe, socket or device."""
     for root in roots:
         found = (
             [root] if root.is_file() else (Path(f, name) for f, _, names in os.walk(root) for name in names)
         )
-        yield from (path for path in found if _is_ordinary(path))
-
-
-def _is_ordinary(path: Path) -> bool:
-    """Whether it can be read to its end: no link, pipe, socket or device."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
+        for path in found:
+            with contextlib.suppress(OSError):
+                look = path.lstat()
+                if stat.S_ISREG(look.st_mode):
+                    yield path, look
 
 
 class Watch:

@@ -19,8 +19,8 @@ def test_no_key_is_anywhere_after_all_that_went_wrong(running: Fleet) -> None:
     hosts = [running.local / "hosts" / host for host in HOSTS]
     key_files = [host / tree / "etc/ai-client/key" for host in hosts for tree in ("root", "upper")]
     assert len(running.keys) > 1
+    assert in_files([running.work, running.local], *running.keys, allowed=key_files) == []
     for key in running.keys:
-        assert in_files([running.work, running.local], key, allowed=key_files) == []
         assert [found for text in running.clone.outputs if (found := in_text(text, key))] == []
 
 

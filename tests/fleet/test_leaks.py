@@ -1,6 +1,7 @@
 """The search for leaks finds what is planted: a check that cannot fail proves nothing."""
 
 import base64
+import os
 import subprocess
 import sys
 import threading
@@ -40,6 +41,17 @@ def test_what_does_not_hold_the_secret_is_not_accused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET)
     assert in_files([tmp_path], SECRET, allowed=[tmp_path / "key"]) == []
     assert in_text("hs_test_[masked]", SECRET) == []
+
+
+def test_any_of_several_secrets_is_found_wherever_it_lies(tmp_path: Path) -> None:
+    """A second file of the same length and time is another file."""
+    other = "hs_test_planted_99999999999"
+    (tmp_path / "one").write_text(SECRET)
+    (tmp_path / "other").write_text(f"{other} ")
+    os.utime(tmp_path / "other", ns=(0, 0))
+    os.utime(tmp_path / "one", ns=(0, 0))
+    found = in_files([tmp_path], SECRET, other)
+    assert {hit.partition(":")[0] for hit in found} == {f"{tmp_path}/one", f"{tmp_path}/other"}
 
 
 def test_a_secret_in_the_arguments_of_a_process_is_seen(tmp_path: Path) -> None:
