@@ -228,7 +228,10 @@ def must(argv: list[str], environment: Mapping[str, str]) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise DeployFailedError(f"{argv[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        said = [line for line in done.stdout.splitlines() if line.strip()]
+        wrong = [line for line in said if "rror" in line or "ailed" in line]
+        told = "\n".join([*wrong[:20], "…", *said[-20:]])
+        raise DeployFailedError(f"{argv[0]} ended with {done.returncode}:\n{told[-6000:]}")
 
 
 def _program(name: str) -> str:

@@ -63,6 +63,8 @@ class Measured:
     """Wall seconds, and peak megabytes of the control side, by route, what was done, and side."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    #: Peers that could not do it, and after how many seconds that was clear.
+    failed: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, route: str, what: str, *, side: str, act: Callable[[], None]) -> None:
         """Measures one run."""
@@ -95,7 +97,7 @@ def main() -> None:
     if given.inside is not None:
         measured = Measured()
         measure(found(given.hosts), DIRECT, into=measured, has_peer=not given.no_peer)
-        given.inside.write_text(json.dumps(measured.rows), encoding="utf-8")
+        given.inside.write_text(json.dumps([measured.rows, measured.failed]), encoding="utf-8")
         return
     report = whole(given.hosts, given.declared, slow_s=given.slow_s, has_peer=not given.no_peer)
     OUT.mkdir(exist_ok=True)
@@ -115,7 +117,9 @@ def whole(hosts: int, declared: int, *, slow_s: float, has_peer: bool) -> dict[s
         )
         make_slow(fleet_of_it.names[: share(hosts, SLOW_SHARE)], slow_s)
         measure(fleet_of_it, JUMP, into=measured, has_peer=has_peer)
-        measured.rows += inside_the_network(hosts, has_peer=has_peer)
+        rows, failed = inside_the_network(hosts, has_peer=has_peer)
+        measured.rows += rows
+        measured.failed += failed
     report = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hosts": hosts,
@@ -123,7 +127,8 @@ def whole(hosts: int, declared: int, *, slow_s: float, has_peer: bool) -> dict[s
         "boot": boot,
     }
     previews = preview_of(declared) if declared else {}
-    return {**report, "load_1m_at_end": os.getloadavg()[0], "rows": measured.rows, "preview": previews}
+    found = {"rows": measured.rows, "failed": measured.failed, "preview": previews}
+    return {**report, "load_1m_at_end": os.getloadavg()[0], **found}
 
 
 def measure(of: Booted, route: str, *, into: Measured, has_peer: bool) -> None:
@@ -146,9 +151,17 @@ def measure(of: Booted, route: str, *, into: Measured, has_peer: bool) -> None:
             ours.wipe()
             forget_the_packed(of.names)
             ours.disconnect()
-            into.take(route, COLD, side=side.name, act=partial(side.deploy, "first"))
-            ours.disconnect()
-            into.take(route, UNCHANGED, side=side.name, act=partial(side.deploy, "first"))
+            began_s = time.monotonic()
+            try:
+                into.take(route, COLD, side=side.name, act=partial(side.deploy, "first"))
+                ours.disconnect()
+                into.take(route, UNCHANGED, side=side.name, act=partial(side.deploy, "first"))
+            except DeployFailedError as error:
+                if side is ours:
+                    raise
+                into.failed.append({"route": route, "side": side.name, "s": time.monotonic() - began_s})
+                print(f"  {route:20}{side.name} failed: {error}", file=sys.stderr, flush=True)
+                continue
             if states(of, reached.ssh_config, works["first"].watched).keys() != set(of.names):
                 sys.exit("a host has no state, so the times do not compare")
         measure_of_ours(of, route, into=into)
@@ -228,8 +241,8 @@ def without_jump(whole_fleet: Fleet) -> Fleet:
     return replace(whole_fleet, groups=groups, jump_hosts=())
 
 
-def inside_the_network(hosts: int, *, has_peer: bool) -> list[dict[str, Any]]:
-    """The same without a jump host, measured by a process in the network of the hosts."""
+def inside_the_network(hosts: int, *, has_peer: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The same without a jump host, measured by a process in the network of the hosts: rows, and who failed."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         rows = Path(folder) / "rows.json"
         argv = ["nsenter", f"--net={NETNS}", sys.executable, "-m", "tests.bench.many"]
@@ -242,8 +255,8 @@ def inside_the_network(hosts: int, *, has_peer: bool) -> list[dict[str, Any]]:
                 inside.terminate()
         if status:
             sys.exit(f"the part without a jump host ended with {status}")
-        found_rows: list[dict[str, Any]] = json.loads(rows.read_text(encoding="utf-8"))
-        return found_rows
+        found, failed = json.loads(rows.read_text(encoding="utf-8"))
+        return found, failed
 
 
 def limit_startups(ssh_config: Path) -> None:
@@ -299,6 +312,10 @@ def show(report: dict[str, Any]) -> None:
     print(f"\n{report['hosts']} hosts{'':50}{'ratio':>8}{'goal':>8}")
     for what, ratio, goal in ratios(rows, report["hosts"]):
         print(f"{what:58}{ratio:8.2f}{'≤ ' + format(goal, '.1f'):>8}{'' if ratio <= goal else '  missed'}")
+    for peer in report["failed"]:
+        print(
+            f"{peer['side']} failed after {peer['s']:.0f} s, {peer['route']}: no time of it to compare with"
+        )
     most = max(report["rows"], key=lambda row: row["mb"] if row["side"] == ThisProject.name else 0)
     print(f"most memory of the control side: {most['mb']:.0f} MB ({most['what']}, {most['route']})")
     if report["preview"]:
