@@ -55,12 +55,12 @@ def test_a_file_that_this_user_may_not_read_is_not_missing(
 ) -> None:
     """The remedy for a file that is there is not to lay it down; tests run as root, who may read all."""
 
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    def refuse(path: Path, _flags: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with pytest.raises(ConfigError, match="; write the file"):
         load(tmp_path / "ai.conf")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ConfigError, match=r"\(Permission denied\); run it as root") as refused:
         load(tmp_path / "ai.conf")
     assert "write the file" not in str(refused.value)
