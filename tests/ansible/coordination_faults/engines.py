@@ -196,7 +196,7 @@ class Engines:
         self.engine, self.replica = replica, None
         old.signal(signal.SIGKILL)
         replica.ask("REPLICAOF", "NO", "ONE")
-        _until("the endpoint is free", lambda: replica.ask("CONFIG", "SET", "port", PORT) is not None)
+        _until("the endpoint is free", lambda: _has_port(replica))
         old.remove()
 
     def replace(self, program: str) -> None:
@@ -207,6 +207,17 @@ class Engines:
     def restart(self) -> None:
         """After it was killed: with what it has on its disk."""
         self.engine.start(port=PORT)
+
+
+def _has_port(engine: Engine) -> bool:
+    """Whether it listens on the endpoint now: a process that was killed may hold it for another moment."""
+    try:
+        engine.ask("CONFIG", "SET", "port", PORT)
+    except redis.ResponseError as refused:
+        if "listen on this port" not in str(refused):
+            raise
+        return False
+    return True
 
 
 def _is_level(replica: Engine, primary: Engine) -> bool:
