@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -13,8 +14,10 @@ _DEADLINE_S = 20.0
 
 
 def programs() -> list[str]:
-    """Both (`tools/packages` brings them). One that this machine lacks is its bare name: what needs it fails by it."""
-    return [shutil.which(name) or name for name in PROGRAMS]
+    """Both, from where `tools/packages` puts them or from PATH; a bare name where there is none: what needs it fails."""
+    brought = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet" / "bin"
+    path = os.pathsep.join((str(brought), os.environ.get("PATH", "")))
+    return [shutil.which(name, path=path) or name for name in PROGRAMS]
 
 
 class RealEngine:
@@ -33,8 +36,13 @@ class RealEngine:
             "--save", "", "--daemonize", "no", *self.options,
         ]  # fmt: skip
         log = (self.folder / "engine.log").open("ab")
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        log.close()
+        with log:
+            try:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            except FileNotFoundError:
+                raise RuntimeError(
+                    f"{self.program} is missing; run tools/packages, which brings it"
+                ) from None
         deadline = time.monotonic() + _DEADLINE_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
