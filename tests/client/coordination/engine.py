@@ -14,7 +14,7 @@ _DEADLINE_S = 20.0
 
 
 def programs() -> list[str]:
-    """Both, from where `tools/packages` puts them or from PATH; a bare name where there is none: what needs it fails."""
+    """Both, from where `tools/packages` puts them, or from PATH; a bare name where none is, so that its users fail."""
     brought = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ai-client-fleet" / "bin"
     path = os.pathsep.join((str(brought), os.environ.get("PATH", "")))
     return [shutil.which(name, path=path) or name for name in PROGRAMS]
