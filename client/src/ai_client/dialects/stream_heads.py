@@ -1,4 +1,7 @@
-"""Events of a chat's stream that hold nothing of its answer yet: a role alone, filters, empty texts. Pure."""
+"""Heads of streams, which hold nothing of an answer yet, and wait for what comes behind them. Pure.
+
+Of a chat they are a role alone, filters and empty texts.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,24 @@ def _is_empty(choice: Mapping[str, Any]) -> bool:
     if delta and (not isinstance(delta, dict) or any(delta[name] for name in delta if name != "role")):
         return False
     return not any(choice[name] for name in choice if name not in _BESIDE)
+
+
+class HeldHeads:
+    """What a reader of a stream keeps back at its begin. `has_begun`: a part of the answer came."""
+
+    __slots__ = ("_held", "has_begun")
+
+    #: Heads, while nothing else came; None from then on.
+    _held: list[bytes] | None
+    has_begun: bool
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether heads are kept back."""
+        return bool(self._held)
+
+    def let_go(self) -> bytes:
+        """The heads that are kept back: from now on the answer has begun."""
+        held, self._held = self._held or [], None
+        self.has_begun = True
+        return b"".join(held)

@@ -23,7 +23,7 @@ from ai_client.dialects.plain_events import (
     is_reason,
 )
 from ai_client.dialects.sse import DONE, Event, EventSplitter, parse_object, payloads
-from ai_client.dialects.stream_heads import is_head
+from ai_client.dialects.stream_heads import HeldHeads, is_head
 from ai_client.dialects.usage import usage_from_json
 from ai_client.dialects.verdict import CHOICE_ENDPOINTS, END_TYPES, fault_of
 from ai_client.errors import MalformedResponseError
@@ -38,7 +38,7 @@ _END_EVENTS: Final = 2
 _DELTA_FRAME_BYTES: Final = 14
 
 
-class StreamReader:
+class StreamReader(HeldHeads):
     """Of one stream. `hides_usage`: the caller did not ask for the event of the usage, we did."""
 
     #: Of typed streams: the caller has an error in the upstream's own words, and the id of what is kept.
@@ -48,7 +48,6 @@ class StreamReader:
     __slots__ = (
         "_body",
         "_finished_choices",
-        "_held",
         "_is_done",
         "_is_kept",
         "_is_known",
@@ -61,7 +60,6 @@ class StreamReader:
         "delta_bytes",
         "endpoint",
         "fault",
-        "has_begun",
         "has_finished",
         "hides_usage",
         "is_marked",
@@ -285,17 +283,6 @@ class StreamReader:
         if self._held is not None and self.has_begun and is_head(parse_object(text)):
             self.has_begun = False
         return is_passed
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether heads are kept back."""
-        return bool(self._held)
-
-    def let_go(self) -> bytes:
-        """The heads that are kept back: from now on the answer has begun."""
-        held, self._held = self._held or [], None
-        self.has_begun = True
-        return b"".join(held)
 
     def _read_plainly(self, text: bytes) -> bool:
         """Whether it is an event as most are, with choices and nothing that may be an error."""

@@ -11,6 +11,7 @@ from ai_client.contract.apis import Family
 from ai_client.contract.request import Usage
 from ai_client.dialects.body_reader import read_answer
 from ai_client.dialects.error_answers import UpstreamMessage, read_error
+from ai_client.dialects.stream_heads import HeldHeads
 from ai_client.dialects.usage import drawn_of, of_pictures, searches_of, usage_from_json
 from ai_client.platform.json_text import read_json, word_of
 
@@ -37,7 +38,7 @@ _TELLING: Final = {
 }
 
 
-class TypedStreamReader:
+class TypedStreamReader(HeldHeads):
     """Reads one stream, however it was cut into chunks. See `stream_reader.StreamReader`, which it stands in for.
 
     An error that comes before anything of the answer is kept back, so that another try may answer, and so are the
@@ -53,7 +54,6 @@ class TypedStreamReader:
         "_has_head",
         "_has_pinged",
         "_has_stopped",
-        "_held",
         "_is_event_stream",
         "_is_past_heads",
         "_is_picture",
@@ -67,7 +67,6 @@ class TypedStreamReader:
         "_used",
         "delta_bytes",
         "fault",
-        "has_begun",
         "has_told_fault",
         "is_complete",
         "stored_id",
@@ -156,17 +155,6 @@ class TypedStreamReader:
             self.is_complete = True
             return rest + _MESSAGE_END
         return rest
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether heads are kept back."""
-        return bool(self._held)
-
-    def let_go(self) -> bytes:
-        """The heads that are kept back: from now on the answer has begun."""
-        held, self._held = self._held or [], None
-        self.has_begun = True
-        return b"".join(held)
 
     def _past_heads(self, chunk: bytes) -> bytes:
         """All that came, once more came than heads; until then comments alone."""
